@@ -7,7 +7,7 @@ Each has at least two implementations and one conformance suite that runs on all
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
@@ -15,7 +15,8 @@ from zope.interface import Attribute, Interface
 from nuntwist.values import Epoch, Op, Position
 
 
-class SnapshotHeader(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class SnapshotHeader:
     """What a snapshot says of the database it holds.
 
     :ivar database_id: the id of the database, see :mod:`nuntwist.values`.
@@ -105,8 +106,8 @@ class IStorage(Interface):
         :return: fires with None at the end; fails with CorruptData.
         """
 
-    def begin(header: SnapshotHeader) -> object:
-        """Begin a snapshot. Gives an ISnapshotWriter.
+    def begin(header: SnapshotHeader) -> ISnapshotWriter:
+        """Begin a snapshot.
 
         :raise StorageUnavailable: it can't be written.
         """

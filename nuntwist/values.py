@@ -20,27 +20,28 @@ The value of CREATE_DATABASE is ``STRATEGY SP TOKENHASH``.  All texts are UTF-8 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import Final, NamedTuple, TypeAlias
 
 Op: TypeAlias = tuple[bytes | None, int, int, int, int, int, bytes]
 
-VALUE = 0
-VERSION = 1
-INDEX = 2
-STAMP = 3
-KIND = 4
-DATABASE = 5
-KEY = 6
+VALUE: Final = 0
+VERSION: Final = 1
+INDEX: Final = 2
+STAMP: Final = 3
+KIND: Final = 4
+DATABASE: Final = 5
+KEY: Final = 6
 
-SET = 1
-REMOVE = 2
-CREATE_DATABASE = 3
-DROP_DATABASE = 4
+SET: Final = 1
+REMOVE: Final = 2
+CREATE_DATABASE: Final = 3
+DROP_DATABASE: Final = 4
 
-ADMIN_ID = 0
+ADMIN_ID: Final = 0
 """The id of the catalogue database ``$admin``, which no op creates."""
 
-IN_RESOLUTION = -2
+IN_RESOLUTION: Final = -2
 """The version of a key whose conflict waits for the arbiter."""
 
 
@@ -51,7 +52,8 @@ class Epoch(NamedTuple):
     node: int
 
 
-class Position(NamedTuple):
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
     """A place in the log: what a replica has is said with this, never with clock times."""
 
     epoch: Epoch

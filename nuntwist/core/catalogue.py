@@ -1,0 +1,98 @@
+"""All databases of a node, by name and by id; and ``apply``, which moves their state.
+
+``apply`` is total and deterministic: what it is given was decided before.  Its callers are
+recovery at start, the stream from a primary, and (for operations that are not one key of one
+database) a live write; a live write of one key stores its operation the same way.
+
+The database ``$admin`` is the catalogue as clients see it: it holds a key for every database,
+itself included, with the value ``{}``.  Those keys follow from the operations that create and
+drop databases; they are not operations of their own.
+"""
+
+from __future__ import annotations
+
+from nuntwist.core.database import TOKEN_KEY, Database, local_entry
+from nuntwist.values import (
+    ADMIN_ID,
+    CREATE_DATABASE,
+    DATABASE,
+    DROP_DATABASE,
+    INDEX,
+    KEY,
+    KIND,
+    SET,
+    STAMP,
+    VALUE,
+    Op,
+)
+
+ADMIN_NAME = b"$admin"
+NAMED = b"{}"
+STRATEGIES = (b"none", b"newer", b"arbiter")
+
+
+class Catalogue:
+    """The databases of a node; ``$admin`` is there from the start.
+
+    :ivar by_name: for commands.
+    :ivar by_id: for operations: a database made again under a name has another id.
+    """
+
+    def __init__(self) -> None:
+        self.admin = Database(ADMIN_ID, ADMIN_NAME, b"newer")
+        self.by_name: dict[bytes, Database] = {ADMIN_NAME: self.admin}
+        self.by_id: dict[int, Database] = {ADMIN_ID: self.admin}
+        # The admin database's token is the password the node was configured with, so what
+        # stands under its key is only there to be listed (reading it gives <hidden>).
+        self.admin.store(local_entry(self.admin, TOKEN_KEY, b"", 0))
+        self._list(ADMIN_NAME, 0, 0)
+
+    def apply(self, op: Op) -> None:
+        """Move the state by one operation."""
+        kind = op[KIND]
+        if kind == CREATE_DATABASE:
+            self.create(op)
+        elif kind == DROP_DATABASE:
+            self.drop(op)
+        else:
+            database = self.by_id.get(op[DATABASE])
+            if database is not None:
+                database.store(op)
+                if op[VALUE] is None:
+                    database.purge(op)
+
+    def create(self, op: Op) -> Database:
+        """Add the database that a CREATE_DATABASE operation names, with its token."""
+        strategy, _, token = (op[VALUE] or b"none ").partition(b" ")
+        database = self.restore(op[DATABASE], op[KEY], strategy)
+        index, stamp = op[INDEX], op[STAMP]
+        database.store((token, 0, index, stamp, SET, database.number, TOKEN_KEY))
+        self._list(op[KEY], index, stamp)
+        return database
+
+    def restore(self, number: int, name: bytes, strategy: bytes) -> Database:
+        """Add a database as a snapshot's header names it, still empty."""
+        database = Database(number, name, strategy)
+        self.by_name[name] = self.by_id[number] = database
+        return database
+
+    def drop(self, op: Op) -> Database | None:
+        """Take out the database that a DROP_DATABASE operation names; gives it back."""
+        database = self.by_id.pop(op[DATABASE], None)
+        if database is None:
+            return None
+        if self.by_name.get(database.name) is database:
+            del self.by_name[database.name]
+            entry = self.admin.find(database.name)
+            if entry is not None:
+                self.admin.restore(database.name, None)
+        return database
+
+    def relist(self) -> None:
+        """Put every database into ``$admin`` (after snapshots were loaded)."""
+        for name, database in self.by_name.items():
+            if self.admin.find(name) is None:
+                self._list(name, 0 if database is self.admin else database.number, 0)
+
+    def _list(self, name: bytes, index: int, stamp: int) -> None:
+        self.admin.store((NAMED, 0, index, stamp, SET, ADMIN_ID, name))

@@ -1,0 +1,163 @@
+"""A connection as the core sees it: who it is, what it selected, and what waits for it.
+
+The life of a reply: a command puts it in ``out``; when the batch it belongs to is in the log,
+``out`` is joined and goes to the transport at once, or waits in ``held`` until the log is
+durable that far, or in ``ready`` while a turn is writing to many.  The life of a command that
+cannot be run now: it waits in ``backlog``, and the transport is told not to read on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from nuntwist.core.database import EVERYBODY
+
+if TYPE_CHECKING:
+    from nuntwist.core.database import Database
+    from nuntwist.language.replies import Encoding
+
+
+Run: TypeAlias = tuple[list[bytes], int, int] | bytes
+"""Commands that were run (lines, first, stop), or bytes that stand for some."""
+
+
+class Outlet(Protocol):
+    """What a client needs of its transport."""
+
+    def write(self, data: bytes) -> None:
+        """Send; buffered as far as need be."""
+
+    def pause_reading(self) -> None:
+        """Deliver no more input until told to."""
+
+    def resume_reading(self) -> None:
+        """Deliver input again."""
+
+    def end(self) -> None:
+        """Send what is buffered, then close."""
+
+    def abort(self, reason: str) -> None:
+        """Close at once; what was not sent is lost."""
+
+
+class _Gone:
+    """The outlet of a client that has no transport any more."""
+
+    def write(self, data: bytes) -> None:
+        """Nobody is there."""
+
+    pause_reading = resume_reading = end = lambda self: None
+
+    def abort(self, reason: str) -> None:
+        """Nobody is there."""
+
+
+GONE = _Gone()
+
+
+class Client:
+    """The state of one connection.
+
+    :param outlet: its transport.
+    :param encoding: how replies and events are laid on that transport.
+    :param peer: its address, for logs.
+
+    :ivar database: the selected one.
+    :ivar user: as whom it was selected; None with the database's own token.
+    :ivar admin: whether ``auth`` was passed.
+    :ivar watching: its watched keys, by database.
+    :ivar out: encoded replies and events of the batch under way.
+    :ivar needed: the log index that must be durable before ``out`` may leave.
+    :ivar held: (needed index, bytes) of earlier batches whose log is not durable so far.
+    :ivar ready: bytes that may leave as soon as it is this client's turn.
+    :ivar chunks: the commands (lines, first, stop) or fixed bytes that ``out`` answers: run
+        again where the batch could not be logged.
+    :ivar backlog: (lines, next, plain) that wait to be run.
+    :ivar waiting: a command waits for a hash, a disk or a slice of a long listing.
+    :ivar streaming: a long answer is being written; nothing else may be written between.
+    :ivar paused: the transport's buffer is full.
+    :ivar dirty: it is on the batch's list of clients to write to.
+    :ivar queued: it is on the list of clients whose backlog is to be run.
+    :ivar room: reply bytes it may still produce in this run.
+    :ivar unsent: bytes given to a full transport or held, in all.
+    :ivar ending: it has said all it will; close when everything is answered.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "admin",
+        "backlog",
+        "chunks",
+        "closed",
+        "database",
+        "dirty",
+        "encoding",
+        "ending",
+        "held",
+        "needed",
+        "out",
+        "outlet",
+        "paused",
+        "peer",
+        "queued",
+        "ready",
+        "room",
+        "streaming",
+        "unsent",
+        "user",
+        "waiting",
+        "watch_count",
+        "watching",
+        "write",
+    )
+
+    def __init__(self, outlet: Outlet, encoding: Encoding, peer: str) -> None:
+        self.outlet = outlet
+        self.write = outlet.write
+        self.encoding = encoding
+        self.peer = peer
+        self.database: Database | None = None
+        self.user: bytes | None = None
+        self.admin = False
+        self.watching: dict[Database, set[bytes]] = {}
+        self.watch_count = 0
+        self.out: list[bytes] = []
+        self.needed = 0
+        self.held: deque[tuple[int, bytes]] = deque()
+        self.ready: list[bytes] = []
+        self.chunks: list[Run] = []
+        self.backlog: deque[tuple[list[bytes], int, bool]] = deque()
+        self.waiting = False
+        self.streaming = False
+        self.paused = False
+        self.dirty = False
+        self.queued = False
+        self.closed = False
+        self.ending = False
+        self.room = 0
+        self.unsent = 0
+
+    def detach(self) -> None:
+        """Let go of the transport, so that no cycle of references is left behind."""
+        self.outlet = GONE
+        self.write = GONE.write
+
+    def may(self, letter: bytes, key: bytes) -> bool:
+        """Whether it has a right to a plain key of the selected database."""
+        if self.admin or self.database is None:
+            return self.admin
+        permissions = self.database.permissions
+        listed = permissions.get(EVERYBODY if self.user is None else self.user)
+        if listed is None:
+            return self.user is None
+        return listed.allow(letter, key)
+
+    def unrestricted(self) -> bool:
+        """Whether it may do everything with every plain key of the selected database."""
+        database = self.database
+        if database is None:
+            return False
+        if self.admin:
+            return True
+        return self.user is None and EVERYBODY not in database.permissions

@@ -1,0 +1,46 @@
+"""What a node counts, and what it says of itself. Read by ``metrics-state`` and ``debug``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Counters:
+    """Running totals since the start, and averages.
+
+    :ivar connections: open now, of all transports.
+    :ivar watchers_closed: connections closed because they took their events too slowly.
+    :ivar failed_batches: batches the log refused.
+    :ivar command_time: moving average of the time a command takes, in ms.
+    """
+
+    connections: int = 0
+    watchers_closed: int = 0
+    failed_batches: int = 0
+    command_time: float = 0.0
+
+    def note_time(self, seconds: float) -> None:
+        """Add a sample to the moving average (each weighs a tenth)."""
+        self.command_time += (seconds * 1000.0 - self.command_time) * 0.1
+
+
+@dataclass(slots=True)
+class NodeInfo:
+    """Who this node is.
+
+    :ivar address: where clients and other nodes reach its TCP port.
+    :ivar role: ``StartingUp``, ``Primary`` or ``Secoundary``, as the wire spells it.
+    :ivar process_id: milliseconds since 1970 when it started: NunDB ranks nodes by it.
+    :ivar user: the admin's name.
+    :ivar password: the admin's password; never shown.
+    """
+
+    address: str
+    user: bytes
+    password: bytes
+    process_id: int
+    role: str = "StartingUp"
+
+    def __repr__(self) -> str:
+        return f"<NodeInfo {self.address} {self.role}>"

@@ -1,0 +1,144 @@
+"""Lets go what a batch sends: at once, a share a turn, or when the log is durable.
+
+A change that goes to 5,000 watchers is 5,000 writes; so that nobody else waits for them all,
+a turn writes to a limited number of clients and the rest follow in the next turns, in order.
+Whoever does not take what is sent is cut off at a limit: the bytes that wait for one
+connection (held, ready, or given to a full transport) never exceed ``Limits.output_limit``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from nuntwist.core.client import Client
+from nuntwist.core.counters import Counters
+from nuntwist.core.limits import Limits
+
+
+class Delivery:
+    """The way out for all clients of a node."""
+
+    _log = Logger()
+
+    def __init__(self, limits: Limits, counters: Counters) -> None:
+        self._limits = limits
+        self._counters = counters
+        self._queue: deque[Client] = deque()
+        self._held: dict[Client, None] = {}
+        self._drained: dict[Client, Deferred[None]] = {}
+        self._sent = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody's bytes wait for the next turn."""
+        return bool(self._queue)
+
+    def send(self, client: Client, data: bytes) -> None:
+        """Let bytes go to a client, behind what it was sent before."""
+        if client.ready or client.streaming:
+            self._keep(client, data)
+        elif self._sent >= self._limits.sends:
+            self._keep(client, data)
+            self._queue.append(client)
+        else:
+            self._sent += 1
+            if client.paused and not self._fits(client, len(data)):
+                return
+            client.write(data)
+
+    def pump(self) -> None:
+        """A new turn: write to those that waited for one."""
+        self._sent = 0
+        for _ in range(min(len(self._queue), self._limits.sends)):
+            self._flush(self._queue.popleft())
+            self._sent += 1
+
+    def hold(self, client: Client, data: bytes) -> None:
+        """Keep bytes until the log is durable up to ``client.needed``."""
+        if self._fits(client, len(data)):
+            client.held.append((client.needed, data))
+            self._held[client] = None
+
+    def release(self, revealed: int) -> None:
+        """The log is durable up to an index: let go what waited for that."""
+        for client in tuple(self._held):
+            held = client.held
+            while held and held[0][0] <= revealed:
+                data = held.popleft()[1]
+                client.unsent -= len(data)
+                self.send(client, data)
+            if not held:
+                del self._held[client]
+                self._wake(client)
+
+    def forget_held(self) -> None:
+        """What was held never happened."""
+        for client in self._held:
+            client.unsent -= sum(len(data) for _, data in client.held)
+            client.held.clear()
+        self._held.clear()
+
+    def end_stream(self, client: Client) -> None:
+        """A long answer is written: what came meanwhile may follow."""
+        client.streaming = False
+        self._flush(client)
+
+    def drained(self, client: Client) -> Deferred[None]:
+        """Fires with None when nothing waits for the client any more, or it is gone."""
+        return self._drained.setdefault(client, Deferred())
+
+    def note_drained(self, client: Client) -> None:
+        """The transport has sent all it was given."""
+        client.unsent = sum(len(data) for _, data in client.held)
+        client.unsent += sum(map(len, client.ready))
+        self._wake(client)
+
+    def forget(self, client: Client) -> None:
+        """The client is gone."""
+        client.held.clear()
+        client.ready.clear()
+        client.out.clear()
+        self._held.pop(client, None)
+        waiting = self._drained.pop(client, None)
+        if waiting is not None:
+            waiting.callback(None)
+
+    def _flush(self, client: Client) -> None:
+        if client.streaming:
+            return
+        if client.ready:
+            data = b"".join(client.ready)
+            client.ready.clear()
+            if not client.paused:
+                client.unsent -= len(data)
+            client.write(data)
+        self._wake(client)
+
+    def _wake(self, client: Client) -> None:
+        if client.held or client.ready or client.paused:
+            return
+        waiting = self._drained.pop(client, None)
+        if waiting is not None:
+            waiting.callback(None)
+
+    def _keep(self, client: Client, data: bytes) -> None:
+        if self._fits(client, len(data)):
+            client.ready.append(data)
+
+    def _fits(self, client: Client, size: int) -> bool:
+        client.unsent += size
+        if client.unsent <= self._limits.output_limit or client.closed:
+            return not client.closed
+        self._counters.watchers_closed += 1
+        self._log.warn(
+            "closed {peer}: {unsent} bytes wait for it, the limit is {limit}; it reads too"
+            " slowly for what it watches (raise NUN_OUTPUT_LIMIT or make the client faster)",
+            peer=client.peer,
+            unsent=client.unsent,
+            limit=self._limits.output_limit,
+        )
+        client.outlet.abort("output limit")
+        return False

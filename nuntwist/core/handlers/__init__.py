@@ -1,0 +1,69 @@
+"""What each command does, one function a word; ``HANDLERS`` binds them to the table.
+
+A handler takes the node, the client and the parsed arguments. It gives a Reply, or a Deferred
+that fires with one (only commands that stand alone, see ``stands_alone`` in the table), or a
+Listing; it raises CommandError where it refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from nuntwist.core.handlers import (
+    arbitration,
+    cluster,
+    databases,
+    operate,
+    reading,
+    users,
+    watching,
+    writing,
+)
+
+if TYPE_CHECKING:
+    from nuntwist.core.client import Client
+    from nuntwist.core.node import Node
+    from nuntwist.core.pipeline import Outcome
+
+HANDLERS: dict[str, Callable[[Node, Client, Any], Outcome]] = {
+    "auth": users.auth,
+    "use-db": databases.use_db,
+    "create-db": databases.create_db,
+    "drop-db": databases.drop_db,
+    "get": reading.get,
+    "get-safe": reading.get_safe,
+    "set": writing.set_key,
+    "set-safe": writing.set_safe,
+    "increment": writing.increment,
+    "remove": writing.remove,
+    "keys": reading.keys,
+    "watch": watching.watch,
+    "unwatch": watching.unwatch,
+    "unwatch-all": watching.unwatch_all,
+    "arbiter": arbitration.arbiter,
+    "resolve": arbitration.resolve,
+    "create-user": users.create_user,
+    "set-permissions": users.set_permissions,
+    "snapshot": databases.snapshot,
+    "cluster-state": operate.cluster_state,
+    "metrics-state": operate.metrics_state,
+    "debug": operate.debug,
+    "list-commands": operate.list_commands,
+    "help": operate.help_,
+    "ping": operate.ping,
+    "join": cluster.accept,
+    "leave": cluster.accept,
+    "replicate-join": cluster.accept,
+    "replicate-leave": cluster.accept,
+    "set-primary": cluster.stand,
+    "set-secoundary": cluster.stand,
+    "election": cluster.election,
+    "replicate-since": cluster.accept,
+    "ack": cluster.accept,
+    "rp": cluster.rp,
+    "replicate": cluster.replicate,
+    "replicate-remove": cluster.replicate_remove,
+    "replicate-increment": cluster.replicate_increment,
+    "replicate-snapshot": cluster.replicate_snapshot,
+}

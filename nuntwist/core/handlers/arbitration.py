@@ -1,0 +1,97 @@
+"""arbiter, resolve; and putting a key into conflict resolution.
+
+While a key is in resolution its version is -2 and its value stays; each write to it becomes a
+conflict key, ``$conflicts_KEY_OPID``, holding the message that arbiters are sent. Both are in
+one batch, so the log has both or none.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nuntwist.core.conflicts import ANY_VERSION, version_of
+from nuntwist.core.database import CONFLICT_PREFIX, RESOLVED, Database
+from nuntwist.core.handlers.common import named, selected
+from nuntwist.errors import CommandError
+from nuntwist.language.replies import NO_DATABASE, OK, Reply
+from nuntwist.values import IN_RESOLUTION, KEY, SET, VALUE
+
+if TYPE_CHECKING:
+    from nuntwist.core.client import Client
+    from nuntwist.core.node import Node
+
+NO_ARBITER = b"An conflitct happend and there is no arbiter client not connected"
+
+
+def arbiter(node: Node, client: Client, arguments: tuple[()]) -> Reply:
+    """Make this connection an arbiter; it is sent what is pending at once."""
+    database = selected(client)
+    database.arbiters[client] = None
+    _clean(node, database)
+    pending = [key for keys in database.conflicts.values() for key in keys]
+    messages = [database.value(key) or b"" for key in pending]
+    return Reply(tuple(messages))
+
+
+def queue(node: Node, database: Database, key: bytes, value: bytes, asked: int) -> Reply:
+    """Put a write that conflicts before the arbiters.
+
+    :raise CommandError: there is none, and the key is not in resolution yet.
+    """
+    entry = database.find(key)
+    current = version_of(entry)
+    pending = database.conflicts.get(key, [])
+    if current != IN_RESOLUTION and not database.arbiters:
+        raise CommandError(NO_ARBITER)
+    old = b"" if entry is None else entry[VALUE] or b""
+    shown = current
+    if pending:
+        old, shown = pending[-1], asked + len(pending)
+    # The conflict key is named after its own operation, whose stamp is known only when it is
+    # made, so the clock is asked for it first and the next one, for the key, comes after.
+    number = node.pipeline.journal.stamps.next()
+    conflict = b"%b%b_%d" % (CONFLICT_PREFIX, key, number)
+    message = b"resolve %d %b %d %b %b %b" % (number, database.name, shown, key, old, value)
+    change = node.pipeline.change
+    change(database, SET, conflict, message, 0)
+    if current != IN_RESOLUTION:
+        change(database, SET, key, old, IN_RESOLUTION)
+    for client in database.arbiters:
+        node.pipeline.answer_message(client, message)
+    return Reply(error=b"$$conflitct unresolved " + conflict)
+
+
+def resolve(
+    node: Node, client: Client, arguments: tuple[bytes, bytes, bytes, int, bytes]
+) -> Reply:
+    """Take the arbiter's answer: settle one conflict, and the key when it was the last."""
+    number, name, key, version, value = arguments
+    database = named(node, name)
+    if database is not client.database and not client.admin:
+        return NO_DATABASE
+    conflict = b"%b%b_%b" % (CONFLICT_PREFIX, key, number)
+    if conflict not in database.conflicts.get(key, ()):
+        raise CommandError(b"no such conflict: " + conflict)
+    change = node.pipeline.change
+    kept = version_of(database.find(conflict))
+    change(database, SET, conflict, RESOLVED + value, kept + 1)
+    if database.conflicts.get(key):
+        change(database, SET, key, value, IN_RESOLUTION)
+    else:
+        before = database.version_before.pop(key, ANY_VERSION)
+        change(database, SET, key, value, max(version, before) + 1)
+    return OK
+
+
+def _clean(node: Node, database: Database) -> None:
+    """Remove the conflict keys that were resolved."""
+    from nuntwist.core.handlers.writing import erase
+
+    settled = [
+        op[KEY]
+        for shard in database.shards
+        for op in shard.values()
+        if op[KEY].startswith(CONFLICT_PREFIX) and (op[VALUE] or b"").startswith(RESOLVED)
+    ]
+    for key in settled:
+        erase(node, database, key)

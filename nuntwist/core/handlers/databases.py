@@ -1,0 +1,157 @@
+"""use-db, create-db, drop-db, snapshot."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+
+from nuntwist.core import sessions, watches
+from nuntwist.core.catalogue import STRATEGIES
+from nuntwist.core.database import Database
+from nuntwist.core.handlers.common import NO_SUCH_DATABASE, named, selected
+from nuntwist.errors import CommandError
+from nuntwist.language.parser import shorten
+from nuntwist.language.replies import OK, Reply
+from nuntwist.values import CREATE_DATABASE, DROP_DATABASE
+
+if TYPE_CHECKING:
+    from nuntwist.core.client import Client
+    from nuntwist.core.node import Node
+    from nuntwist.core.pipeline import Outcome
+
+INVALID_TOKEN = b"Invalid token"
+
+
+def use_db(node: Node, client: Client, arguments: tuple[bytes, bytes, bytes]) -> Outcome:
+    """Select a database with its token, or as one of its users."""
+    name, second, third = arguments
+    user, token = (second, third) if third else (None, second)
+    database = named(node, name)
+    if database is node.catalogue.admin:
+        right = user is None and hmac.compare_digest(token, node.info.password)
+        return _select(node, client, database, user, right)
+    stored = database.user_token(user)
+    if stored is None:
+        return _select(node, client, database, user, False)
+    checked = node.secrets.verify(token, stored)
+
+    def select(right: bool) -> Reply:
+        if database.user_token(user) != stored:
+            right = False
+        if node.catalogue.by_id.get(database.number) is not database:
+            raise CommandError(NO_SUCH_DATABASE)
+        node.pipeline.commit()
+        return _select(node, client, database, user, right)
+
+    return checked.addCallback(select)
+
+
+def _select(
+    node: Node, client: Client, database: Database, user: bytes | None, right: bool
+) -> Reply:
+    if not right:
+        node.note_refused_login(client)
+        raise CommandError(INVALID_TOKEN)
+    if not client.closed:
+        sessions.select(client, database, user, node.pipeline.notify)
+    return OK
+
+
+def create_db(node: Node, client: Client, arguments: tuple[bytes, bytes, bytes]) -> Outcome:
+    """Create a database; nobody has the token but who made it up."""
+    name, token, strategy = arguments
+    if name.startswith(b"$") or b"|" in name:
+        raise CommandError(b"invalid database name: " + shorten(name))
+    if strategy not in STRATEGIES:
+        raise CommandError(b"unknown strategy: " + shorten(strategy))
+    if name in node.catalogue.by_name:
+        raise CommandError(b"database already exists")
+
+    def create(stored: bytes) -> Deferred[Reply]:
+        if name in node.catalogue.by_name:
+            raise CommandError(b"database already exists")
+        pipeline = node.pipeline
+        pipeline.commit()
+        op = pipeline.journal.make(CREATE_DATABASE, None, name, strategy + b" " + stored)
+
+        def apply() -> None:
+            node.catalogue.create(op)
+            node.tell_catalogue(name)
+
+        logged = pipeline.journal.append_alone(op, apply)
+        return logged.addCallback(lambda _: Reply((b"create-db success\n",)))
+
+    return node.secrets.hash(token).addCallback(create)
+
+
+def drop_db(node: Node, client: Client, arguments: tuple[bytes]) -> Deferred[Reply]:
+    """Remove a database: whoever had selected it has none selected, and their watches end."""
+    (name,) = arguments
+    database = named(node, name)
+    if database is node.catalogue.admin:
+        raise CommandError(b"$admin cannot be dropped")
+    journal = node.pipeline.journal
+    op = journal.make(DROP_DATABASE, database.number, name, None)
+
+    def apply() -> None:
+        node.catalogue.drop(op)
+        for clients in [c for e in database.watchers.values() for c in e.values()]:
+            for watcher in tuple(clients):
+                watches.unsubscribe_all(watcher, database)
+        for member in tuple(database.selected):
+            member.database = member.user = None
+        database.selected.clear()
+        database.arbiters.clear()
+        node.tell_catalogue(name)
+        node.pipeline.streams.work(_free(database))
+
+    def forget(_: object) -> Deferred[Reply]:
+        dropped = node.storage.drop(database.number)
+        return dropped.addCallback(lambda _: Reply((b"drop-db success\n",)))
+
+    return journal.append_alone(op, apply).addCallback(forget)
+
+
+def _free(database: Database) -> Iterator[None]:
+    """Give back a database's memory, a shard a turn: a million keys at once take 100 ms."""
+    while database.scans:
+        yield None
+    for shard in database.shards:
+        shard.clear()
+        yield None
+
+
+def snapshot(node: Node, client: Client, arguments: tuple[bytes, bytes]) -> Outcome:
+    """Write snapshots; the answer comes when they are durable."""
+    reclaim, names = arguments
+    if reclaim not in (b"", b"true", b"false"):
+        raise CommandError(b"snapshot takes true or false, then names: " + shorten(reclaim))
+    if not names:
+        if client.database is None:
+            raise CommandError(b"No database selected")
+        return _take(node, [selected(client)])
+    return snapshot_named(node, names)
+
+
+def snapshot_named(node: Node, names: bytes) -> Deferred[Reply]:
+    """Write snapshots of databases given as ``NAME|NAME``.
+
+    :raise CommandError: one is not there; then none is snapshotted.
+    """
+    asked = [name for name in names.strip(b" ").split(b"|") if name]
+    unknown = [name for name in asked if name not in node.catalogue.by_name]
+    if len(unknown) == 1:
+        raise CommandError(b"%b is not a valid database name" % shorten(unknown[0]))
+    if unknown:
+        listed = b"".join(shorten(name) + b", " for name in unknown)
+        raise CommandError(listed + b"are not a valid database names")
+    return _take(node, [node.catalogue.by_name[name] for name in asked])
+
+
+def _take(node: Node, databases: list[Database]) -> Deferred[Reply]:
+    return node.snapshots.take(databases).addCallback(lambda _: OK)
+
+

@@ -1,0 +1,99 @@
+"""cluster-state, metrics-state, debug, list-commands, help, ping."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nuntwist.core.handlers.common import selected
+from nuntwist.errors import CommandError
+from nuntwist.language.commands import BY_WORD
+from nuntwist.language.docs import help_message
+from nuntwist.language.parser import shorten
+from nuntwist.language.replies import NO_DATABASE, OK, Reply
+
+if TYPE_CHECKING:
+    from nuntwist.core.client import Client
+    from nuntwist.core.node import Node
+
+
+def cluster_state(node: Node, client: Client, arguments: tuple[()]) -> Reply:
+    """The members of the set; of a node alone, itself."""
+    member = f"{node.info.address}(self):{node.info.role} "
+    return Reply((f"cluster-state  {member},\n".encode(),))
+
+
+def metrics_state(node: Node, client: Client, arguments: tuple[()]) -> Reply:
+    """Counters, in the form NunDB's exporter reads."""
+    oplog = node.oplog
+    text = (
+        f"metrics-state pending_ops: 0, op_log_file_size: {oplog.size},"
+        f" op_log_count: {oplog.count},replication_time_moving_avg: 0.0,"
+        f" get_query_time_moving_avg: {node.counters.command_time:.1f}\n\n"
+    )
+    return Reply((text.encode(),))
+
+
+def list_commands(node: Node, client: Client, arguments: tuple[()]) -> Reply:
+    """The words of all commands."""
+    return Reply((b"commands-list " + b"".join(b"," + word for word in BY_WORD) + b"\n",))
+
+
+def help_(node: Node, client: Client, arguments: tuple[bytes]) -> Reply:
+    """What a command does, or all of them."""
+    (word,) = arguments
+    message = help_message(word)
+    if message is None:
+        raise CommandError(b"unknown command: " + shorten(word))
+    return Reply((message,))
+
+
+def ping(node: Node, client: Client, arguments: tuple[()]) -> Reply:
+    """Answer."""
+    return Reply((b"pong\n",))
+
+
+def debug(node: Node, client: Client, arguments: tuple[bytes]) -> Reply:
+    """One of several looks inside."""
+    (word,) = arguments
+    look = _LOOKS.get(word)
+    if look is None:
+        raise CommandError(b"unknown debug command: " + shorten(word))
+    return look(node, client)
+
+
+def _pending_ops(node: Node, client: Client) -> Reply:
+    return Reply((b"pending-ops \n",))
+
+
+def _pending_conflicts(node: Node, client: Client) -> Reply:
+    if client.database is None:
+        return NO_DATABASE
+    pending = sorted(key for keys in selected(client).conflicts.values() for key in keys)
+    return Reply((b"conflitcts-list " + b"".join(b"," + key for key in pending) + b"\n",))
+
+
+def _list_dbs(node: Node, client: Client) -> Reply:
+    rows = [
+        b"%b : %b\n" % (name, database.strategy)
+        for name, database in sorted(node.catalogue.by_name.items())
+    ]
+    return Reply((b"dbs-list \n" + b"".join(rows),))
+
+
+def _force_election(node: Node, client: Client) -> Reply:
+    node.stand_again()
+    return OK
+
+
+def _process_info(node: Node, client: Client) -> Reply:
+    return Reply((b"process-info \nprocess_id: %d\n" % node.info.process_id,))
+
+
+_LOOKS = {
+    b"pending-ops": _pending_ops,
+    b"pendding-conflitcts": _pending_conflicts,
+    b"pending-conflicts": _pending_conflicts,
+    b"list-dbs": _list_dbs,
+    b"force-election": _force_election,
+    b"process-info": _process_info,
+}

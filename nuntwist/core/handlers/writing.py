@@ -1,0 +1,175 @@
+"""set, set-safe, increment, remove; and what a write to a secure key goes through."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+
+from nuntwist.core.conflicts import ANY_VERSION, next_version, version_of
+from nuntwist.core.database import (
+    CONNECTIONS_KEY,
+    PERMISSION_PREFIX,
+    TOKEN_KEY,
+    TOMBSTONE_VERSION,
+    Database,
+    is_secret,
+)
+from nuntwist.core.handlers import arbitration
+from nuntwist.core.handlers.common import NO_SUCH_DATABASE, selected
+from nuntwist.core.permissions import Permissions
+from nuntwist.errors import CommandError
+from nuntwist.language.commands import INT64_MAX, INT64_MIN
+from nuntwist.language.parser import parse_number
+from nuntwist.language.replies import OK, Reply
+from nuntwist.values import IN_RESOLUTION, REMOVE, SET, VALUE
+
+if TYPE_CHECKING:
+    from nuntwist.core.client import Client
+    from nuntwist.core.node import Node
+    from nuntwist.core.pipeline import Outcome
+
+NOT_NUMERIC = b"Key is not numeric"
+
+
+def set_key(node: Node, client: Client, arguments: tuple[bytes, bytes]) -> Outcome:
+    """Set a key, whatever its version."""
+    key, value = arguments
+    return write(node, selected(client), key, value, ANY_VERSION)
+
+
+def set_safe(node: Node, client: Client, arguments: tuple[bytes, int, bytes]) -> Outcome:
+    """Set a key if its version allows."""
+    key, version, value = arguments
+    return write(node, selected(client), key, value, version)
+
+
+def increment(node: Node, client: Client, arguments: tuple[bytes, int]) -> Outcome:
+    """Add to a number."""
+    key, amount = arguments
+    return add(node, selected(client), key, amount)
+
+
+def remove(node: Node, client: Client, arguments: tuple[bytes]) -> Outcome:
+    """Remove a key."""
+    (key,) = arguments
+    return erase(node, selected(client), key)
+
+
+def write(node: Node, database: Database, key: bytes, value: bytes, asked: int) -> Outcome:
+    """Decide and make a write.
+
+    :param asked: the version it carries.
+    :raise CommandError: it is refused.
+    """
+    refuse_kept(node, database, key)
+    if key.startswith(b"$$"):
+        return write_secure(node, database, key, value, asked)
+    entry = database.find(key)
+    version = _decide(database, version_of(entry), asked)
+    if version is None:
+        return arbitration.queue(node, database, key, value, asked)
+    node.pipeline.change(database, SET, key, value, version)
+    return OK
+
+
+def add(node: Node, database: Database, key: bytes, amount: int) -> Outcome:
+    """Decide and make an increment: the log holds the value it leads to.
+
+    :raise CommandError: the key holds no whole number, or the sum does not fit 64 bits.
+    """
+    refuse_kept(node, database, key)
+    value = database.value(key)
+    number = 0 if value is None else parse_number(value)
+    if number is None or is_secret(key):
+        raise CommandError(NOT_NUMERIC)
+    if not INT64_MIN <= number + amount <= INT64_MAX:
+        raise CommandError(NOT_NUMERIC)
+    return write(node, database, key, b"%d" % (number + amount), ANY_VERSION)
+
+
+def erase(node: Node, database: Database, key: bytes) -> Outcome:
+    """Decide and make a removal; of a key that is not there, nothing.
+
+    :raise CommandError: the key cannot be removed.
+    """
+    if key == TOKEN_KEY:
+        raise CommandError(b"$$token key cannot be removed")
+    refuse_kept(node, database, key)
+    entry = database.find(key)
+    if entry is None or entry[VALUE] is None:
+        return OK
+    if version_of(entry) == IN_RESOLUTION:
+        raise CommandError(b"key is in conflict resolution")
+    if key.startswith(b"$$"):
+        return _log_secure(node, database, REMOVE, key, None, TOMBSTONE_VERSION)
+    node.pipeline.change(database, REMOVE, key, None, TOMBSTONE_VERSION)
+    return OK
+
+
+def _decide(database: Database, current: int, asked: int) -> int | None:
+    """The version to store a write with; None where the arbiter has to decide."""
+    version = next_version(current, asked)
+    if version is not None:
+        return version
+    if database.strategy == b"newer":
+        # The write that is being made now is the later one.
+        return current + 1
+    if database.strategy == b"arbiter":
+        return None
+    raise CommandError(b"Invalid version!")
+
+
+def write_secure(
+    node: Node, database: Database, key: bytes, value: bytes, asked: int
+) -> Deferred[Reply]:
+    """Write a key beginning ``$$``: a token is hashed first; logged alone, then applied."""
+    if key.startswith(PERMISSION_PREFIX):
+        Permissions(value)
+    if not is_secret(key):
+        return _log_secure(node, database, SET, key, value, asked)
+    if not value:
+        raise CommandError(b"a token cannot be empty")
+    hashed = node.secrets.hash(value)
+    return hashed.addCallback(
+        lambda stored: _log_secure(node, database, SET, key, stored, asked)
+    )
+
+
+def _log_secure(
+    node: Node, database: Database, kind: int, key: bytes, value: bytes | None, asked: int
+) -> Deferred[Reply]:
+    if node.catalogue.by_id.get(database.number) is not database:
+        raise CommandError(NO_SUCH_DATABASE)
+    pipeline = node.pipeline
+    pipeline.commit()
+    version = asked
+    if kind == SET:
+        current = version_of(database.find(key))
+        decided = next_version(current, asked)
+        if decided is None and database.strategy == b"none":
+            raise CommandError(b"Invalid version!")
+        version = current + 1 if decided is None else decided
+    op = pipeline.journal.make(kind, database.number, key, value, version)
+
+    def apply() -> None:
+        node.catalogue.apply(op)
+        pipeline.notify(database, op)
+
+    return pipeline.journal.append_alone(op, apply).addCallback(lambda _: OK)
+
+
+def refuse_kept(node: Node, database: Database, key: bytes) -> None:
+    """Refuse a change to what only the server writes.
+
+    :raise CommandError: it is such a key.
+    """
+    if key == CONNECTIONS_KEY:
+        raise CommandError(b"$connections cannot be changed")
+    if database is node.catalogue.admin:
+        if key in node.catalogue.by_name:
+            raise CommandError(b"%b is a database: its key cannot be changed" % key)
+        if key == TOKEN_KEY:
+            raise CommandError(b"the token of $admin is the admin password: configure it")
+
+

@@ -1,0 +1,213 @@
+"""The batch under way and the log it goes to: making operations, logging them, taking back.
+
+``index`` is the last operation made, ``revealed`` the last that clients may know of. They
+differ while a batch is under way, and for longer where the log answers "durable later" (it
+gives a Deferred); those batches wait in ``in_flight`` with what is needed to take them back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from nuntwist.core.catalogue import Catalogue
+from nuntwist.core.counters import Counters
+from nuntwist.core.database import TOMBSTONE_VERSION, Database
+from nuntwist.errors import CommandError, OutcomeUnknown, StorageUnavailable
+from nuntwist.interfaces import IOplog
+from nuntwist.values import DATABASE, INDEX, KEY, NO_EPOCH, REMOVE, Op, StampClock
+
+if TYPE_CHECKING:
+    from nuntwist.core.client import Client, Run
+
+Failed = StorageUnavailable | OutcomeUnknown
+
+
+class Batch:
+    """Operations given to the log together.
+
+    :ivar replaced: what each took the place of.
+    :ivar runs: whose commands led to them, and to the reads that saw them, in order.
+    """
+
+    __slots__ = ("ops", "replaced", "runs")
+
+    def __init__(self, ops: list[Op], replaced: list[Op | None]) -> None:
+        self.ops = ops
+        self.replaced = replaced
+        self.runs: list[tuple[Client, list[Run]]] = []
+
+
+class Journal:
+    """Makes operations, and keeps what was made and the log in step.
+
+    :param oplog: open, and replayed into ``catalogue``.
+    :ivar ops: the operations of the batch under way; the hot road adds to it directly, and
+        to ``replaced`` what each took the place of.
+    :ivar refusal: why writes are refused (an error text), or None.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, oplog: IOplog, catalogue: Catalogue, stamps: StampClock, counters: Counters
+    ) -> None:
+        self.oplog = oplog
+        self.stamps = stamps
+        self.epoch = NO_EPOCH
+        self.index: int = oplog.last.index
+        self.revealed: int = self.index
+        self.ops: list[Op] = []
+        self.replaced: list[Op | None] = []
+        self.refusal: bytes | None = None
+        self.in_flight: deque[Batch] = deque()
+        self._catalogue = catalogue
+        self._counters = counters
+        self._tombstones: list[Op] = []
+
+    def change(
+        self, database: Database, kind: int, key: bytes, value: bytes | None, version: int
+    ) -> Op:
+        """Make an operation on a key, apply it, and put it on the batch.
+
+        :raise CommandError: writes are refused.
+        """
+        if self.refusal is not None:
+            raise CommandError(self.refusal)
+        if kind == REMOVE:
+            value, version = None, TOMBSTONE_VERSION
+        self.index += 1
+        op: Op = (value, version, self.index, self.stamps.next(), kind, database.number, key)
+        self.replaced.append(database.store(op))
+        self.ops.append(op)
+        if value is None:
+            self._tombstones.append(op)
+        return op
+
+    def make(
+        self,
+        kind: int,
+        database: int | None,
+        key: bytes,
+        value: bytes | None,
+        version: int = 0,
+    ) -> Op:
+        """Make an operation for :meth:`append_alone`; without a database it has a new id.
+
+        The batch under way must be empty.
+
+        :raise CommandError: writes are refused.
+        """
+        if self.refusal is not None:
+            raise CommandError(self.refusal)
+        index = self.index + 1
+        number = index if database is None else database
+        return (value, version, index, self.stamps.next(), kind, number, key)
+
+    def append_alone(self, op: Op, apply: Callable[[], None]) -> Deferred[None]:
+        """Log an operation that is not one key of one database: durable before applied.
+
+        :param op: as :meth:`make` gave it.
+        :param apply: moves the state.
+        :return: fires with None when all that is done; fails with CommandError where it was
+            not logged, and then nothing has changed.
+        """
+        done: Deferred[None] = Deferred()
+        try:
+            durable = self.oplog.append(self.epoch, [op])
+        except (StorageUnavailable, OutcomeUnknown) as error:
+            done.errback(CommandError(self.refuse(error)))
+            return done
+        self.index = op[INDEX]
+        if durable is None:
+            self.revealed = self.index
+            apply()
+            done.callback(None)
+            return done
+
+        def kept(_: object) -> None:
+            self.reveal(op[INDEX])
+            apply()
+            done.callback(None)
+
+        def broken(reason: Failure) -> None:
+            reason.trap(StorageUnavailable, OutcomeUnknown)
+            done.errback(CommandError(self.refuse(reason.value or OutcomeUnknown())))
+
+        durable.addCallbacks(kept, broken)
+        return done
+
+    def write(self) -> Deferred[None] | None:
+        """Give the batch to the log, and begin a new one.
+
+        :return: as :meth:`IOplog.append`; what is not durable yet is the last of
+            ``in_flight``.
+        :raise StorageUnavailable: it was not kept and has been taken back.
+        :raise OutcomeUnknown: it may have been kept; it has been taken back in memory.
+        """
+        ops, replaced = self.ops, self.replaced
+        self.ops, self.replaced = [], []
+        try:
+            durable: Deferred[None] | None = self.oplog.append(self.epoch, ops)
+        except (StorageUnavailable, OutcomeUnknown):
+            self.take_back(ops, replaced)
+            raise
+        if durable is None:
+            self.reveal(ops[-1][INDEX])
+        else:
+            self.in_flight.append(Batch(ops, replaced))
+        return durable
+
+    def reveal(self, index: int) -> None:
+        """The log is durable up to ``index``."""
+        self.revealed = max(self.revealed, index)
+        while self.in_flight and self.in_flight[0].ops[-1][INDEX] <= self.revealed:
+            self.in_flight.popleft()
+        if self._tombstones:
+            self._purge()
+
+    def take_back(self, ops: Sequence[Op], replaced: Sequence[Op | None]) -> None:
+        """Undo operations in memory, the last first."""
+        for op, old in zip(reversed(ops), reversed(replaced), strict=True):
+            database = self._catalogue.by_id.get(op[DATABASE])
+            if database is not None:
+                database.restore(op[KEY], old)
+        self.index = ops[0][INDEX] - 1
+        self._tombstones = [op for op in self._tombstones if op[INDEX] <= self.index]
+
+    def refuse(self, error: BaseException) -> bytes:
+        """Count and log a failed write; refuse all later ones where the log is lost.
+
+        :return: the text for the writers concerned.
+        """
+        self._counters.failed_batches += 1
+        reason = str(error).encode()
+        if isinstance(error, OutcomeUnknown):
+            self.refusal = b"storage unavailable: the log failed, the node must be restarted"
+            self._log.critical(
+                "the log failed and could not be cut back, so no more writes are taken; reads"
+                " and watches go on; check the disk and restart the node: {error}",
+                error=str(error),
+            )
+            return b"outcome unknown: " + reason
+        self._log.error(
+            "writes were refused because the log could not take them; free space or mend the"
+            " disk, nothing has to be restarted: {error}",
+            error=str(error),
+        )
+        return b"storage unavailable: " + reason
+
+    def _purge(self) -> None:
+        left = []
+        for op in self._tombstones:
+            database = self._catalogue.by_id.get(op[DATABASE])
+            if op[INDEX] > self.revealed:
+                left.append(op)
+            elif database is not None:
+                database.purge(op)
+        self._tombstones = left

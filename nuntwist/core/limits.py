@@ -1,0 +1,30 @@
+"""The named limit of every queue and buffer, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a connection and a turn of the reactor may use.
+
+    :ivar line: bytes of one command, WebSocket message or HTTP command.
+    :ivar output_high_water: reply bytes one connection may produce in a turn before its next
+        commands wait for the turn after, and before that for what was sent to be taken.
+    :ivar output_limit: bytes waiting to be sent to one connection at which it is closed.
+    :ivar watches: keys one connection may watch.
+    :ivar turn_seconds: how long one turn runs commands before the rest waits for the next.
+    :ivar slice_commands: commands run between two looks at the time.
+    :ivar sends: connections written to in one turn when one change goes to many.
+    :ivar keys_at_once: a database with at most this many keys is listed in one go.
+    """
+
+    line: int = 1 << 20
+    output_high_water: int = 256 << 10
+    output_limit: int = 16 << 20
+    watches: int = 100_000
+    turn_seconds: float = 0.004
+    slice_commands: int = 512
+    sends: int = 512
+    keys_at_once: int = 2_000

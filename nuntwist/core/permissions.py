@@ -1,0 +1,47 @@
+"""Who may do what to which key: patterns and permission lists, as protocol values.
+
+A list reads ``rw some*,other|i count|r *``: groups separated by ``|``; a group is letters, a
+space, and patterns separated by commas.  Letters are r (read), w (write), i (increment) and
+x (remove).
+"""
+
+from __future__ import annotations
+
+from nuntwist.errors import CommandError
+
+LETTERS = b"rwix"
+
+
+def matches(pattern: bytes, key: bytes) -> bool:
+    """Whether a key fits a pattern: ``x*`` begins, ``*x`` ends, ``x`` contains; ``*`` all."""
+    if pattern.endswith(b"*"):
+        return key.startswith(pattern[:-1])
+    if pattern.startswith(b"*"):
+        return key.endswith(pattern[1:])
+    return pattern in key
+
+
+class Permissions:
+    """A parsed permission list.
+
+    :param text: the list as stored; an empty one allows nothing.
+    :raise CommandError: it is not one.
+    """
+
+    __slots__ = ("_groups",)
+
+    def __init__(self, text: bytes = b"") -> None:
+        self._groups: list[tuple[bytes, tuple[bytes, ...]]] = []
+        for group in text.split(b"|") if text else ():
+            letters, _, patterns = group.strip(b" ").partition(b" ")
+            named = tuple(p for p in patterns.strip(b" ").split(b",") if p)
+            if not letters or not named or letters.strip(LETTERS):
+                raise CommandError(b"invalid permission list")
+            self._groups.append((letters, named))
+
+    def allow(self, letter: bytes, key: bytes) -> bool:
+        """Whether the list gives this right to this key."""
+        return any(
+            letter in letters and any(matches(pattern, key) for pattern in patterns)
+            for letters, patterns in self._groups
+        )

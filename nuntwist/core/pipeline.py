@@ -1,0 +1,433 @@
+"""The road of a change, from commands to bytes for the transports.
+
+    commands → authorise → decide → append → apply → watchers → reply
+
+Each command runs at once against memory: its operation goes on the batch of this turn (see
+:mod:`nuntwist.core.journal`), its reply and the events it causes go on the ``out`` lists of
+clients. At the end of the turn ``commit`` writes the whole batch to the log with one write,
+and only then does anything leave, with one write a client. So a reply or an event never tells
+of what the log does not hold, and a busy node pays for one log write and one send where it
+would pay for thousands.
+
+Where the log cannot be written, the batch never happened: what it replaced is put back, what
+it would have sent is forgotten, and its commands run once more with every write refused. That
+is right because a batch holds only reads, writes of single keys, and watches: a command that
+changes what a connection is, or has to wait (``Command.waits``), commits what came before it
+and stands alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from nuntwist.core import hotroad, watches
+from nuntwist.core.authorise import refusal_of
+from nuntwist.core.catalogue import Catalogue
+from nuntwist.core.client import Client, Run
+from nuntwist.core.counters import Counters
+from nuntwist.core.database import Database
+from nuntwist.core.delivery import Delivery
+from nuntwist.core.journal import Batch, Journal
+from nuntwist.core.limits import Limits
+from nuntwist.core.scan import Listing
+from nuntwist.core.sessions import deselect
+from nuntwist.core.streaming import Streams
+from nuntwist.core.turns import Turns
+from nuntwist.errors import CommandError, OutcomeUnknown, StorageUnavailable
+from nuntwist.interfaces import IOplog
+from nuntwist.language import parser
+from nuntwist.language.framing import TOO_LONG, Chunk
+from nuntwist.language.replies import OK, TOO_LONG_MESSAGE, Reply, failure
+from nuntwist.values import Op, StampClock
+
+Outcome = Reply | Listing | Deferred[Reply]
+Handler = Callable[[Client, Any], Outcome]
+
+_SAMPLED = 128
+"""One run in so many is timed for the moving average."""
+
+
+def stands_alone(request: parser.Request) -> bool:
+    """Whether a command is never in one batch with others: it may wait, or changes what the
+    connection is. A write to a secure key may wait for a hash."""
+    command = request.command
+    if command.waits or not (command.right and command.writes):
+        return command.waits
+    key = request.arguments[0]
+    return isinstance(key, bytes) and key.startswith(b"$$")
+
+
+class Pipeline:
+    """The state machine of a node, and the road through it.
+
+    :param oplog: the log, open and replayed into ``catalogue``.
+    :param call_later: schedules a call (IReactorTime.callLater).
+    :param seconds: monotonic time, in seconds.
+    :ivar handlers: what each command does, by its word in the command table; filled in by
+        :mod:`nuntwist.core.node`.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        *,
+        catalogue: Catalogue,
+        oplog: IOplog,
+        stamps: StampClock,
+        call_later: Callable[..., Any],
+        seconds: Callable[[], float],
+        limits: Limits,
+        counters: Counters,
+    ) -> None:
+        self.limits = limits
+        self.counters = counters
+        self.journal = Journal(oplog, catalogue, stamps, counters)
+        self.delivery = Delivery(limits, counters)
+        self.turns = Turns(
+            call_later, seconds, limits.turn_seconds, self._end_turn, self.resume
+        )
+        self.streams = Streams(call_later, self.delivery)
+        self.handlers: dict[str, Handler] = {}
+        self._seconds = seconds
+        self._dirty: list[Client] = []
+        self._runs = 0
+
+    # -- commands come in --------------------------------------------------------------------
+
+    def receive(self, client: Client, chunk: Chunk) -> None:
+        """Run the commands of a chunk, now or when those before them are done."""
+        if client.closed or client.ending:
+            return
+        lines, plain = chunk
+        if client.waiting or client.paused or client.backlog or self.turns.is_over():
+            client.backlog.append((lines, 0, plain))
+            client.outlet.pause_reading()
+            if not client.waiting and not client.paused:
+                self.turns.enqueue(client)
+        else:
+            self._run(client, lines, 0, plain)
+
+    def resume(self, client: Client) -> None:
+        """Go on with a client's backlog; when that is done, with reading or with its end."""
+        while client.backlog:
+            if client.waiting or client.paused or client.closed:
+                return
+            if self.turns.is_over():
+                self.turns.enqueue(client)
+                return
+            lines, at, plain = client.backlog.popleft()
+            if not self._run(client, lines, at, plain):
+                return
+        if client.waiting or client.paused or client.closed:
+            return
+        if client.ending:
+            self._end_if_answered(client)
+        else:
+            client.outlet.resume_reading()
+
+    def _run(self, client: Client, lines: list[bytes], at: int, plain: bool) -> bool:
+        """Run lines until they are done, or the turn or the client's share of it is over.
+
+        :return: whether all were run and the client does not wait.
+        """
+        self._runs += 1
+        started = None if self._runs % _SAMPLED else self._seconds()
+        client.room = self.limits.output_high_water
+        first, size = at, len(lines)
+        while at < size:
+            at = self._run_slice(client, lines, at, plain)
+            if client.waiting or client.closed or client.room < 0 or self.turns.is_over():
+                break
+        if started is not None:
+            self.counters.note_time((self._seconds() - started) / (at - first))
+        if at == size or client.closed:
+            return not client.waiting
+        client.backlog.appendleft((lines, at, plain))
+        client.outlet.pause_reading()
+        if not client.waiting:
+            self.turns.enqueue(client)
+        return False
+
+    def _run_slice(self, client: Client, lines: list[bytes], at: int, plain: bool) -> int:
+        stop = min(len(lines), at + self.limits.slice_commands)
+        start = at
+        while at < stop and client.room >= 0:
+            if plain:
+                at = hotroad.run(self, client, lines, at, stop)
+                if at == stop or client.room < 0:
+                    break
+            request = self._parse(lines[at])
+            at += 1
+            if isinstance(request, Reply):
+                self.answer(client, request)
+            elif not stands_alone(request):
+                self.answer(client, self._reply(client, request))
+            else:
+                if start < at - 1:
+                    client.chunks.append((lines, start, at - 1))
+                start = at
+                self.commit()
+                self._stand_alone(client, self._perform(client, request))
+                if client.waiting or client.closed:
+                    break
+        if start < at:
+            client.chunks.append((lines, start, at))
+        return at
+
+    # -- one command -------------------------------------------------------------------------
+
+    def _parse(self, line: bytes) -> parser.Request | Reply:
+        if line == TOO_LONG:
+            return failure(TOO_LONG_MESSAGE % self.limits.line)
+        try:
+            return parser.parse(line)
+        except CommandError as error:
+            return failure(error.message)
+
+    def _perform(self, client: Client, request: parser.Request) -> Outcome:
+        command = request.command
+        refused = refusal_of(client, command, request.arguments)
+        if refused is not None:
+            return refused
+        if command.writes and self.journal.refusal is not None:
+            return failure(self.journal.refusal)
+        try:
+            outcome = self.handlers[command.word](client, request.arguments)
+        except CommandError as error:
+            return failure(error.message)
+        if command.writes and client.needed < self.journal.index:
+            client.needed = self.journal.index
+        return outcome
+
+    def _reply(self, client: Client, request: parser.Request) -> Reply:
+        """Run a command that does not stand alone: it is answered at once."""
+        outcome = self._perform(client, request)
+        if isinstance(outcome, Reply):
+            return outcome
+        raise TypeError(f"{request.command.word} has to stand alone")
+
+    def perform(self, client: Client, text: bytes) -> Outcome:
+        """Run a command that came inside another one (``rp``)."""
+        request = self._parse(text)
+        return request if isinstance(request, Reply) else self._perform(client, request)
+
+    def _stand_alone(self, client: Client, outcome: Outcome) -> None:
+        if isinstance(outcome, Reply):
+            self._answer_alone(client, outcome)
+            return
+        client.waiting = True
+        answered: Deferred[Any] = (
+            self.streams.write(client, outcome) if isinstance(outcome, Listing) else outcome
+        )
+        answered.addErrback(self._unforeseen)
+        answered.addCallback(self._answer_late, client)
+
+    def _unforeseen(self, reason: Failure) -> Reply:
+        error = reason.value
+        if isinstance(error, CommandError):
+            return failure(error.message)
+        self._log.failure("a command failed in a way nobody foresaw", failure=reason)
+        return failure(b"internal error: see the log of the node")
+
+    def _answer_late(self, reply: Reply | None, client: Client) -> None:
+        client.waiting = False
+        if client.closed:
+            return
+        self.commit()
+        if reply is not None:
+            self._answer_alone(client, reply)
+        self.turns.enqueue(client)
+
+    def _answer_alone(self, client: Client, reply: Reply) -> None:
+        self.answer(client, reply)
+        client.chunks.append(client.out[-1])
+        self.commit()
+
+    def answer(self, client: Client, reply: Reply) -> None:
+        """Put a reply on what the batch sends to a client."""
+        data = client.encoding.ok if reply is OK else client.encoding.reply(reply)
+        client.out.append(data)
+        client.room -= len(data)
+        if not client.dirty:
+            self.touch(client)
+
+    def answer_message(self, client: Client, message: bytes) -> None:
+        """Put a message that answers no command on what the batch sends to a client."""
+        head = client.encoding.message_head(len(message))
+        client.out.append(head + message)
+        client.needed = max(client.needed, self.journal.index)
+        if not client.dirty:
+            self.touch(client)
+
+    def touch(self, client: Client) -> None:
+        """Put a client on the list of those the batch writes to."""
+        client.dirty = True
+        self._dirty.append(client)
+        self.turns.open()
+
+    # -- changes -----------------------------------------------------------------------------
+
+    def change(
+        self, database: Database, kind: int, key: bytes, value: bytes | None, version: int
+    ) -> Op:
+        """Make one operation on one key, apply it, and tell its watchers, in this batch.
+
+        :raise CommandError: writes are refused.
+        """
+        op = self.journal.change(database, kind, key, value, version)
+        watches.notify(database, op, self.touch)
+        return op
+
+    def notify(self, database: Database, op: Op) -> None:
+        """Tell watchers of an operation, in this batch."""
+        watches.notify(database, op, self.touch)
+
+    # -- the end of a batch ------------------------------------------------------------------
+
+    def _end_turn(self) -> bool:
+        self.commit()
+        self.delivery.pump()
+        return self.delivery.busy
+
+    def commit(self) -> None:
+        """Write the batch to the log, then let go what it sends."""
+        journal = self.journal
+        if journal.ops:
+            self._write()
+        dirty = self._dirty
+        if not dirty:
+            return
+        self._dirty = []
+        in_flight = journal.in_flight[-1] if journal.in_flight else None
+        revealed = journal.revealed
+        send, hold = self.delivery.send, self.delivery.hold
+        for client in dirty:
+            client.dirty = False
+            out = client.out
+            data = out[0] if len(out) == 1 else b"".join(out)
+            out.clear()
+            if client.chunks:
+                if in_flight is not None:
+                    in_flight.runs.append((client, client.chunks))
+                client.chunks = []
+            if client.needed > revealed or client.held:
+                hold(client, data)
+            else:
+                send(client, data)
+
+    def _write(self) -> None:
+        journal = self.journal
+        try:
+            durable = journal.write()
+        except (StorageUnavailable, OutcomeUnknown) as error:
+            reason = journal.refuse(error)
+            self._run_again(self._forget_dirty(), reason)
+            return
+        if durable is not None:
+            batch = journal.in_flight[-1]
+            durable.addCallbacks(self._durable, self._lost, (batch,))
+
+    def _forget_dirty(self) -> list[tuple[Client, list[Run]]]:
+        runs = []
+        for client in self._dirty:
+            runs.append((client, client.chunks))
+            client.chunks = []
+            client.out.clear()
+            client.dirty = False
+        self._dirty = []
+        return runs
+
+    def _run_again(self, runs: list[tuple[Client, list[Run]]], reason: bytes) -> None:
+        """Answer the commands of a batch that was taken back, every write refused."""
+        journal = self.journal
+        lasting, journal.refusal = journal.refusal, reason
+        for client, chunks in runs:
+            client.needed = min(client.needed, journal.index)
+            for chunk in chunks:
+                if isinstance(chunk, bytes):
+                    client.out.append(chunk)
+                    if not client.dirty:
+                        self.touch(client)
+                    continue
+                lines, start, stop = chunk
+                for line in lines[start:stop]:
+                    request = self._parse(line)
+                    if isinstance(request, Reply):
+                        self.answer(client, request)
+                    else:
+                        self.answer(client, self._reply(client, request))
+            client.chunks = []
+        journal.refusal = lasting
+
+    def _durable(self, _: object, batch: Batch) -> None:
+        self.journal.reveal(batch.ops[-1][2])
+        self.delivery.release(self.journal.revealed)
+
+    def _lost(self, reason: Failure) -> None:
+        """A batch may not be on the disk: it and all after it are taken back."""
+        error = reason.value
+        if not isinstance(error, (StorageUnavailable, OutcomeUnknown)):
+            reason.raiseException()
+        journal = self.journal
+        text = journal.refuse(error)
+        if journal.ops:
+            journal.in_flight.append(Batch(journal.ops, journal.replaced))
+            journal.ops, journal.replaced = [], []
+        batches = list(journal.in_flight)
+        journal.in_flight.clear()
+        if not batches:
+            return
+        batches[-1].runs += self._forget_dirty()
+        self.delivery.forget_held()
+        for batch in reversed(batches):
+            journal.take_back(batch.ops, batch.replaced)
+        for batch in batches:
+            self._run_again(batch.runs, text)
+        self.commit()
+
+    # -- the life of a connection ------------------------------------------------------------
+
+    def connect(self, client: Client) -> None:
+        """A connection is there."""
+        self.counters.connections += 1
+
+    def set_paused(self, client: Client, paused: bool) -> None:
+        """The transport's buffer is full, or empty again."""
+        client.paused = paused
+        if not paused and not client.closed:
+            self.delivery.note_drained(client)
+            self.turns.enqueue(client)
+
+    def finish(self, client: Client) -> None:
+        """Nothing more will come from it: end it when all is answered."""
+        client.ending = True
+        self._end_if_answered(client)
+
+    def _end_if_answered(self, client: Client) -> None:
+        if not client.closed and not client.backlog and not client.waiting:
+            self.commit()
+            if client.held or client.ready:
+                self.delivery.drained(client).addCallback(lambda _: client.outlet.end())
+            else:
+                client.outlet.end()
+
+    def disconnect(self, client: Client) -> None:
+        """The connection is gone: its watches go, and its database counts one less."""
+        if client.closed:
+            return
+        client.closed = True
+        self.counters.connections -= 1
+        client.backlog.clear()
+        for database in tuple(client.watching):
+            watches.unsubscribe_all(client, database)
+        self.commit()
+        deselect(client, self.notify)
+        self.commit()
+        self.delivery.forget(client)
+        client.detach()

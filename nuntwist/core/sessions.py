@@ -1,0 +1,45 @@
+"""Selecting a database and leaving it, and the count of connections that comes of it.
+
+``$connections`` lives on this node only: it is not logged and not replicated, and its version
+moves by one with each change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nuntwist.core.client import Client
+from nuntwist.core.conflicts import version_of
+from nuntwist.core.database import CONNECTIONS_KEY, Database, local_entry
+from nuntwist.values import Op
+
+Notify = Callable[[Database, Op], None]
+
+
+def select(client: Client, database: Database, user: bytes | None, notify: Notify) -> None:
+    """Make a database the one that a client's commands are about."""
+    client.user = user
+    if client.database is database:
+        return
+    deselect(client, notify)
+    client.user = user
+    client.database = database
+    database.selected[client] = None
+    _count(database, notify)
+
+
+def deselect(client: Client, notify: Notify) -> None:
+    """Leave the selected database, if there is one."""
+    database, client.database, client.user = client.database, None, None
+    if database is None:
+        return
+    database.arbiters.pop(client, None)
+    database.selected.pop(client, None)
+    _count(database, notify)
+
+
+def _count(database: Database, notify: Notify) -> None:
+    version = version_of(database.find(CONNECTIONS_KEY)) + 1
+    entry = local_entry(database, CONNECTIONS_KEY, b"%d" % len(database.selected), version)
+    database.store(entry)
+    notify(database, entry)

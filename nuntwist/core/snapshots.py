@@ -1,0 +1,115 @@
+"""Takes snapshots while clients go on: a slice a turn, copied from live shards.
+
+The entries of one snapshot are of slightly different moments; replaying the log from the
+index at its beginning sets that right, because operations are outcomes (see
+:class:`nuntwist.interfaces.SnapshotHeader`). A snapshot is made final only when the log is
+durable past all it holds, so it never tells of what the log does not have.
+
+The snapshot of ``$admin`` is taken last, and only when all databases have been: so where it
+exists, with index M, every database that lived at M has a snapshot, and recovery needs no
+operation before M.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from nuntwist.core.catalogue import Catalogue
+from nuntwist.core.database import SHARDS, Database
+from nuntwist.core.pipeline import Pipeline
+from nuntwist.errors import CommandError, StorageUnavailable
+from nuntwist.interfaces import ISnapshotWriter, IStorage, SnapshotHeader
+from nuntwist.values import INDEX, KEY, Op
+
+SLICE = 1_000
+"""Entries encoded in one turn."""
+
+
+class Snapshots:
+    """The snapshots of a node; one is taken at a time."""
+
+    _log = Logger()
+
+    def __init__(self, catalogue: Catalogue, storage: IStorage, pipeline: Pipeline) -> None:
+        self._catalogue = catalogue
+        self._storage = storage
+        self._pipeline = pipeline
+        self._lock = DeferredLock()
+
+    def take(self, databases: Sequence[Database]) -> Deferred[None]:
+        """Snapshot databases.
+
+        :return: fires with None when all are durable; fails with CommandError where one
+            could not be written (its last snapshot stays).
+        """
+        done: Deferred[Any] = self._lock.run(self._work, databases)
+        return done.addErrback(self._failed)
+
+    def take_changed(self) -> Deferred[None]:
+        """Snapshot every database that changed since its last one, ``$admin`` at the end."""
+        changed = [d for d in self._catalogue.by_id.values() if d.last_index > d.saved_index]
+        admin = self._catalogue.admin
+        if not changed and admin.saved_index >= self._pipeline.journal.revealed:
+            return self.take([])
+        return self.take([*(d for d in changed if d is not admin), admin])
+
+    def _work(self, databases: Sequence[Database]) -> Deferred[Any]:
+        return self._pipeline.streams.work(self._steps(databases))
+
+    def _failed(self, reason: Failure) -> None:
+        error = reason.value
+        if not isinstance(error, StorageUnavailable):
+            reason.raiseException()
+        self._log.error(
+            "a snapshot could not be written, the one before stays: {error}", error=str(error)
+        )
+        raise CommandError(b"storage unavailable: " + str(error).encode())
+
+    def _steps(self, databases: Sequence[Database]) -> Iterator[Deferred[None] | None]:
+        start = self._pipeline.journal.revealed
+        for database in databases:
+            if self._catalogue.by_id.get(database.number) is not database:
+                continue
+            index = start if database is self._catalogue.admin else None
+            yield from self._one(database, index)
+
+    def _one(self, database: Database, index: int | None) -> Iterator[Deferred[None] | None]:
+        journal = self._pipeline.journal
+        self._pipeline.commit()
+        begun_at = journal.revealed if index is None else index
+        writer: ISnapshotWriter = self._storage.begin(
+            SnapshotHeader(database.number, database.name, database.strategy, begun_at)
+        )
+        highest = 0
+        try:
+            for entries in self._slices(database):
+                highest = max(highest, max((op[INDEX] for op in entries), default=0))
+                writer.write(entries)
+                yield None
+            self._pipeline.commit()
+            while journal.revealed < highest:
+                if journal.refusal is not None:
+                    raise StorageUnavailable("the log failed")
+                yield None
+        except BaseException:
+            writer.abort()
+            raise
+        yield writer.commit()
+        if self._catalogue.by_id.get(database.number) is database:
+            database.saved_index = begun_at
+        else:
+            yield self._storage.drop(database.number)
+
+    def _slices(self, database: Database) -> Iterator[list[Op]]:
+        # The keys of $admin that name databases follow from the databases there are.
+        listed = self._catalogue.by_name if database is self._catalogue.admin else {}
+        for shard in range(SHARDS):
+            self._pipeline.commit()
+            entries = [op for op in database.entries(shard) if op[KEY] not in listed]
+            for start in range(0, len(entries), SLICE):
+                yield entries[start : start + SLICE]

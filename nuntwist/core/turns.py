@@ -1,0 +1,76 @@
+"""Shares a node's time: how long a turn runs commands, and who waits for the next one.
+
+A turn is one round of the reactor. The first command of a turn schedules its end (a call in
+0 seconds, which the reactor makes after it has read all that is there), where the batch is
+committed. A turn that has run for ``Limits.turn_seconds`` runs no further commands: whoever
+comes later waits in line with its backlog, so no connection's thousands hold up the others.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from nuntwist.core.client import Client
+
+
+class Turns:
+    """Opens and ends turns.
+
+    :param call_later: IReactorTime.callLater.
+    :param seconds: monotonic time, in seconds.
+    :param share: how long a turn may run commands, in seconds.
+    :param commit: called at the end of each turn.
+    :param resume: called with a client whose backlog may be run.
+    """
+
+    def __init__(
+        self,
+        call_later: Callable[..., Any],
+        seconds: Callable[[], float],
+        share: float,
+        commit: Callable[[], bool],
+        resume: Callable[[Client], None],
+    ) -> None:
+        self._call_later = call_later
+        self._seconds = seconds
+        self._share = share
+        self._commit = commit
+        self._resume = resume
+        self._line: deque[Client] = deque()
+        self._open = False
+        self._until = 0.0
+
+    def open(self) -> None:
+        """Make sure that a turn is open, and so that its end will come."""
+        if not self._open:
+            self._open = True
+            self._until = self._seconds() + self._share
+            self._call_later(0.0, self._end)
+
+    def is_over(self) -> bool:
+        """Whether this turn has run long enough; opens one where none is."""
+        if not self._open:
+            self.open()
+            return False
+        return self._seconds() > self._until
+
+    def enqueue(self, client: Client) -> None:
+        """Let a client's backlog be run, in this turn's end or a later one."""
+        if not client.queued:
+            client.queued = True
+            self._line.append(client)
+        self.open()
+
+    def _end(self) -> None:
+        self._open = False
+        more = self._commit()
+        for _ in range(len(self._line)):
+            if self.is_over():
+                break
+            client = self._line.popleft()
+            client.queued = False
+            self._resume(client)
+        if more or self._line:
+            self.open()

@@ -1,0 +1,78 @@
+"""Who is told of what: subscribing, and turning an operation into events.
+
+An event is encoded once for all watchers of one encoding; for each of them it is then one
+append to the list of what the batch will send.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nuntwist.core.client import Client
+from nuntwist.core.database import Database, is_secret
+from nuntwist.errors import CommandError
+from nuntwist.language.replies import HIDDEN
+from nuntwist.values import INDEX, KEY, VALUE, VERSION, Op
+
+
+def subscribe(client: Client, database: Database, key: bytes, limit: int) -> None:
+    """Watch a key; watching it twice is watching it once.
+
+    :raise CommandError: the connection watches as many keys as it may.
+    """
+    keys = client.watching.setdefault(database, set())
+    if key in keys:
+        return
+    if client.watch_count >= limit:
+        raise CommandError(b"too many watches: the limit is %d" % limit)
+    keys.add(key)
+    client.watch_count += 1
+    database.watchers.setdefault(key, {}).setdefault(client.encoding, {})[client] = None
+
+
+def unsubscribe(client: Client, database: Database, key: bytes) -> None:
+    """End a watch, if there is one."""
+    keys = client.watching.get(database)
+    if keys is None or key not in keys:
+        return
+    keys.remove(key)
+    client.watch_count -= 1
+    if not keys:
+        del client.watching[database]
+    encodings = database.watchers[key]
+    clients = encodings[client.encoding]
+    del clients[client]
+    if not clients:
+        del encodings[client.encoding]
+    if not encodings:
+        del database.watchers[key]
+
+
+def unsubscribe_all(client: Client, database: Database) -> None:
+    """End all watches of a client on one database."""
+    for key in tuple(client.watching.get(database, ())):
+        unsubscribe(client, database, key)
+
+
+def notify(database: Database, op: Op, touch: Callable[[Client], None]) -> None:
+    """Tell the watchers of a key of an operation on it.
+
+    :param touch: called with a client that was not yet on the batch's list.
+    """
+    encodings = database.watchers.get(op[KEY])
+    if encodings is None:
+        return
+    key, value, index = op[KEY], op[VALUE], op[INDEX]
+    if value is not None and is_secret(key):
+        value = HIDDEN
+    for encoding, clients in encodings.items():
+        if value is None:
+            event = encoding.removed(key)
+        else:
+            event = encoding.changed(key, value, op[VERSION])
+        for client in clients:
+            client.out.append(event)
+            if index > client.needed:
+                client.needed = index
+            if not client.dirty:
+                touch(client)

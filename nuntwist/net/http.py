@@ -1,0 +1,177 @@
+"""Clients over HTTP: the commands of a POST, answered with one part a command.
+
+The session (who is authenticated, which database) lives for one request. GET on ``/`` serves
+the page to look at. A body over the limit is refused before it is read, an answer over the
+limit before it is sent.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request, Site
+
+from nuntwist.core.client import Client
+from nuntwist.core.pipeline import Pipeline
+from nuntwist.language.framing import TOO_LONG, Chunk, split_commands
+from nuntwist.language.replies import ATOMS, first_messages
+from nuntwist.net.page import page_response
+
+IDLE_SECONDS = 60
+"""How long a kept-alive connection may say nothing."""
+
+
+class Answer:
+    """One POST under way: the outlet of its client."""
+
+    def __init__(self, request: Request, pipeline: Pipeline) -> None:
+        self._request = request
+        self._pipeline = pipeline
+        self._atoms: list[bytes] = []
+        self._size = 0
+        self._done = False
+        self._client = Client(self, ATOMS, request.getClientAddress().host or "http")
+        request.notifyFinish().addErrback(self._gone)
+
+    def run(self, body: bytes) -> None:
+        """Run the commands of the body, then answer."""
+        limit = self._pipeline.limits.line
+        lines = [part.strip() for part in split_commands(body)]
+        lines = [line if len(line) <= limit else TOO_LONG for line in lines if line]
+        self._pipeline.connect(self._client)
+        self._pipeline.receive(self._client, Chunk(lines, False))
+        self._pipeline.finish(self._client)
+
+    def _gone(self, reason: Failure) -> None:
+        self._done = True
+        self._pipeline.disconnect(self._client)
+
+    def _respond(self, code: int, text: bytes) -> None:
+        if self._done:
+            return
+        self._done = True
+        self._pipeline.disconnect(self._client)
+        request = self._request
+        request.setResponseCode(code)
+        request.setHeader(b"content-type", b"text/plain; charset=utf-8")
+        request.setHeader(b"content-length", b"%d" % len(text))
+        request.write(text)
+        request.finish()
+
+    # -- the outlet of the client --------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Keep atoms until all commands are answered."""
+        self._size += len(data)
+        if self._size <= self._pipeline.limits.output_limit:
+            self._atoms.append(data)
+        elif not self._done:
+            self._atoms.clear()
+            self._client.backlog.clear()
+            limit = self._pipeline.limits.output_limit
+            self._respond(413, b"the answer has over %d bytes: ask for less at once\n" % limit)
+
+    def pause_reading(self) -> None:
+        """The whole body is read already."""
+
+    def resume_reading(self) -> None:
+        """The whole body is read already."""
+
+    def end(self) -> None:
+        """All is answered."""
+        self._respond(200, b";".join(first_messages(b"".join(self._atoms))))
+
+    def abort(self, reason: str) -> None:
+        """Give up."""
+        self._respond(503, reason.encode() + b"\n")
+
+
+class LimitedRequest(Request):
+    """A request whose body may not be longer than the site allows."""
+
+    channel: Any
+    _taken = 0
+    _refused = False
+
+    def gotLength(self, length: int | None) -> None:  # noqa: N802 - Twisted's name
+        """The headers are there."""
+        super().gotLength(length)
+        if length is not None and length > self._limit():
+            self._refuse()
+
+    def handleContentChunk(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
+        """Some of the body is there."""
+        self._taken += len(data)
+        if self._taken > self._limit():
+            self._refuse()
+        if not self._refused:
+            super().handleContentChunk(data)
+
+    def _limit(self) -> int:
+        return int(self.channel.site.body_limit)
+
+    def _refuse(self) -> None:
+        if self._refused:
+            return
+        self._refused = True
+        text = b"a body may have at most %d bytes\n" % self._limit()
+        self.channel.transport.write(
+            b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\n"
+            b"Content-Type: text/plain\r\nContent-Length: %d\r\n\r\n%b" % (len(text), text)
+        )
+        self.channel.loseConnection()
+
+
+class NqlResource(Resource):
+    """Everything the HTTP port serves.
+
+    :param ws_port: where the page finds the WebSocket, if there is one.
+    """
+
+    isLeaf = True
+
+    def __init__(self, pipeline: Pipeline, ws_port: int | None) -> None:
+        super().__init__()
+        self._pipeline = pipeline
+        self.ws_port = ws_port
+
+    def render_POST(self, request: Request) -> int:  # noqa: N802 - Twisted's name
+        """Run the body's commands."""
+        assert request.content is not None
+        Answer(request, self._pipeline).run(request.content.read())
+        return NOT_DONE_YET
+
+    def render_GET(self, request: Request) -> bytes:  # noqa: N802 - Twisted's name
+        """The page, at ``/``."""
+        if request.path != b"/":
+            request.setResponseCode(404)
+            request.setHeader(b"content-type", b"text/plain; charset=utf-8")
+            return b"nothing here: POST commands, or GET / for a page\n"
+        body, headers = page_response(request.getHeader(b"host"), self.ws_port)
+        for name, value in headers:
+            request.setHeader(name, value)
+        return body
+
+
+class NqlSite(Site):
+    """The HTTP server.
+
+    :param body_limit: bytes a body may have.
+    """
+
+    noisy = False
+    _log = Logger()
+
+    def __init__(self, resource: NqlResource, reactor: Any, body_limit: int) -> None:
+        super().__init__(
+            resource, requestFactory=LimitedRequest, timeout=IDLE_SECONDS, reactor=reactor
+        )
+        self.body_limit = body_limit
+
+    def log(self, request: Any) -> None:
+        """No access log: what matters is logged where it happens."""
+
+

@@ -1,0 +1,54 @@
+"""What the TCP and the WebSocket protocol share as outlets of a client.
+
+The transport tells its producer when its buffer is full and when it is empty again; a full
+one is not read from either, so a client that does not take its replies can send no more
+commands. That is back-pressure end to end.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
+
+from nuntwist.core.client import Client
+from nuntwist.core.pipeline import Pipeline
+
+
+@implementer(IPushProducer)
+class Backpressure:
+    """The producer that a transport with a full buffer speaks to."""
+
+    __slots__ = ("_client", "_pipeline")
+
+    def __init__(self, pipeline: Pipeline, client: Client) -> None:
+        self._pipeline = pipeline
+        self._client = client
+
+    def pauseProducing(self) -> None:  # noqa: N802 - Twisted's name
+        """The transport's buffer is full."""
+        if not self._client.paused:
+            self._pipeline.set_paused(self._client, True)
+            self._client.outlet.pause_reading()
+
+    def resumeProducing(self) -> None:  # noqa: N802 - Twisted's name
+        """The transport's buffer is empty."""
+        self._pipeline.set_paused(self._client, False)
+
+    def stopProducing(self) -> None:  # noqa: N802 - Twisted's name
+        """The connection is lost; ``connectionLost`` tells the same."""
+
+
+def peer_name(transport: Any) -> str:
+    """The address of the other side, for logs."""
+    address = transport.getPeer()
+    host = getattr(address, "host", None)
+    return f"{host}:{address.port}" if host else str(getattr(address, "name", address))
+
+
+def tune(transport: Any) -> None:
+    """Send small writes at once, and notice in the end when the other side is gone."""
+    if hasattr(transport, "setTcpNoDelay"):
+        transport.setTcpNoDelay(True)
+        transport.setTcpKeepAlive(True)

@@ -1,0 +1,228 @@
+"""Clients over WebSocket: commands in text frames, every message a frame of its own.
+
+Autobahn does the handshake, control frames, fragments, large frames and everything that is
+wrong; small text frames are taken from each chunk in one go (:mod:`nuntwist.net.frames`), and
+replies go straight to the transport, already framed.
+
+What is not a small text frame costs Autobahn tens of microseconds, so a flood of such frames
+is fed to it a few a turn, and the connection is not read meanwhile. A partial frame at the end
+of a chunk waits in ``_pending`` until it is whole (or, if large, until Autobahn has begun it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+
+from nuntwist.core.client import Client
+from nuntwist.core.pipeline import Pipeline
+from nuntwist.language.framing import Chunk, is_plain, split_commands
+from nuntwist.language.replies import FRAMES
+from nuntwist.net.frames import frame_size, small_texts
+from nuntwist.net.outlet import Backpressure, peer_name, tune
+
+FRAMES_A_TURN = 32
+"""Frames given to the general parser in one turn of one connection."""
+LONGEST_HEAD = 14
+"""Bytes of the longest frame head."""
+
+GOING_AWAY = 1001
+UNSUPPORTED_DATA = 1003
+INVALID_PAYLOAD = 1007
+
+
+class FrameProtocol(WebSocketServerProtocol):
+    """One WebSocket connection."""
+
+    factory: FrameFactory
+    client: Client | None = None
+    transport: Any
+    current_frame: Any
+
+    def connectionMade(self) -> None:
+        """Begin the handshake."""
+        self._pending = b""
+        self._feeding = False
+        super().connectionMade()
+        tune(self.transport)
+
+    def onOpen(self) -> None:
+        """The handshake is done: from here on there is a client."""
+        pipeline = self.factory.pipeline
+        self.client = Client(self, FRAMES, peer_name(self.transport))
+        self.client.write = self.transport.write
+        self.factory.clients.add(self)
+        pipeline.connect(self.client)
+        self.transport.registerProducer(Backpressure(pipeline, self.client), True)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take small text frames in one go; give the rest to Autobahn."""
+        if self.client is None:
+            self._dataReceived(data)
+            return
+        if self._pending:
+            data = self._pending + data
+            self._pending = b""
+        if self._feeding:
+            self._pending = data
+            return
+        self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        for _ in range(FRAMES_A_TURN):
+            if not data:
+                return
+            if self._between_messages():
+                texts, used = small_texts(data)
+                if used:
+                    self._run(texts)
+                    data = data[used:]
+                    continue
+            size = self._next_size(data)
+            if size is None:
+                self._pending = data
+                return
+            self._dataReceived(data[:size])
+            data = data[size:]
+        if data:
+            self._pending = data
+            self._feeding = True
+            self.transport.pauseProducing()
+            self.factory.call_later(0.0, self._feed_more)
+
+    def _feed_more(self) -> None:
+        self._feeding = False
+        data, self._pending = self._pending, b""
+        self._take(data)
+        if not self._feeding and self.client is not None:
+            self.factory.pipeline.turns.enqueue(self.client)
+
+    def _between_messages(self) -> bool:
+        return (
+            self.state == self.STATE_OPEN
+            and self.current_frame is None
+            and not self.inside_message
+            and not self.data
+        )
+
+    def _next_size(self, data: bytes) -> int | None:
+        """How many bytes to give to Autobahn now; None to wait for more."""
+        if self.current_frame is not None:
+            return int(self.current_frame.length - self.current_frame_masker.pointer())
+        size = frame_size(data)
+        if size is None:
+            return None if len(data) < LONGEST_HEAD else len(data)
+        if size > len(data) and size <= 125 + LONGEST_HEAD:
+            return None
+        return size
+
+    def _run(self, texts: list[bytes]) -> None:
+        whole = b"\n".join(texts)
+        if not whole.isascii():
+            for text in texts:
+                self._run_text(text)
+            return
+        simple = b";" not in whole and b"\n " not in whole and not whole.startswith(b" ")
+        if not simple or whole.count(b"\n") >= len(texts) or b"" in texts:
+            lines = [line for text in texts for line in split_commands(text)]
+        else:
+            lines = texts
+        self._receive(lines, whole)
+
+    def _run_text(self, text: bytes) -> None:
+        try:
+            text.decode("utf-8")
+        except UnicodeDecodeError:
+            self._fail_connection(INVALID_PAYLOAD, "text is not valid UTF-8")
+            return
+        self._receive(split_commands(text), text)
+
+    def _receive(self, lines: list[bytes], whole: bytes) -> None:
+        if self.client is not None and lines:
+            self.factory.pipeline.receive(self.client, Chunk(lines, is_plain(whole)))
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        """A message that came through Autobahn."""
+        if isBinary:
+            self._fail_connection(UNSUPPORTED_DATA, "binary messages are not supported")
+        else:
+            self._receive(split_commands(payload), payload)
+
+    def sendCloseFrame(
+        self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False
+    ) -> None:
+        """Nothing may follow a close frame, so the client ends here."""
+        self._detach()
+        super().sendCloseFrame(code, reasonUtf8, isReply)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is gone."""
+        self._detach()
+        super().connectionLost(reason)
+
+    def _detach(self) -> None:
+        self.factory.clients.discard(self)
+        if self.client is not None and not self.client.closed:
+            self.factory.pipeline.disconnect(self.client)
+            self.transport.unregisterProducer()
+            self.transport.resumeProducing()
+
+    # -- the outlet of the client --------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Send frames."""
+        self.transport.write(data)
+
+    def pause_reading(self) -> None:
+        """Deliver no more input."""
+        self.transport.pauseProducing()
+
+    def resume_reading(self) -> None:
+        """Deliver input again, unless Autobahn still has some to eat."""
+        if not self._feeding:
+            self.transport.resumeProducing()
+
+    def end(self) -> None:
+        """Close with a close frame."""
+        self.sendCloseFrame(GOING_AWAY, b"the node is stopping")
+
+    def abort(self, reason: str) -> None:
+        """Close at once."""
+        self.transport.abortConnection()
+
+
+class FrameFactory(WebSocketServerFactory):
+    """Makes the protocol of each WebSocket connection.
+
+    :param reactor: for Autobahn's timers.
+    :param call_later: IReactorTime.callLater.
+    :ivar clients: the connections that are past their handshake.
+    """
+
+    noisy = False
+    protocol: Any = FrameProtocol
+
+    def __init__(self, pipeline: Pipeline, reactor: Any, call_later: Callable[..., Any]) -> None:
+        super().__init__(reactor=reactor)
+        self.pipeline = pipeline
+        self.call_later = call_later
+        self.clients: set[FrameProtocol] = set()
+        self.setProtocolOptions(
+            maxFramePayloadSize=pipeline.limits.line,
+            maxMessagePayloadSize=pipeline.limits.line,
+            failByDrop=False,
+            webStatus=False,
+            openHandshakeTimeout=10,
+            closeHandshakeTimeout=2,
+        )
+
+    def finish_all(self) -> None:
+        """Answer what is in flight on every connection, then close it with a close frame."""
+        for protocol in tuple(self.clients):
+            if protocol.client is not None:
+                protocol.pause_reading()
+                self.pipeline.finish(protocol.client)

@@ -1,0 +1,285 @@
+"""The composition root: builds a node from its configuration and runs it as a service.
+
+``twistd nundb``, a .tac file, the command line and the integration tests all come through
+:func:`make_node_service`. The life of the service:
+
+- ``privilegedStartService`` opens the data directory, recovers, becomes primary, and listens;
+  whatever is in the way is one sentence in a StartError.
+- ``startService`` starts the timer of snapshots and takes over SIGTERM and SIGINT, so that
+  the process ends with status 0 after an orderly stop.
+- ``stopService`` stops listening, answers what is in flight, closes WebSockets with a close
+  frame, takes a snapshot and closes the log.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Generator
+from typing import Any
+
+from twisted.application.service import IService, Service
+from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+from zope.interface import implementer
+
+from nuntwist import __version__, heap
+from nuntwist.cluster.alone import AloneElection
+from nuntwist.cluster.identity import Identity
+from nuntwist.config import NodeConfig
+from nuntwist.core.counters import NodeInfo
+from nuntwist.core.limits import Limits
+from nuntwist.core.node import Node
+from nuntwist.errors import CommandError, CorruptData, StartError
+from nuntwist.files import DiskFiles
+from nuntwist.net.fast import SendingReactor
+from nuntwist.net.http import NqlResource, NqlSite
+from nuntwist.net.tcp import LineFactory
+from nuntwist.net.websocket import FrameFactory
+from nuntwist.oplog.segments import FileOplog
+from nuntwist.secrets import ScryptSecrets
+from nuntwist.storage.disk import DiskStorage
+
+HASHING_THREADS = 2
+WRITING_THREADS = 2
+GRACE_SECONDS = 5.0
+"""How long a stop waits for clients to take what they were sent."""
+
+
+def make_node_service(config: NodeConfig, reactor: Any = None) -> IService:
+    """Build a node; nothing is opened before it is started.
+
+    :param reactor: what to run on; None for the process's own.
+    """
+    if reactor is None:
+        from twisted.internet import reactor
+    return NodeService(config, reactor)
+
+
+@implementer(IService)
+class NodeService(Service):
+    """A node on a reactor, with its files, threads and listeners.
+
+    :ivar node: the node, once it is started.
+    :ivar ports: what it listens on.
+    """
+
+    _log = Logger()
+    node: Node
+
+    def __init__(self, config: NodeConfig, reactor: Any) -> None:
+        self.config = config
+        self.ports: list[IListeningPort] = []
+        self._reactor = reactor
+        self._hashing = ThreadPool(0, HASHING_THREADS, name="hashing")
+        self._writing = ThreadPool(0, WRITING_THREADS, name="writing")
+        self._started = False
+
+    # -- starting ----------------------------------------------------------------------------
+
+    def privilegedStartService(self) -> None:
+        """Open, recover, listen.
+
+        :raise StartError: it cannot start.
+        """
+        # Twisted's own clock is wall time; a step of it would fire or hold up every timer.
+        self._reactor.seconds = time.monotonic
+        for warning in self.config.warnings:
+            self._log.warn("{warning}", warning=warning)
+        self._build()
+        self._recover()
+        self.node.start()
+        self._listen()
+        super().privilegedStartService()
+
+    def _build(self) -> None:
+        config, reactor = self.config, self._reactor
+        files = DiskFiles(config.dbs_dir)
+        files.lock()
+        identity = Identity(files, random.SystemRandom())
+        self._oplog = FileOplog(files, identity.node_id)
+        self._storage = DiskStorage(files, self._in_thread(self._writing))
+        for part in (self._oplog, self._storage):
+            try:
+                part.open()
+            except CorruptData as error:
+                raise StartError(
+                    f"{error}; nothing was changed: restore {config.dbs_dir} from a backup, or"
+                    " move that file away to start without what it holds."
+                ) from None
+        self._files = files
+        self.node = Node(
+            info=NodeInfo(
+                config.node_address or "127.0.0.1:3014",
+                config.user.encode(),
+                config.password.encode(),
+                int(time.time() * 1000),
+            ),
+            oplog=self._oplog,
+            storage=self._storage,
+            secrets=ScryptSecrets(self._in_thread(self._hashing), os.urandom),
+            election=AloneElection(identity),
+            wall=time.time,
+            call_later=reactor.callLater,
+            seconds=time.monotonic,
+            limits=Limits(
+                line=config.max_line,
+                output_high_water=config.output_high_water,
+                output_limit=config.output_limit,
+            ),
+        )
+
+    def _in_thread(self, pool: ThreadPool) -> Any:
+        def run(function: Any, *args: Any) -> Deferred[Any]:
+            if not pool.started:
+                pool.start()
+            return deferToThreadPool(self._reactor, pool, function, *args)
+
+        return run
+
+    def _recover(self) -> None:
+        began = time.monotonic()
+        outcome: list[int | Failure] = []
+        self.node.recover().addBoth(outcome.append)
+        replayed = outcome[0] if outcome else Failure(StartError("the storage did not answer."))
+        if isinstance(replayed, Failure):
+            if replayed.check(CorruptData, StartError):
+                raise StartError(f"{replayed.value}") from None
+            replayed.raiseException()
+        heap.tune()
+        heap.freeze()
+        catalogue = self.node.catalogue
+        self._log.info(
+            "recovered {databases} databases with {keys} keys in {seconds:.2f} s, replaying"
+            " {replayed} operations after the snapshots",
+            databases=len(catalogue.by_id),
+            keys=sum(database.key_count() for database in catalogue.by_id.values()),
+            seconds=time.monotonic() - began,
+            replayed=replayed,
+        )
+
+    def _listen(self) -> None:
+        pipeline, config = self.node.pipeline, self.config
+        reactor = SendingReactor(self._reactor)
+        self._lines = LineFactory(pipeline)
+        self._frames = FrameFactory(pipeline, self._reactor, self._reactor.callLater)
+        resource = NqlResource(pipeline, None)
+        self._site = NqlSite(resource, self._reactor, config.max_body)
+        plan = (
+            ("TCP", config.tcp_endpoints, self._lines),
+            ("WebSocket", config.websocket_endpoints, self._frames),
+            ("HTTP", config.http_endpoints, self._site),
+        )
+        for what, endpoints, factory in plan:
+            for endpoint in endpoints:
+                port = self._listen_on(reactor, endpoint, factory)
+                self._log.info("listening for {what} on {address}", what=what, address=endpoint)
+                if what == "WebSocket" and resource.ws_port is None:
+                    resource.ws_port = getattr(port.getHost(), "port", None)
+        self._log.info("nuntwist {version} is ready", version=__version__)
+
+    def _listen_on(self, reactor: Any, endpoint: str, factory: Any) -> IListeningPort:
+        outcome: list[IListeningPort | Failure] = []
+        try:
+            serverFromString(reactor, endpoint).listen(factory).addBoth(outcome.append)
+        except (ValueError, TypeError, ImportError, OSError) as error:
+            raise StartError(f"Cannot listen on {endpoint}: {error}.") from None
+        if not outcome or isinstance(outcome[0], Failure):
+            reason: Any = outcome[0].value if outcome else "it did not open at once"  # type: ignore[union-attr]
+            if isinstance(reason, CannotListenError):
+                reason = reason.socketError
+            raise StartError(f"Cannot listen on {endpoint}: {reason}.")
+        self.ports.append(outcome[0])
+        return outcome[0]
+
+    def startService(self) -> None:
+        """Run the timer of snapshots; end in order on a signal."""
+        super().startService()
+        self._started = True
+        self._timer = LoopingCall(self._snapshot_changed)
+        self._timer.clock = self._reactor
+        if self.config.declutter_seconds > 0:
+            self._timer.start(self.config.declutter_seconds, now=False)
+        self._reactor.callWhenRunning(self._take_signals)
+
+    def _take_signals(self) -> None:
+        # Twisted's own handlers make twistd end by the signal itself; an orderly stop is a
+        # success, and service managers look at the exit status.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop_on_signal)
+
+    def _stop_on_signal(self, number: int, frame: object) -> None:
+        self._reactor.callFromThread(self._stop_reactor, signal.Signals(number).name)
+
+    def _stop_reactor(self, name: str) -> None:
+        self._log.info("stopping on {name}", name=name)
+        if self._reactor.running:
+            self._reactor.stop()
+
+    # -- running -----------------------------------------------------------------------------
+
+    @inlineCallbacks
+    def _snapshot_changed(self) -> Generator[Deferred[Any], Any, None]:
+        try:
+            yield self.node.snapshots.take_changed()
+        except CommandError:
+            # Logged where it happened; the timer comes again.
+            pass
+
+    # -- stopping ----------------------------------------------------------------------------
+
+    @inlineCallbacks
+    def stopService(self) -> Generator[Deferred[Any], Any, None]:
+        """Stop in order.
+
+        :return: a Deferred that fires with None when all is on the disk.
+        """
+        super().stopService()
+        if not self._started:
+            return
+        self._started = False
+        if self._timer.running:
+            self._timer.stop()
+        yield DeferredList([self._closed(port) for port in self.ports])
+        self._lines.finish_all()
+        self._frames.finish_all()
+        yield self._clients_gone()
+        yield self._snapshot_changed()
+        self._oplog.close()
+        self._storage.close()
+        for pool in (self._hashing, self._writing):
+            if pool.started:
+                pool.stop()
+        self._log.info("stopped")
+
+    @staticmethod
+    def _closed(port: IListeningPort) -> Deferred[None]:
+        stopped: Any = port.stopListening()
+        done: Deferred[None] = Deferred()
+        if stopped is None:
+            done.callback(None)
+        else:
+            stopped.addBoth(lambda _: done.callback(None))
+        return done
+
+    @inlineCallbacks
+    def _clients_gone(self) -> Generator[Deferred[Any], Any, None]:
+        until = time.monotonic() + GRACE_SECONDS
+        counters = self.node.counters
+        while counters.connections and time.monotonic() < until:
+            yield deferLater(self._reactor, 0.01)
+        if counters.connections:
+            self._log.warn(
+                "{count} connections did not take their last answers in {seconds} s",
+                count=counters.connections,
+                seconds=GRACE_SECONDS,
+            )

@@ -1,0 +1,82 @@
+"""The hot road and the general road are one: every byte, every operation, on any input."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nuntwist.core import hotroad
+from nuntwist.testing import MemoryNode, client_frame
+
+KEYS = st.sampled_from(["a", "b", "name", "é", "$connections", "$$token", "", "x" * 200])
+VALUES = st.one_of(
+    st.sampled_from(["", "1", "v", " v ", "a b  c", "$x", "a;b", "é", "x" * 200, "y" * 70_000]),
+    st.text(max_size=20).filter(lambda t: "\n" not in t),
+)
+COMMANDS = st.one_of(
+    st.builds("get {}".format, KEYS),
+    st.builds("set {} {}".format, KEYS, VALUES),
+    st.builds("set {} {}".format, KEYS, VALUES),
+    st.builds("remove {}".format, KEYS),
+    st.builds("increment {}".format, KEYS),
+    st.builds("watch {}".format, KEYS),
+    st.builds("unwatch {}".format, KEYS),
+    st.builds("get-safe {}".format, KEYS),
+    st.builds("set-safe {} 3 {}".format, KEYS, VALUES),
+    st.sampled_from(["keys", "get", "set", "nope", "", " get a", "get a;", "use-db d t", "get a b"]),
+)
+CHUNKS = st.lists(st.lists(COMMANDS, min_size=1, max_size=8), min_size=1, max_size=6)
+
+
+def play(chunks: list[list[str]], framed: bool) -> tuple[list[bytes], list[object]]:
+    """What the writer and a watcher receive, and the log, for a conversation."""
+    node = MemoryNode()
+    node.admin("create-db d t").close()
+    writer = node.ws() if framed else node.tcp()
+    watcher = node.tcp()
+    writer.send("use-db d t")
+    for text in ("use-db d t", "watch a", "watch b"):
+        watcher.send(text)
+    writer.taken()
+    watcher.taken()
+    for chunk in chunks:
+        if framed:
+            data = b"".join(client_frame(text.encode()) for text in chunk)
+        else:
+            data = "".join(text + "\n" for text in chunk).encode()
+        writer.deliver(data)
+    ops = [op[:2] + op[4:] for batch in node.oplog.read(1) for op in batch]
+    return [writer.taken(), watcher.taken()], ops
+
+
+@settings(max_examples=300, deadline=None)
+@given(framed=st.booleans(), chunks=CHUNKS)
+def test_same_as_the_general_road(framed: bool, chunks: list[list[str]]) -> None:
+    hot = play(chunks, framed)
+    run, hotroad.run = hotroad.run, lambda pipeline, client, lines, at, stop: at
+    try:
+        general = play(chunks, framed)
+    finally:
+        hotroad.run = run
+    assert hot == general
+
+
+def test_the_hot_road_is_taken() -> None:
+    node = MemoryNode()
+    node.admin("create-db d t").close()
+    client = node.tcp()
+    client.send("use-db d t")
+    taken = []
+    run = hotroad.run
+
+    def counted(pipeline, client, lines, at, stop):  # type: ignore[no-untyped-def]
+        end = run(pipeline, client, lines, at, stop)
+        taken.append(end - at)
+        return end
+
+    hotroad.run = counted
+    try:
+        client.send("set a 1\nget a\nget missing\nset b x y")
+    finally:
+        hotroad.run = run
+    assert taken == [4]
+    assert client.received() == "ok \nok \nvalue 1\nok \nvalue <Empty>\nok \nok \n"
