@@ -43,11 +43,21 @@ from nuntwist.errors import CommandError, CorruptData, StartError
 from nuntwist.files import DiskFiles
 from nuntwist.net.fast import SendingReactor
 from nuntwist.net.http import NqlResource, NqlSite
+from nuntwist.net.rounds import Rounds
 from nuntwist.net.tcp import LineFactory
 from nuntwist.net.websocket import FrameFactory
 from nuntwist.oplog.segments import FileOplog
 from nuntwist.secrets import ScryptSecrets
 from nuntwist.storage.disk import DiskStorage
+
+def _where(port: IListeningPort) -> str:
+    """The address a port listens on, for the log."""
+    address: Any = port.getHost()
+    if not hasattr(address, "port"):
+        return str(address)
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"{host}:{address.port}"
+
 
 HASHING_THREADS = 2
 WRITING_THREADS = 2
@@ -82,6 +92,7 @@ class NodeService(Service):
         self._reactor = reactor
         self._hashing = ThreadPool(0, HASHING_THREADS, name="hashing")
         self._writing = ThreadPool(0, WRITING_THREADS, name="writing")
+        self._rounds = Rounds(reactor)
         self._started = False
 
     # -- starting ----------------------------------------------------------------------------
@@ -131,6 +142,7 @@ class NodeService(Service):
             wall=time.time,
             call_later=reactor.callLater,
             seconds=time.monotonic,
+            call_at_end=self._rounds.call_at_end,
             limits=Limits(
                 line=config.max_line,
                 output_high_water=config.output_high_water,
@@ -182,10 +194,11 @@ class NodeService(Service):
         for what, endpoints, factory in plan:
             for endpoint in endpoints:
                 port = self._listen_on(reactor, endpoint, factory)
-                self._log.info("listening for {what} on {address}", what=what, address=endpoint)
+                self._log.info(
+                    "listening for {what} on {address}", what=what, address=_where(port)
+                )
                 if what == "WebSocket" and resource.ws_port is None:
                     resource.ws_port = getattr(port.getHost(), "port", None)
-        self._log.info("nuntwist {version} is ready", version=__version__)
 
     def _listen_on(self, reactor: Any, endpoint: str, factory: Any) -> IListeningPort:
         outcome: list[IListeningPort | Failure] = []
@@ -205,6 +218,7 @@ class NodeService(Service):
         """Run the timer of snapshots; end in order on a signal."""
         super().startService()
         self._started = True
+        self._rounds.install()
         self._timer = LoopingCall(self._snapshot_changed)
         self._timer.clock = self._reactor
         if self.config.declutter_seconds > 0:
@@ -216,6 +230,7 @@ class NodeService(Service):
         # success, and service managers look at the exit status.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop_on_signal)
+        self._log.info("nuntwist {version} is ready", version=__version__)
 
     def _stop_on_signal(self, number: int, frame: object) -> None:
         self._reactor.callFromThread(self._stop_reactor, signal.Signals(number).name)

@@ -1,1 +1,1 @@
-""""""
+"""Being one of a set: who a node is, and who is primary."""

@@ -77,6 +77,8 @@ class Client:
     :ivar waiting: a command waits for a hash, a disk or a slice of a long listing.
     :ivar streaming: a long answer is being written; nothing else may be written between.
     :ivar paused: the transport's buffer is full.
+    :ivar direct: what is sent to it may be written at once: it is not paused or streaming,
+        and nothing is held or ready.
     :ivar dirty: it is on the batch's list of clients to write to.
     :ivar queued: it is on the list of clients whose backlog is to be run.
     :ivar room: reply bytes it may still produce in this run.
@@ -91,6 +93,7 @@ class Client:
         "chunks",
         "closed",
         "database",
+        "direct",
         "dirty",
         "encoding",
         "ending",
@@ -131,6 +134,7 @@ class Client:
         self.waiting = False
         self.streaming = False
         self.paused = False
+        self.direct = True
         self.dirty = False
         self.queued = False
         self.closed = False

@@ -36,18 +36,41 @@ class Delivery:
         """Whether somebody's bytes wait for the next turn."""
         return bool(self._queue)
 
+    def let_go(self, clients: list[Client], revealed: int) -> None:
+        """Take what a batch sends from the clients' ``out`` lists, and send what may go.
+
+        This is the loop of a fan-out, so the common case stands in it without a call.
+
+        :param revealed: the index up to which the log is durable.
+        """
+        sent, share = self._sent, self._limits.sends
+        for client in clients:
+            client.dirty = False
+            out = client.out
+            data = out[0] if len(out) == 1 else b"".join(out)
+            out.clear()
+            if client.direct and client.needed <= revealed and sent < share:
+                sent += 1
+                client.write(data)
+            elif client.needed > revealed or client.held:
+                self.hold(client, data)
+            elif sent < share:
+                self.send(client, data)
+            else:
+                self._wait_for_a_turn(client, data)
+        self._sent = sent
+
     def send(self, client: Client, data: bytes) -> None:
         """Let bytes go to a client, behind what it was sent before."""
         if client.ready or client.streaming:
             self._keep(client, data)
-        elif self._sent >= self._limits.sends:
-            self._keep(client, data)
-            self._queue.append(client)
-        else:
-            self._sent += 1
-            if client.paused and not self._fits(client, len(data)):
-                return
+        elif not client.paused or self._fits(client, len(data)):
             client.write(data)
+
+    def _wait_for_a_turn(self, client: Client, data: bytes) -> None:
+        if not client.ready and not client.streaming:
+            self._queue.append(client)
+        self._keep(client, data)
 
     def pump(self) -> None:
         """A new turn: write to those that waited for one."""
@@ -56,10 +79,17 @@ class Delivery:
             self._flush(self._queue.popleft())
             self._sent += 1
 
+    def note_state(self, client: Client) -> None:
+        """Something that may stand in the way of writing at once has come or gone."""
+        client.direct = not (
+            client.held or client.ready or client.streaming or client.paused or client.closed
+        )
+
     def hold(self, client: Client, data: bytes) -> None:
         """Keep bytes until the log is durable up to ``client.needed``."""
         if self._fits(client, len(data)):
             client.held.append((client.needed, data))
+            client.direct = False
             self._held[client] = None
 
     def release(self, revealed: int) -> None:
@@ -79,6 +109,7 @@ class Delivery:
         for client in self._held:
             client.unsent -= sum(len(data) for _, data in client.held)
             client.held.clear()
+            self.note_state(client)
         self._held.clear()
 
     def end_stream(self, client: Client) -> None:
@@ -118,6 +149,7 @@ class Delivery:
         self._wake(client)
 
     def _wake(self, client: Client) -> None:
+        self.note_state(client)
         if client.held or client.ready or client.paused:
             return
         waiting = self._drained.pop(client, None)
@@ -127,6 +159,7 @@ class Delivery:
     def _keep(self, client: Client, data: bytes) -> None:
         if self._fits(client, len(data)):
             client.ready.append(data)
+            client.direct = False
 
     def _fits(self, client: Client, size: int) -> bool:
         client.unsent += size

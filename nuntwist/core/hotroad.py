@@ -58,7 +58,7 @@ def run(pipeline: Pipeline, client: Client, lines: list[bytes], at: int, stop: i
     add_op, add_replaced = journal.ops.append, journal.replaced.append
     add, ok = client.out.append, encoding.ok
     first_index = index = journal.index
-    stamp = journal.stamps.catch_up()
+    stamp = 0
     needed, room = client.needed, client.room
     for place in range(at, stop):
         parts = lines[place].split(b" ", 2)
@@ -71,7 +71,7 @@ def run(pipeline: Pipeline, client: Client, lines: list[bytes], at: int, stop: i
             if version < 0 or not key or (version == 0 and listed):
                 break
             index += 1
-            stamp += 1
+            stamp = (stamp or journal.stamps.catch_up()) + 1
             op = (value, version, index, stamp, SET, number, key)
             shard[key] = op
             add_op(op)

@@ -15,6 +15,10 @@ class Limits:
     :ivar output_limit: bytes waiting to be sent to one connection at which it is closed.
     :ivar watches: keys one connection may watch.
     :ivar turn_seconds: how long one turn runs commands before the rest waits for the next.
+    :ivar early_commit: clients with something to be sent at which a batch is committed before
+        its turn ends: few enough that they work on their answers while the rest of the turn
+        runs, many enough that a log write is shared. A batch without operations has nothing
+        to share and goes at once.
     :ivar slice_commands: commands run between two looks at the time.
     :ivar sends: connections written to in one turn when one change goes to many.
     :ivar keys_at_once: a database with at most this many keys is listed in one go.
@@ -25,6 +29,7 @@ class Limits:
     output_limit: int = 16 << 20
     watches: int = 100_000
     turn_seconds: float = 0.004
+    early_commit: int = 8
     slice_commands: int = 512
     sends: int = 512
     keys_at_once: int = 2_000

@@ -46,6 +46,7 @@ class Node:
     :param wall: wall time in seconds since 1970; dates operations, decides nothing.
     :param call_later: IReactorTime.callLater.
     :param seconds: monotonic time, in seconds.
+    :param call_at_end: as for the pipeline.
     """
 
     _log = Logger()
@@ -62,6 +63,7 @@ class Node:
         call_later: Callable[..., Any],
         seconds: Callable[[], float],
         limits: Limits | None = None,
+        call_at_end: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
         self.info = info
         self.oplog = oplog
@@ -80,6 +82,7 @@ class Node:
             seconds=seconds,
             limits=self.limits,
             counters=self.counters,
+            call_at_end=call_at_end,
         )
         self.pipeline.handlers = {
             word: partial(handler, self) for word, handler in HANDLERS.items()

@@ -19,6 +19,7 @@ and stands alone.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -67,6 +68,8 @@ class Pipeline:
 
     :param oplog: the log, open and replayed into ``catalogue``.
     :param call_later: schedules a call (IReactorTime.callLater).
+    :param call_at_end: makes a call at the end of the reactor's round; None for a call in 0
+        seconds.
     :param seconds: monotonic time, in seconds.
     :ivar handlers: what each command does, by its word in the command table; filled in by
         :mod:`nuntwist.core.node`.
@@ -84,13 +87,18 @@ class Pipeline:
         seconds: Callable[[], float],
         limits: Limits,
         counters: Counters,
+        call_at_end: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
         self.limits = limits
         self.counters = counters
         self.journal = Journal(oplog, catalogue, stamps, counters)
         self.delivery = Delivery(limits, counters)
         self.turns = Turns(
-            call_later, seconds, limits.turn_seconds, self._end_turn, self.resume
+            call_at_end or partial(call_later, 0.0),
+            seconds,
+            limits.turn_seconds,
+            self._end_turn,
+            self.resume,
         )
         self.streams = Streams(call_later, self.delivery)
         self.handlers: dict[str, Handler] = {}
@@ -112,6 +120,8 @@ class Pipeline:
                 self.turns.enqueue(client)
         else:
             self._run(client, lines, 0, plain)
+            if not self.journal.ops or len(self._dirty) >= self.limits.early_commit:
+                self.commit()
 
     def resume(self, client: Client) -> None:
         """Go on with a client's backlog; when that is done, with reading or with its end."""
@@ -140,9 +150,11 @@ class Pipeline:
         started = None if self._runs % _SAMPLED else self._seconds()
         client.room = self.limits.output_high_water
         first, size = at, len(lines)
-        while at < size:
+        while True:
             at = self._run_slice(client, lines, at, plain)
-            if client.waiting or client.closed or client.room < 0 or self.turns.is_over():
+            if at == size or client.waiting or client.closed or client.room < 0:
+                break
+            if self.turns.is_over():
                 break
         if started is not None:
             self.counters.note_time((self._seconds() - started) / (at - first))
@@ -155,7 +167,9 @@ class Pipeline:
         return False
 
     def _run_slice(self, client: Client, lines: list[bytes], at: int, plain: bool) -> int:
-        stop = min(len(lines), at + self.limits.slice_commands)
+        stop = len(lines)
+        if stop - at > self.limits.slice_commands:
+            stop = at + self.limits.slice_commands
         start = at
         while at < stop and client.room >= 0:
             if plain:
@@ -281,12 +295,13 @@ class Pipeline:
         :raise CommandError: writes are refused.
         """
         op = self.journal.change(database, kind, key, value, version)
-        watches.notify(database, op, self.touch)
+        self.notify(database, op)
         return op
 
     def notify(self, database: Database, op: Op) -> None:
         """Tell watchers of an operation, in this batch."""
-        watches.notify(database, op, self.touch)
+        watches.notify(database, op, self._dirty)
+        self.turns.open()
 
     # -- the end of a batch ------------------------------------------------------------------
 
@@ -304,22 +319,17 @@ class Pipeline:
         if not dirty:
             return
         self._dirty = []
-        in_flight = journal.in_flight[-1] if journal.in_flight else None
-        revealed = journal.revealed
-        send, hold = self.delivery.send, self.delivery.hold
-        for client in dirty:
-            client.dirty = False
-            out = client.out
-            data = out[0] if len(out) == 1 else b"".join(out)
-            out.clear()
+        self._keep_runs(dirty)
+        self.delivery.let_go(dirty, journal.revealed)
+
+    def _keep_runs(self, clients: list[Client]) -> None:
+        """Forget what was run, or keep it with the batch that may still be lost."""
+        in_flight = self.journal.in_flight
+        if in_flight:
+            in_flight[-1].runs += [(client, client.chunks) for client in clients]
+        for client in clients:
             if client.chunks:
-                if in_flight is not None:
-                    in_flight.runs.append((client, client.chunks))
                 client.chunks = []
-            if client.needed > revealed or client.held:
-                hold(client, data)
-            else:
-                send(client, data)
 
     def _write(self) -> None:
         journal = self.journal
@@ -400,6 +410,7 @@ class Pipeline:
     def set_paused(self, client: Client, paused: bool) -> None:
         """The transport's buffer is full, or empty again."""
         client.paused = paused
+        self.delivery.note_state(client)
         if not paused and not client.closed:
             self.delivery.note_drained(client)
             self.turns.enqueue(client)

@@ -61,7 +61,7 @@ class Streams:
                     return
                 if piece is not None:
                     if not client.streaming:
-                        client.streaming = True
+                        client.streaming, client.direct = True, False
                         head = client.encoding.message_head(listing.length + len(b"keys \n"))
                         client.write(head + b"keys ")
                     client.write(piece)

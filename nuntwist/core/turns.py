@@ -1,8 +1,7 @@
 """Shares a node's time: how long a turn runs commands, and who waits for the next one.
 
-A turn is one round of the reactor. The first command of a turn schedules its end (a call in
-0 seconds, which the reactor makes after it has read all that is there), where the batch is
-committed. A turn that has run for ``Limits.turn_seconds`` runs no further commands: whoever
+A turn is one round of the reactor. The first command of a turn asks to be called at the end of
+the round, when all that was there is read; that is where the batch is committed. A turn that has run for ``Limits.turn_seconds`` runs no further commands: whoever
 comes later waits in line with its backlog, so no connection's thousands hold up the others.
 """
 
@@ -10,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 from nuntwist.core.client import Client
 
@@ -18,7 +16,7 @@ from nuntwist.core.client import Client
 class Turns:
     """Opens and ends turns.
 
-    :param call_later: IReactorTime.callLater.
+    :param call_at_end: makes a call when the reactor has read all that is there.
     :param seconds: monotonic time, in seconds.
     :param share: how long a turn may run commands, in seconds.
     :param commit: called at the end of each turn.
@@ -27,13 +25,13 @@ class Turns:
 
     def __init__(
         self,
-        call_later: Callable[..., Any],
+        call_at_end: Callable[[Callable[[], None]], object],
         seconds: Callable[[], float],
         share: float,
         commit: Callable[[], bool],
         resume: Callable[[Client], None],
     ) -> None:
-        self._call_later = call_later
+        self._call_at_end = call_at_end
         self._seconds = seconds
         self._share = share
         self._commit = commit
@@ -47,7 +45,7 @@ class Turns:
         if not self._open:
             self._open = True
             self._until = self._seconds() + self._share
-            self._call_later(0.0, self._end)
+            self._call_at_end(self._end)
 
     def is_over(self) -> bool:
         """Whether this turn has run long enough; opens one where none is."""

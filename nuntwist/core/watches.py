@@ -6,8 +6,6 @@ append to the list of what the batch will send.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from nuntwist.core.client import Client
 from nuntwist.core.database import Database, is_secret
 from nuntwist.errors import CommandError
@@ -54,10 +52,10 @@ def unsubscribe_all(client: Client, database: Database) -> None:
         unsubscribe(client, database, key)
 
 
-def notify(database: Database, op: Op, touch: Callable[[Client], None]) -> None:
+def notify(database: Database, op: Op, dirty: list[Client]) -> None:
     """Tell the watchers of a key of an operation on it.
 
-    :param touch: called with a client that was not yet on the batch's list.
+    :param dirty: the batch's list of clients to write to; those not on it yet are added.
     """
     encodings = database.watchers.get(op[KEY])
     if encodings is None:
@@ -75,4 +73,5 @@ def notify(database: Database, op: Op, touch: Callable[[Client], None]) -> None:
             if index > client.needed:
                 client.needed = index
             if not client.dirty:
-                touch(client)
+                client.dirty = True
+                dirty.append(client)

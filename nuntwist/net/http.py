@@ -16,7 +16,7 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from nuntwist.core.client import Client
 from nuntwist.core.pipeline import Pipeline
-from nuntwist.language.framing import TOO_LONG, Chunk, split_commands
+from nuntwist.language.framing import TOO_LONG, split_commands
 from nuntwist.language.replies import ATOMS, first_messages
 from nuntwist.net.page import page_response
 
@@ -42,7 +42,7 @@ class Answer:
         lines = [part.strip() for part in split_commands(body)]
         lines = [line if len(line) <= limit else TOO_LONG for line in lines if line]
         self._pipeline.connect(self._client)
-        self._pipeline.receive(self._client, Chunk(lines, False))
+        self._pipeline.receive(self._client, (lines, False))
         self._pipeline.finish(self._client)
 
     def _gone(self, reason: Failure) -> None:

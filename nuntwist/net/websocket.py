@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 
 from nuntwist.core.client import Client
 from nuntwist.core.pipeline import Pipeline
-from nuntwist.language.framing import Chunk, is_plain, split_commands
+from nuntwist.language.framing import is_plain, split_commands
 from nuntwist.language.replies import FRAMES
 from nuntwist.net.frames import frame_size, small_texts
 from nuntwist.net.outlet import Backpressure, peer_name, tune
@@ -143,7 +143,7 @@ class FrameProtocol(WebSocketServerProtocol):
 
     def _receive(self, lines: list[bytes], whole: bytes) -> None:
         if self.client is not None and lines:
-            self.factory.pipeline.receive(self.client, Chunk(lines, is_plain(whole)))
+            self.factory.pipeline.receive(self.client, (lines, is_plain(whole)))
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         """A message that came through Autobahn."""

@@ -1,0 +1,46 @@
+"""A log in memory: for tests, and for nodes that may forget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from nuntwist.interfaces import IOplog
+from nuntwist.oplog.record import HEAD_SIZE, last_stamp
+from nuntwist.values import INDEX, KEY, START, VALUE, Epoch, Op, Position
+
+
+@implementer(IOplog)
+class MemoryOplog:
+    """A list of batches."""
+
+    def __init__(self) -> None:
+        self.last = START
+        self.last_stamp = 0
+        self.count = 0
+        self.size = 0
+        self._batches: list[list[Op]] = []
+
+    def open(self) -> None:
+        """Nothing to open."""
+
+    def read(self, after: int) -> Iterator[Sequence[Op]]:
+        """Give the operations after an index, a batch at a time."""
+        for batch in tuple(self._batches):
+            wanted = batch if batch[0][INDEX] > after else [o for o in batch if o[INDEX] > after]
+            if wanted:
+                yield wanted
+
+    def append(self, epoch: Epoch, ops: Sequence[Op]) -> Deferred[None] | None:
+        """Keep operations; they are durable at once, for what that is worth here."""
+        self._batches.append(list(ops))
+        self.count += len(ops)
+        self.size += HEAD_SIZE + sum(36 + len(op[KEY]) + len(op[VALUE] or b"") for op in ops)
+        self.last = Position(epoch, ops[-1][INDEX])
+        self.last_stamp = max(self.last_stamp, last_stamp(ops))
+        return None
+
+    def close(self) -> None:
+        """Nothing to close."""
