@@ -29,7 +29,6 @@ class Delivery:
         self._queue: deque[Client] = deque()
         self._held: dict[Client, None] = {}
         self._drained: dict[Client, Deferred[None]] = {}
-        self._sent = 0
 
     @property
     def busy(self) -> bool:
@@ -43,7 +42,7 @@ class Delivery:
 
         :param revealed: the index up to which the log is durable.
         """
-        sent, share = self._sent, self._limits.sends
+        sent, share = 0, self._limits.sends
         for client in clients:
             client.dirty = False
             out = client.out
@@ -58,7 +57,6 @@ class Delivery:
                 self.send(client, data)
             else:
                 self._wait_for_a_turn(client, data)
-        self._sent = sent
 
     def send(self, client: Client, data: bytes) -> None:
         """Let bytes go to a client, behind what it was sent before."""
@@ -74,10 +72,8 @@ class Delivery:
 
     def pump(self) -> None:
         """A new turn: write to those that waited for one."""
-        self._sent = 0
         for _ in range(min(len(self._queue), self._limits.sends)):
             self._flush(self._queue.popleft())
-            self._sent += 1
 
     def note_state(self, client: Client) -> None:
         """Something that may stand in the way of writing at once has come or gone."""

@@ -45,9 +45,9 @@ def run(pipeline: Pipeline, client: Client, lines: list[bytes], at: int, stop: i
     :return: the place of the first line it did not take.
     """
     database, journal = client.database, pipeline.journal
-    if database is None or journal.refusal is not None or not client.unrestricted():
+    if database is None or journal.refusal is not None or database.number == ADMIN_ID:
         return at
-    if database.number == ADMIN_ID:
+    if (client.user is not None or database.permissions) and not client.unrestricted():
         return at
     encoding = client.encoding
     framed = encoding is FRAMES
@@ -115,5 +115,6 @@ def run(pipeline: Pipeline, client: Client, lines: list[bytes], at: int, stop: i
         journal.stamps.last = stamp
     client.needed, client.room = needed, room
     if place > at and not client.dirty:
-        pipeline.touch(client)
+        client.dirty = True
+        pipeline.dirty.append(client)
     return place

@@ -73,6 +73,7 @@ class Pipeline:
     :param seconds: monotonic time, in seconds.
     :ivar handlers: what each command does, by its word in the command table; filled in by
         :mod:`nuntwist.core.node`.
+    :ivar dirty: the clients that the batch under way writes to.
     """
 
     _log = Logger()
@@ -103,7 +104,7 @@ class Pipeline:
         self.streams = Streams(call_later, self.delivery)
         self.handlers: dict[str, Handler] = {}
         self._seconds = seconds
-        self._dirty: list[Client] = []
+        self.dirty: list[Client] = []
         self._runs = 0
 
     # -- commands come in --------------------------------------------------------------------
@@ -113,22 +114,30 @@ class Pipeline:
         if client.closed or client.ending:
             return
         lines, plain = chunk
-        if client.waiting or client.paused or client.backlog or self.turns.is_over():
+        if client.waiting or client.paused or client.backlog or self.turns.has_run_out():
             client.backlog.append((lines, 0, plain))
             client.outlet.pause_reading()
             if not client.waiting and not client.paused:
                 self.turns.enqueue(client)
+            return
+        if len(lines) > 1:
+            self.turns.open()
+        self._runs += 1
+        started = None if self._runs % _SAMPLED else self._seconds()
+        self._run(client, lines, 0, plain)
+        if started is not None:
+            self.counters.note_time((self._seconds() - started) / len(lines))
+        if not self.journal.ops or len(self.dirty) >= self.limits.early_commit:
+            self.commit()
         else:
-            self._run(client, lines, 0, plain)
-            if not self.journal.ops or len(self._dirty) >= self.limits.early_commit:
-                self.commit()
+            self.turns.open()
 
     def resume(self, client: Client) -> None:
         """Go on with a client's backlog; when that is done, with reading or with its end."""
         while client.backlog:
             if client.waiting or client.paused or client.closed:
                 return
-            if self.turns.is_over():
+            if self.turns.has_run_out():
                 self.turns.enqueue(client)
                 return
             lines, at, plain = client.backlog.popleft()
@@ -146,18 +155,14 @@ class Pipeline:
 
         :return: whether all were run and the client does not wait.
         """
-        self._runs += 1
-        started = None if self._runs % _SAMPLED else self._seconds()
         client.room = self.limits.output_high_water
-        first, size = at, len(lines)
+        size = len(lines)
         while True:
             at = self._run_slice(client, lines, at, plain)
             if at == size or client.waiting or client.closed or client.room < 0:
                 break
-            if self.turns.is_over():
+            if self.turns.has_run_out():
                 break
-        if started is not None:
-            self.counters.note_time((self._seconds() - started) / (at - first))
         if at == size or client.closed:
             return not client.waiting
         client.backlog.appendleft((lines, at, plain))
@@ -167,12 +172,12 @@ class Pipeline:
         return False
 
     def _run_slice(self, client: Client, lines: list[bytes], at: int, plain: bool) -> int:
-        stop = len(lines)
-        if stop - at > self.limits.slice_commands:
-            stop = at + self.limits.slice_commands
+        stop = min(len(lines), at + self.limits.slice_commands)
         start = at
+        if plain:
+            at = hotroad.run(self, client, lines, at, stop)
         while at < stop and client.room >= 0:
-            if plain:
+            if plain and at > start:
                 at = hotroad.run(self, client, lines, at, stop)
                 if at == stop or client.room < 0:
                     break
@@ -184,15 +189,20 @@ class Pipeline:
                 self.answer(client, self._reply(client, request))
             else:
                 if start < at - 1:
-                    client.chunks.append((lines, start, at - 1))
+                    self._keep(client, (lines, start, at - 1))
                 start = at
                 self.commit()
                 self._stand_alone(client, self._perform(client, request))
                 if client.waiting or client.closed:
                     break
         if start < at:
-            client.chunks.append((lines, start, at))
+            self._keep(client, (lines, start, at))
         return at
+
+    def _keep(self, client: Client, run: Run) -> None:
+        """Keep what was run, while it may have to be run again."""
+        if self.journal.ops or self.journal.in_flight:
+            client.chunks.append(run)
 
     # -- one command -------------------------------------------------------------------------
 
@@ -260,7 +270,7 @@ class Pipeline:
 
     def _answer_alone(self, client: Client, reply: Reply) -> None:
         self.answer(client, reply)
-        client.chunks.append(client.out[-1])
+        self._keep(client, client.out[-1])
         self.commit()
 
     def answer(self, client: Client, reply: Reply) -> None:
@@ -282,7 +292,7 @@ class Pipeline:
     def touch(self, client: Client) -> None:
         """Put a client on the list of those the batch writes to."""
         client.dirty = True
-        self._dirty.append(client)
+        self.dirty.append(client)
         self.turns.open()
 
     # -- changes -----------------------------------------------------------------------------
@@ -300,7 +310,7 @@ class Pipeline:
 
     def notify(self, database: Database, op: Op) -> None:
         """Tell watchers of an operation, in this batch."""
-        watches.notify(database, op, self._dirty)
+        watches.notify(database, op, self.dirty)
         self.turns.open()
 
     # -- the end of a batch ------------------------------------------------------------------
@@ -313,14 +323,18 @@ class Pipeline:
     def commit(self) -> None:
         """Write the batch to the log, then let go what it sends."""
         journal = self.journal
-        if journal.ops:
+        wrote = bool(journal.ops)
+        if wrote:
             self._write()
-        dirty = self._dirty
+        dirty = self.dirty
         if not dirty:
             return
-        self._dirty = []
-        self._keep_runs(dirty)
+        self.dirty = []
+        if wrote or journal.in_flight:
+            self._keep_runs(dirty)
         self.delivery.let_go(dirty, journal.revealed)
+        if self.delivery.busy:
+            self.turns.open()
 
     def _keep_runs(self, clients: list[Client]) -> None:
         """Forget what was run, or keep it with the batch that may still be lost."""
@@ -345,12 +359,12 @@ class Pipeline:
 
     def _forget_dirty(self) -> list[tuple[Client, list[Run]]]:
         runs = []
-        for client in self._dirty:
+        for client in self.dirty:
             runs.append((client, client.chunks))
             client.chunks = []
             client.out.clear()
             client.dirty = False
-        self._dirty = []
+        self.dirty = []
         return runs
 
     def _run_again(self, runs: list[tuple[Client, list[Run]]], reason: bytes) -> None:

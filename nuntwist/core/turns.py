@@ -47,12 +47,9 @@ class Turns:
             self._until = self._seconds() + self._share
             self._call_at_end(self._end)
 
-    def is_over(self) -> bool:
-        """Whether this turn has run long enough; opens one where none is."""
-        if not self._open:
-            self.open()
-            return False
-        return self._seconds() > self._until
+    def has_run_out(self) -> bool:
+        """Whether the turn under way has run long enough."""
+        return self._open and self._seconds() > self._until
 
     def enqueue(self, client: Client) -> None:
         """Let a client's backlog be run, in this turn's end or a later one."""
@@ -64,8 +61,10 @@ class Turns:
     def _end(self) -> None:
         self._open = False
         more = self._commit()
+        if self._line:
+            self.open()
         for _ in range(len(self._line)):
-            if self.is_over():
+            if self.has_run_out():
                 break
             client = self._line.popleft()
             client.queued = False

@@ -15,11 +15,41 @@ from typing import Any
 
 from twisted.internet import tcp
 from twisted.internet.interfaces import IReactorTCP
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.python import log
 from zope.interface import implementer
+
+
+SMALL_READ = 16 << 10
+LARGE_READ = 64 << 10
 
 
 class SendingServer(tcp.Server):
     """The server side of a connection; see the module's header."""
+
+    _expected = SMALL_READ
+
+    def read_ready(self) -> BaseException | None:
+        """Read what is there and give it to the protocol; see ``nuntwist.net.rounds``.
+
+        :return: why the connection is over; None where it is not.
+        """
+        try:
+            data = self.socket.recv(self._expected)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not data:
+            return CONNECTION_DONE
+        # A buffer of 64 KiB for a request of 30 bytes costs more than the request.
+        self._expected = LARGE_READ if len(data) == self._expected else SMALL_READ
+        try:
+            self.protocol.dataReceived(data)
+        except Exception as error:
+            log.err()
+            return error
+        return None
 
     def write(self, data: bytes) -> None:
         """Send now if nothing is queued; queue what is left."""

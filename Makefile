@@ -1,0 +1,73 @@
+# Two commands matter: `make run` starts a node, `make test` checks everything.
+# Needed: make and Python 3.11 or later with its venv module; the rest is installed into .venv.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+REV ?=
+
+.PHONY: help run test demo bench bench-compare docs format clean
+
+help:
+	@echo "make run            start a node (ARGS='--tcp-address :4014' passes options)"
+	@echo "make test           lint, types and all tests"
+	@echo "make demo           a throw-away node with a database, and a page to look at"
+	@echo "make bench          measure beside Redis; make bench-compare REV=v0.1.0"
+	@echo "make docs           write docs/commands.md anew from the command table"
+	@echo "make format         format the sources"
+	@echo "make clean          remove what these commands made (not the data in dbs)"
+
+run: $(VENV)/.run-installed
+	$(BIN)/twistd -n --pidfile= nundb $(ARGS)
+
+# Every check runs even if one before it fails; any failure fails the whole.
+test: $(VENV)/.test-installed
+	@status=0; \
+	echo "== ruff check"; $(BIN)/ruff check . || status=1; \
+	echo "== ruff format"; $(BIN)/ruff format --check . || status=1; \
+	echo "== mypy"; $(BIN)/mypy || status=1; \
+	echo "== pytest"; $(BIN)/python -m pytest --cov --cov-report=term $(ARGS) || status=1; \
+	exit $$status
+
+demo: $(VENV)/.run-installed
+	$(BIN)/python -m nuntwist.demo $(ARGS)
+
+bench: $(VENV)/.bench-installed
+	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-compare: $(VENV)/.bench-installed
+	@test -n "$(REV)" || { echo "say which revision: make bench-compare REV=v0.1.0" >&2; exit 1; }
+	$(BIN)/python -m benchmarks compare $(REV) $(ARGS)
+
+docs: $(VENV)/.run-installed
+	$(BIN)/python -m nuntwist.language.docs > docs/commands.md.new
+	mv docs/commands.md.new docs/commands.md
+
+format: $(VENV)/.test-installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/out
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Installed in place (-e), so a changed source needs no new install; a changed
+# pyproject.toml does. The stamp files make the second run quick.
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.run-installed: $(VENV)/.python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/.test-installed: $(VENV)/.python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,s3]'
+	touch $@ $(VENV)/.run-installed
+
+$(VENV)/.bench-installed: $(VENV)/.python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	touch $@ $(VENV)/.run-installed

@@ -1,0 +1,187 @@
+"""The configuration of a node: one frozen value, and the one function that makes it.
+
+:func:`make_config` takes the options given and the environment (both plain mappings: nothing
+here looks at the real ones), reads them by the table in :mod:`nuntwist.settings` and gives a
+:class:`NodeConfig`.  An option beats the environment, the environment beats the default, and
+an empty text counts as not given, save for the three listeners, where it means "off".
+
+The one rule that spans several settings is safety: a node without credentials is for this
+machine only.  Then it listens on 127.0.0.1, and asked to listen elsewhere it refuses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nuntwist.addresses import host_and_port, is_local
+from nuntwist.errors import ConfigError
+from nuntwist.settings import GIB, KIB, MIB, SETTINGS, Setting
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """What a node is told at its start; see docs/configuration.md for the meaning of each.
+
+    Secrets never show in its ``repr``.
+
+    :ivar user: the admin's name.
+    :ivar password: the admin's password; also the token of the database ``$admin``.
+    :ivar credentials_configured: whether both were given; False: the well-known defaults.
+    :ivar dbs_dir: the data directory.
+    :ivar websocket_endpoints: Twisted endpoint strings to listen on; none: that is off.
+    :ivar http_endpoints: the same for HTTP.
+    :ivar tcp_endpoints: the same for the line protocol.
+    :ivar replicate_addresses: ``host:port`` of each member of the replica set.
+    :ivar external_address: ``host:port`` under which others reach this node; may be empty.
+    :ivar log_level: one of settings.LEVELS: the lowest that is written.
+    :ivar log_format: ``text`` or ``json``.
+    :ivar election_timeout_ms: silence after which an election begins, in milliseconds.
+    :ivar max_oplog_bytes: how large the op log may grow, in bytes.
+    :ivar declutter_seconds: time between two snapshots on the timer, in seconds.
+    :ivar max_line: longest command, line or WebSocket message, in bytes.
+    :ivar max_body: longest HTTP request body, in bytes.
+    :ivar output_high_water: unsent bytes at which a connection is no longer read.
+    :ivar output_limit: unsent bytes at which a connection is closed.
+    :ivar warnings: sentences that the operator should see in the log at the start.
+    """
+
+    user: str = "nun"
+    password: str = field(default="nun-pwd", repr=False)
+    credentials_configured: bool = False
+    dbs_dir: str = "dbs"
+    websocket_endpoints: tuple[str, ...] = ("tcp:3012:interface=127.0.0.1",)
+    http_endpoints: tuple[str, ...] = ("tcp:3013:interface=127.0.0.1",)
+    tcp_endpoints: tuple[str, ...] = ("tcp:3014:interface=127.0.0.1",)
+    replicate_addresses: tuple[str, ...] = ()
+    external_address: str = ""
+    log_level: str = "info"
+    log_format: str = "text"
+    election_timeout_ms: int = 1000
+    max_oplog_bytes: int = GIB
+    declutter_seconds: float = 300.0
+    max_line: int = MIB
+    max_body: int = 8 * MIB
+    output_high_water: int = 256 * KIB
+    output_limit: int = 16 * MIB
+    storage_strategy: str = "disk"
+    storage_read_strategy: str = ""
+    storage_write_strategy: str = ""
+    s3_key_id: str = ""
+    s3_secret_key: str = field(default="", repr=False)
+    s3_bucket: str = ""
+    s3_prefix: str = ""
+    s3_read_prefix: str = ""
+    s3_api_url: str = ""
+    s3_max_inflight_requests: int = 10
+    s3_number_of_partitions: int = 10
+    s3_retry: int = 3
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def node_address(self) -> str:
+        """``host:port`` by which the node names itself: the external address, else the first
+        TCP listener that has one, else nothing."""
+        if self.external_address:
+            return self.external_address
+        found = (host_and_port(endpoint) for endpoint in self.tcp_endpoints)
+        return next((address for address in found if address is not None), "")
+
+
+_LISTENERS = ("websocket_endpoints", "http_endpoints", "tcp_endpoints")
+
+
+def make_config(options: Mapping[str, str | None], environment: Mapping[str, str]) -> NodeConfig:
+    """Make the configuration of a node.
+
+    :param options: long option (without dashes) to its text; None or missing: not given.
+    :param environment: as ``os.environ``; only ``NUN_…`` variables are looked at.
+    :raise ConfigError: one sentence that names the option or variable, and its value unless
+        that is a secret.
+    """
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for setting in SETTINGS:
+        found = _given(setting, options, environment)
+        if found is None:
+            continue
+        source, text = found
+        try:
+            values[setting.field] = setting.read(text)
+        except ValueError as error:
+            raise ConfigError(f"{source} is {text!r}: {error}.") from None
+        sources[setting.field] = source
+    _check_credentials(values, sources)
+    config = NodeConfig(**_with_defaults(values))
+    if not config.credentials_configured:
+        _check_local(config, sources)
+    if config.output_limit < config.output_high_water:
+        raise ConfigError(
+            f"{sources.get('output_limit', 'NUN_OUTPUT_LIMIT')} is {config.output_limit}:"
+            f" it must not be below the high-water mark of {config.output_high_water} bytes."
+        )
+    return dataclasses.replace(config, warnings=tuple(_warnings(config, sources)))
+
+
+def _given(
+    setting: Setting, options: Mapping[str, str | None], environment: Mapping[str, str]
+) -> tuple[str, str] | None:
+    """Where the setting was given, and its text; None where it was not."""
+    option = None if setting.option is None else options.get(setting.option)
+    empty_counts = setting.field in _LISTENERS
+    if option is not None and (option or empty_counts):
+        return f"--{setting.option}", option
+    variable = environment.get(setting.variable)
+    if variable is not None and (variable or empty_counts):
+        return setting.variable, variable
+    return None
+
+
+def _check_credentials(values: dict[str, Any], sources: dict[str, str]) -> None:
+    if ("user" in values) != ("password" in values):
+        given, missing = "user", "password (NUN_PWD or --pwd)"
+        if "password" in values:
+            given, missing = "password", "user (NUN_USER or --user)"
+        raise ConfigError(f"{sources[given]} is set but no {missing} is: give both or neither.")
+    for name in ("user", "password"):
+        # `auth USER PWD` could never carry these: the admin would be locked out.
+        if re.search(r"[\r\n]" if name == "password" else r"[\r\n;\s]", values.get(name, "")):
+            what = "a line break" if name == "password" else "spaces, line breaks or semicolons"
+            raise ConfigError(f"{sources[name]} holds {what}, which no client could send.")
+    values["credentials_configured"] = "user" in values
+
+
+def _with_defaults(values: dict[str, Any]) -> dict[str, Any]:
+    """Without credentials the defaults are NodeConfig's own: loopback."""
+    if not values["credentials_configured"]:
+        return values
+    public = {s.field: s.read(s.default) for s in SETTINGS if s.field in _LISTENERS}
+    return public | values
+
+
+def _check_local(config: NodeConfig, sources: dict[str, str]) -> None:
+    for name in _LISTENERS:
+        for endpoint in getattr(config, name):
+            if not is_local(endpoint):
+                raise ConfigError(
+                    f"{sources[name]} asks to listen on {endpoint!r}, which other machines may"
+                    " reach, but no credentials are configured: set NUN_USER and NUN_PWD"
+                    " (or --user and --pwd), or listen on 127.0.0.1."
+                )
+
+
+def _warnings(config: NodeConfig, sources: dict[str, str]) -> list[str]:
+    sentences = []
+    if not config.credentials_configured:
+        sentences.append(
+            "No credentials are configured: the node listens on this machine only, and anybody"
+            f" on it can be admin with the well-known user {config.user!r}; set NUN_USER and"
+            " NUN_PWD."
+        )
+    idle = [sources[s.field] for s in SETTINGS if s.field in sources and not s.in_effect]
+    if idle:
+        sentences.append(f"Set, but without effect in this release: {', '.join(idle)}.")
+    return sentences

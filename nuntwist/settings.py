@@ -1,0 +1,201 @@
+"""The table of settings: for each its field, variable, option, default, meaning and reader.
+
+The options of ``twistd nundb`` and the page docs/configuration.md follow this table;
+:mod:`nuntwist.config` turns it into a NodeConfig.  A reader takes the text that an operator
+wrote and gives the value, or raises ValueError with the second half of a sentence.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from nuntwist.addresses import parse_host_port, parse_listeners
+
+KIB = 1 << 10
+MIB = 1 << 20
+GIB = 1 << 30
+
+LEVELS = ("debug", "info", "warn", "error", "critical")
+_LEVEL_NAMES = {name: name for name in LEVELS} | {
+    "trace": "debug",
+    "warning": "warn",
+    "err": "error",
+    "fatal": "critical",
+    "off": "critical",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table.
+
+    :ivar field: the name in NodeConfig.
+    :ivar variable: the environment variable.
+    :ivar option: the long option without dashes; None where there is the variable only.
+    :ivar short: its one-letter form, if any.
+    :ivar default: the default, as an operator would write it.
+    :ivar help: what it is for, in a few words.
+    :ivar read: turns the text into the value; raises ValueError with the reason.
+    :ivar in_effect: False for what is kept for later releases and changes nothing yet.
+    """
+
+    field: str
+    variable: str
+    option: str | None
+    short: str | None
+    default: str
+    help: str
+    read: Callable[[str], Any]
+    in_effect: bool = True
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,18}", text) or not low <= int(text) <= high:
+            raise ValueError(f"it must be a whole number from {low} to {high}")
+        return int(text)
+
+    return read
+
+
+_UNITS = {"": 1, "K": KIB, "M": MIB, "G": GIB}
+
+
+def _size(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        match = re.fullmatch(r"([0-9]{1,18}) ?(?:([KMGkmg])(?:i?[Bb])?)?", text)
+        size = int(match[1]) * _UNITS[(match[2] or "").upper()] if match else -1
+        if not low <= size <= high:
+            raise ValueError(f"it must be a size from {low} to {high} bytes, as 65536 or 64KiB")
+        return size
+
+    return read
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise ValueError("it must be a number of seconds above 0")
+    return seconds
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError(f"it must be {' or '.join(words)}")
+        return text.lower()
+
+    return read
+
+
+def _level(text: str) -> str:
+    name = _LEVEL_NAMES.get(text.lower())
+    if name is None:
+        raise ValueError(f"it must be one of {', '.join(LEVELS)}")
+    return name
+
+
+def _members(text: str) -> tuple[str, ...]:
+    return tuple(parse_host_port(part) for part in text.split(",") if part.strip())
+
+
+_PORTS = "host:port or an endpoint such as unix:/run/nun.sock; comma list; off"
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("user", "NUN_USER", "user", "u", "nun", "Name of the admin", str),
+    Setting("password", "NUN_PWD", "pwd", "p", "nun-pwd", "Password of the admin", str),
+    Setting("dbs_dir", "NUN_DBS_DIR", "dbs-dir", None, "dbs", "Data directory", str),
+    Setting(
+        "websocket_endpoints", "NUN_WS_ADDR", "ws-address", "w", "0.0.0.0:3012",
+        f"Where to listen for WebSocket: {_PORTS}", parse_listeners,
+    ),
+    Setting(
+        "http_endpoints", "NUN_HTTP_ADDR", "http-address", "h", "0.0.0.0:3013",
+        "Where to listen for HTTP, written the same way", parse_listeners,
+    ),
+    Setting(
+        "tcp_endpoints", "NUN_TCP_ADDR", "tcp-address", "t", "0.0.0.0:3014",
+        "Where to listen for the line protocol, written the same way", parse_listeners,
+    ),
+    Setting(
+        "replicate_addresses", "NUN_REPLICATE_ADDR", "replicate-address", "r", "",
+        "TCP addresses of the members of the replica set, a comma list", _members, False,
+    ),
+    Setting(
+        "external_address", "NUN_EXTERNAL_ADDR", "external-address", "e", "",
+        "The host:port under which others reach this node (default: its TCP address)",
+        parse_host_port,
+    ),
+    Setting(
+        "log_level", "NUN_LOG_LEVEL", "log-level", "l", "info",
+        f"Lowest level that is logged: {', '.join(LEVELS)}", _level,
+    ),
+    Setting(
+        "log_format", "NUN_LOG_FORMAT", "log-format", None, "text",
+        "text: a readable line an event; json: a JSON object a line", _one_of("text", "json"),
+    ),
+    Setting(
+        "declutter_seconds", "NUN_DECLUTTER_INTERVAL", "declutter-interval", None, "300",
+        "Seconds between two snapshots of changed databases", _seconds,
+    ),
+    Setting(
+        "max_line", "NUN_MAX_LINE", "max-line", None, "1MiB",
+        "Longest command, line or WebSocket message", _size(64, GIB),
+    ),
+    Setting(
+        "max_body", "NUN_MAX_BODY", "max-body", None, "8MiB",
+        "Longest HTTP request body", _size(64, GIB),
+    ),
+    Setting(
+        "output_high_water", "NUN_OUTPUT_HIGH_WATER", "output-high-water", None, "256KiB",
+        "Unsent bytes at which a connection is no longer read", _size(KIB, GIB),
+    ),
+    Setting(
+        "output_limit", "NUN_OUTPUT_LIMIT", "output-limit", None, "16MiB",
+        "Unsent bytes at which a connection is closed", _size(KIB, 16 * GIB),
+    ),
+    Setting(
+        "election_timeout_ms", "NUN_ELECTION_TIMEOUT", "election-timeout", None, "1000",
+        "Silence after which an election begins, in milliseconds", _whole(1, 3_600_000), False,
+    ),
+    Setting(
+        "max_oplog_bytes", "NUN_MAX_OP_LOG_SIZE", "max-op-log-size", None, "1GiB",
+        "How large the op log may grow", _size(MIB, 1024 * GIB), False,
+    ),
+    Setting(
+        "storage_strategy", "NUN_STORAGE_STRATEGY", None, None, "disk",
+        "Where snapshots are kept", _one_of("disk", "s3"), False,
+    ),
+    Setting(
+        "storage_read_strategy", "NUN_STORAGE_READ_STRATEGY", None, None, "",
+        "Where snapshots are read from", _one_of("disk", "s3"), False,
+    ),
+    Setting(
+        "storage_write_strategy", "NUN_STORAGE_WRITE_STRATEGY", None, None, "",
+        "Where snapshots are written to", _one_of("disk", "s3"), False,
+    ),
+    Setting("s3_key_id", "NUN_S3_KEY_ID", None, None, "", "S3 access key id", str, False),
+    Setting("s3_secret_key", "NUN_S3_SECRET_KEY", None, None, "", "S3 secret key", str, False),
+    Setting("s3_bucket", "NUN_S3_BUCKET", None, None, "", "S3 bucket", str, False),
+    Setting("s3_prefix", "NUN_S3_PREFIX", None, None, "", "S3 prefix", str, False),
+    Setting(
+        "s3_read_prefix", "NUN_S3_READ_PREFIX", None, None, "", "S3 prefix to read", str, False
+    ),
+    Setting("s3_api_url", "NUN_S3_API_URL", None, None, "", "S3 address", str, False),
+    Setting(
+        "s3_max_inflight_requests", "NUN_S3_MAX_INFLIGHT_REQUESTS", None, None, "10",
+        "S3 requests at a time", _whole(1, 1000), False,
+    ),
+    Setting(
+        "s3_number_of_partitions", "NUN_S3_NUMBER_OF_PARTITIONS", None, None, "10",
+        "S3 objects a database", _whole(1, 10_000), False,
+    ),
+    Setting("s3_retry", "NUN_S3_RETRY", None, None, "3", "S3 retries", _whole(0, 100), False),
+)  # fmt: skip

@@ -1,0 +1,178 @@
+"""Listening addresses: what an operator writes, and the endpoint string it becomes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.endpoints import quoteStringArgument, serverFromString
+from twisted.internet.testing import MemoryReactor
+
+from nuntwist.addresses import (
+    host_and_port,
+    is_local,
+    parse_host_port,
+    parse_listeners,
+    split_endpoint,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint"),
+    [
+        ("127.0.0.1:3012", "tcp:3012:interface=127.0.0.1"),
+        ("0.0.0.0:3012", "tcp:3012:interface=0.0.0.0"),
+        (":3012", "tcp:3012:interface=0.0.0.0"),
+        ("*:3012", "tcp:3012:interface=0.0.0.0"),
+        ("3012", "tcp:3012:interface=0.0.0.0"),
+        ("localhost:0", "tcp:0:interface=localhost"),
+        ("db-1.example.org:3012", "tcp:3012:interface=db-1.example.org"),
+        ("[::1]:3012", r"tcp:3012:interface=\:\:1"),
+        ("[::]:3012", r"tcp:3012:interface=\:\:"),
+        ("  127.0.0.1:3012 ", "tcp:3012:interface=127.0.0.1"),
+        ("tcp:3014", "tcp:3014"),
+        ("tcp:3014:interface=127.0.0.1", "tcp:3014:interface=127.0.0.1"),
+        ("unix:/run/nun.sock", "unix:/run/nun.sock"),
+        ("unix:/run/nun.sock:mode=660", "unix:/run/nun.sock:mode=660"),
+        ("systemd:domain=INET:index=0", "systemd:domain=INET:index=0"),
+        ("ssl:443:privateKey=k.pem", "ssl:443:privateKey=k.pem"),
+        ("haproxy:tcp:3014", "haproxy:tcp:3014"),
+    ],
+)
+def test_one_address(text: str, endpoint: str) -> None:
+    assert parse_listeners(text) == (endpoint,)
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:3012", "[::1]:3012", ":3012", "tcp:3014"])
+def test_twisted_listens_where_the_text_says(text: str) -> None:
+    (endpoint,) = parse_listeners(text)
+    reactor = MemoryReactor()
+    serverFromString(reactor, endpoint).listen(object())
+    port, _, _, interface = reactor.tcpServers[0]
+    assert (port, interface) == {
+        "127.0.0.1:3012": (3012, "127.0.0.1"),
+        "[::1]:3012": (3012, "::1"),
+        ":3012": (3012, "0.0.0.0"),
+        "tcp:3014": (3014, ""),
+    }[text]
+
+
+@pytest.mark.parametrize("text", ["", "  ", "off", "None", "OFF"])
+def test_off(text: str) -> None:
+    assert parse_listeners(text) == ()
+
+
+def test_several_addresses() -> None:
+    assert parse_listeners(r"127.0.0.1:1, unix:/run/a\,b") == (
+        "tcp:1:interface=127.0.0.1",
+        r"unix:/run/a\,b",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("127.0.0.1:65536", "port"),
+        ("127.0.0.1:999999", "port"),
+        ("localhost:http", "port"),
+        ("tcp:x", "port"),
+        ("tcp:", "port"),
+        ("tcp:70000:interface=::1", "port"),
+        ("::1:3012", "brackets"),
+        ("fe80::1:3012", "brackets"),
+        ("[::g]:3012", "IP address"),
+        ("300.1.1.1:3012", "IP address"),
+        ("-bad-:3012", "neither a name"),
+        ("a b:3012", "neither a name"),
+        ("unix:", "path"),
+        ("127.0.0.1", "host:port"),
+        ("hello", "host:port"),
+        ("127.0.0.1:3012,", "host:port"),
+        ("unix:/run/x\\", "backslash"),
+    ],
+)
+def test_what_is_no_address(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        parse_listeners(text)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "tcp:1:interface=127.0.0.1",
+        "tcp:1:interface=127.8.9.1",
+        "tcp:1:127.0.0.1",
+        "tcp:1:interface=localhost",
+        r"tcp:1:interface=\:\:1",
+        r"tcp:1:interface=\:\:ffff\:127.0.0.1",
+        r"tcp6:1:interface=\:\:1",
+        "ssl:1:interface=127.0.0.1",
+        "unix:/run/nun.sock",
+    ],
+)
+def test_what_stays_on_this_machine(endpoint: str) -> None:
+    assert is_local(endpoint)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "tcp:1",
+        "tcp:1:interface=",
+        "tcp:1:interface=0.0.0.0",
+        "tcp:1:interface=10.0.0.1",
+        "tcp:1:10.0.0.1",
+        "tcp:1:interface=127.0.0.1.example.org",
+        r"tcp:1:interface=\:\:",
+        r"tcp:1:interface=\:\:ffff\:10.0.0.1",
+        "tcp6:1",
+        "ssl:1",
+        "systemd:domain=INET:index=0",
+        "haproxy:tcp:1:interface=127.0.0.1",
+        "other:thing",
+    ],
+)
+def test_what_others_may_reach(endpoint: str) -> None:
+    assert not is_local(endpoint)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "address"),
+    [
+        ("tcp:3014:interface=10.0.0.1", "10.0.0.1:3014"),
+        (r"tcp:3014:interface=\:\:1", "[::1]:3014"),
+        ("tcp:3014", None),
+        ("unix:/run/nun.sock", None),
+    ],
+)
+def test_host_and_port(endpoint: str, address: str | None) -> None:
+    assert host_and_port(endpoint) == address
+
+
+@pytest.mark.parametrize("text", [" a.example:3014 ", "10.0.0.1:1", "[::1]:3014"])
+def test_an_address_to_connect_to(text: str) -> None:
+    assert parse_host_port(text) == text.strip()
+
+
+@pytest.mark.parametrize("text", ["", "a", ":3014", "a:0", "a:99999", "tcp:a:3014", "a:b"])
+def test_nothing_to_connect_to(text: str) -> None:
+    with pytest.raises(ValueError, match=r"host:port|port|host"):
+        parse_host_port(text)
+
+
+@given(st.text())
+def test_any_text_is_an_address_or_a_value_error(text: str) -> None:
+    try:
+        endpoints = parse_listeners(text)
+    except ValueError:
+        return
+    for endpoint in endpoints:
+        is_local(endpoint)
+        host_and_port(endpoint)
+
+
+@given(st.lists(st.text(min_size=1), min_size=1), st.text())
+def test_splitting_undoes_the_quoting_of_twisted(places: list[str], value: str) -> None:
+    quoted = [quoteStringArgument(place).replace("=", "\\=") for place in places]
+    endpoint = ":".join([*quoted, "name=" + quoteStringArgument(value)])
+    assert split_endpoint(endpoint) == (places, {"name": value})
