@@ -5,7 +5,7 @@ time), and a test runs both side by side on random conversations and compares ev
 is here because those two commands are nearly all of the traffic, and each function call or
 attribute look-up left out of them is worth 2 to 5 % of a node's throughput. So what is the
 same for a whole chunk (the session, the database, the watchers, the counters) is looked up
-once, and the loop below holds only what differs from line to line.
+once, and the loops below hold only what differs from line to line.
 
 It takes a run of lines only where the whole of these hold, and stops before the first line
 that is anything else, which the general road then takes:
@@ -27,9 +27,10 @@ from nuntwist.values import ADMIN_ID, INDEX, SET, VALUE, VERSION
 
 if TYPE_CHECKING:
     from nuntwist.core.client import Client
+    from nuntwist.core.database import Database
     from nuntwist.core.pipeline import Pipeline
 
-GET_WORD = b"get"
+GET = b"get "
 SET_WORD = b"set"
 
 LONGEST_SMALL_FRAME = 125 - len(b"value \n")
@@ -44,77 +45,92 @@ def run(pipeline: Pipeline, client: Client, lines: list[bytes], at: int, stop: i
 
     :return: the place of the first line it did not take.
     """
-    database, journal = client.database, pipeline.journal
-    if database is None or journal.refusal is not None or database.number == ADMIN_ID:
+    database = client.database
+    if database is None or pipeline.journal.refusal is not None or database.number == ADMIN_ID:
         return at
     if (client.user is not None or database.permissions) and not client.unrestricted():
         return at
-    encoding = client.encoding
+    first = at
+    while at < stop and client.room >= 0:
+        start = at
+        if lines[at][:4] == GET:
+            at = _gets(client, database, lines, at, stop)
+        else:
+            at = _sets(pipeline, client, database, lines, at, stop)
+        if at == start:
+            break
+    if at > first and not client.dirty:
+        client.dirty = True
+        pipeline.dirty.append(client)
+    return at
+
+
+def _gets(client: Client, database: Database, lines: list[bytes], at: int, stop: int) -> int:
+    shards, encoding = database.shards, client.encoding
     framed = encoding is FRAMES
     if not framed and encoding is not LINES:
         return at
-    number, shards, watchers = database.number, database.shards, database.watchers
-    listed = bool(database.scans)
-    add_op, add_replaced = journal.ops.append, journal.replaced.append
-    add, ok = client.out.append, encoding.ok
-    first_index = index = journal.index
-    stamp = 0
-    needed, room = client.needed, client.room
-    for place in range(at, stop):
-        parts = lines[place].split(b" ", 2)
-        count = len(parts)
-        if count == 3 and parts[0] == SET_WORD:
-            _, key, value = parts
-            shard = shards[hash(key) & MASK]
-            old = shard.get(key)
-            version = 0 if old is None else old[VERSION] + 1
-            if version < 0 or not key or (version == 0 and listed):
-                break
-            index += 1
-            stamp = (stamp or journal.stamps.catch_up()) + 1
-            op = (value, version, index, stamp, SET, number, key)
-            shard[key] = op
-            add_op(op)
-            add_replaced(old)
-            if key in watchers:
-                pipeline.notify(database, op)
-                room -= len(value)
-            add(ok)
-            if room < 0:
-                place += 1
-                break
-        elif count == 2 and parts[0] == GET_WORD:
-            key = parts[1]
-            if not key:
-                break
-            old = shards[hash(key) & MASK].get(key)
-            if old is None:
-                found = EMPTY
-            else:
-                found = old[VALUE] or (b"" if old[VALUE] is not None else EMPTY)
-                if old[INDEX] > needed:
-                    needed = old[INDEX]
-            size = len(found)
-            room -= size
-            if not framed:
-                add(_LINE_VALUE % found)
-            elif size <= LONGEST_SMALL_FRAME:
-                add(_FRAME_VALUE % (size + 7, found))
-            else:
-                add(encoding.message_head(size + 7) + b"value %b\n" % found)
-                add(ok)
-            if room < 0:
-                place += 1
-                break
-        else:
+    add, needed, room = client.out.append, client.needed, client.room
+    while at < stop and room >= 0:
+        line = lines[at]
+        if line[:4] != GET:
             break
-    else:
-        place = stop
-    if index > first_index:
-        journal.index = database.last_index = needed = index
-        journal.stamps.last = stamp
+        key = line[4:]
+        op = shards[hash(key) & MASK].get(key)
+        if op is None:
+            if not key or b" " in key:
+                break
+            found = EMPTY
+        else:
+            value = op[VALUE]
+            found = EMPTY if value is None else value
+            if op[INDEX] > needed:
+                needed = op[INDEX]
+        size = len(found)
+        room -= size
+        if not framed:
+            add(_LINE_VALUE % found)
+        elif size <= LONGEST_SMALL_FRAME:
+            add(_FRAME_VALUE % (size + 7, found))
+        else:
+            add(encoding.message_head(size + 7) + b"value %b\n" % found + encoding.ok)
+        at += 1
     client.needed, client.room = needed, room
-    if place > at and not client.dirty:
-        client.dirty = True
-        pipeline.dirty.append(client)
-    return place
+    return at
+
+
+def _sets(
+    pipeline: Pipeline, client: Client, database: Database, lines: list[bytes], at: int, stop: int
+) -> int:
+    journal, shards, watchers = pipeline.journal, database.shards, database.watchers
+    number, listed = database.number, bool(database.scans)
+    add_op, add_replaced = journal.ops.append, journal.replaced.append
+    add, ok, room = client.out.append, client.encoding.ok, client.room
+    index = before = journal.index
+    stamp = 0
+    while at < stop and room >= 0:
+        parts = lines[at].split(b" ", 2)
+        if len(parts) != 3 or parts[0] != SET_WORD:
+            break
+        _, key, value = parts
+        shard = shards[hash(key) & MASK]
+        old = shard.get(key)
+        version = 0 if old is None else old[VERSION] + 1
+        if version < 0 or not key or (version == 0 and listed):
+            break
+        index += 1
+        stamp = (stamp or journal.stamps.catch_up()) + 1
+        op = (value, version, index, stamp, SET, number, key)
+        shard[key] = op
+        add_op(op)
+        add_replaced(old)
+        if key in watchers:
+            pipeline.notify(database, op)
+            room -= len(value)
+        add(ok)
+        at += 1
+    if index > before:
+        journal.index = database.last_index = client.needed = index
+        journal.stamps.last = stamp
+    client.room = room
+    return at

@@ -120,10 +120,10 @@ class Pipeline:
             if not client.waiting and not client.paused:
                 self.turns.enqueue(client)
             return
-        if len(lines) > 1:
-            self.turns.open()
         self._runs += 1
         started = None if self._runs % _SAMPLED else self._seconds()
+        if len(lines) > 1:
+            self.turns.open()
         self._run(client, lines, 0, plain)
         if started is not None:
             self.counters.note_time((self._seconds() - started) / len(lines))
@@ -158,29 +158,31 @@ class Pipeline:
         client.room = self.limits.output_high_water
         size = len(lines)
         while True:
-            at = self._run_slice(client, lines, at, plain)
-            if at == size or client.waiting or client.closed or client.room < 0:
+            stop = min(size, at + self.limits.slice_commands)
+            if plain:
+                start, at = at, hotroad.run(self, client, lines, at, stop)
+                if start < at:
+                    self._keep(client, (lines, start, at))
+            if at < stop and client.room >= 0:
+                at = self._run_slice(client, lines, at, stop, plain)
+            if at == size:
+                return not client.waiting
+            if client.waiting or client.closed or client.room < 0 or self.turns.has_run_out():
                 break
-            if self.turns.has_run_out():
-                break
-        if at == size or client.closed:
-            return not client.waiting
+        if client.closed:
+            return False
         client.backlog.appendleft((lines, at, plain))
         client.outlet.pause_reading()
         if not client.waiting:
             self.turns.enqueue(client)
         return False
 
-    def _run_slice(self, client: Client, lines: list[bytes], at: int, plain: bool) -> int:
-        stop = min(len(lines), at + self.limits.slice_commands)
+    def _run_slice(
+        self, client: Client, lines: list[bytes], at: int, stop: int, plain: bool
+    ) -> int:
+        """Run some lines, the first of which the hot road does not take."""
         start = at
-        if plain:
-            at = hotroad.run(self, client, lines, at, stop)
         while at < stop and client.room >= 0:
-            if plain and at > start:
-                at = hotroad.run(self, client, lines, at, stop)
-                if at == stop or client.room < 0:
-                    break
             request = self._parse(lines[at])
             at += 1
             if isinstance(request, Reply):
@@ -195,6 +197,8 @@ class Pipeline:
                 self._stand_alone(client, self._perform(client, request))
                 if client.waiting or client.closed:
                     break
+            if plain and at < stop:
+                at = hotroad.run(self, client, lines, at, stop)
         if start < at:
             self._keep(client, (lines, start, at))
         return at

@@ -25,7 +25,9 @@ The hot road relies on that. A bare tuple, because one is made for every request
 
 def is_plain(data: bytes) -> bool:
     """Whether texts cut from ``data`` at line ends are plain, see :data:`Chunk`."""
-    if b" $" in data or b"\r" in data or b";\n" in data or data.endswith(b";"):
+    if b" $" in data or b"\r" in data:
+        return False
+    if b";" in data and (b";\n" in data or data.endswith(b";")):
         return False
     if data.isascii():
         return True
@@ -57,6 +59,9 @@ class LineFramer:
         :return: the lines that are complete by now; None where none is.
         """
         end = data.rfind(b"\n")
+        if 0 <= end == len(data) - 1 <= self._limit and not self._parts and not self._overlong:
+            # Whole lines and nothing else, as nearly always.
+            return data[:end].split(b"\n"), is_plain(data)
         if end < 0:
             self._keep(data)
             return None
