@@ -17,6 +17,11 @@ from nuntwist.errors import StartError
 
 LOCK_NAME = "lock"
 
+_IN_USE = (
+    "The data directory {} is used by another process;"
+    " stop that node, or choose another directory with NUN_DBS_DIR or --dbs-dir."
+)
+
 
 class Handle(Protocol):
     """A file open for appending; not buffered."""
@@ -69,10 +74,13 @@ class Files(Protocol):
         """Remove a file."""
 
     def lock(self) -> None:
-        """Keep every other process out until this one ends.
+        """Keep every other user out until ``unlock`` or the end of this process.
 
         :raise StartError: another has it.
         """
+
+    def unlock(self) -> None:
+        """Let others in again."""
 
 
 def replace_durably(files: Files, name: str, data: bytes) -> None:
@@ -93,7 +101,9 @@ def replace_durably(files: Files, name: str, data: bytes) -> None:
 
 
 def write_all(handle: Handle, data: bytes) -> None:
-    """Append all of ``data``; a short write is a full disk.
+    """Append all of ``data``, in as many writes as it takes.
+
+    After a short write the next one tells why (a full disk), or takes the rest.
 
     :raise OSError: not all was taken.
     """
@@ -101,8 +111,12 @@ def write_all(handle: Handle, data: bytes) -> None:
     while written < len(data):
         more = handle.write(data[written:])
         if more <= 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise _error(errno.ENOSPC)
         written += more
+
+
+def _error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
 
 
 # -- on a disk -----------------------------------------------------------------------------------
@@ -131,8 +145,10 @@ class _DiskHandle:
         os.fsync(self._descriptor)
 
     def close(self) -> None:
-        """Close."""
-        os.close(self._descriptor)
+        """Close; a second time does nothing, as the number may be another file's by then."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 class DiskFiles:
@@ -143,9 +159,11 @@ class DiskFiles:
 
     def __init__(self, directory: str) -> None:
         self._directory = os.path.abspath(directory)
-        self._lock: BinaryIO | None = None
+        self._lock = -1
         try:
-            os.makedirs(self._directory, mode=0o700, exist_ok=True)
+            if not os.path.isdir(self._directory):
+                os.makedirs(self._directory, mode=0o700, exist_ok=True)
+                _sync_directory(os.path.dirname(self._directory))
             probe = self._path(".probe")
             with open(probe, "wb") as file:
                 file.write(b"x")
@@ -180,47 +198,60 @@ class DiskFiles:
         fresh = not os.path.exists(self._path(name))
         handle = _DiskHandle(self._path(name))
         if fresh:
-            self._sync_directory()
+            _sync_directory(self._directory)
         return handle
 
     def rename(self, old: str, new: str) -> None:
         """Replace."""
         os.replace(self._path(old), self._path(new))
-        self._sync_directory()
+        _sync_directory(self._directory)
 
     def remove(self, name: str) -> None:
         """Remove."""
         os.remove(self._path(name))
-        self._sync_directory()
+        _sync_directory(self._directory)
 
     def lock(self) -> None:
         """Take the lock file."""
-        file = open(self._path(LOCK_NAME), "ab")  # noqa: SIM115 - held for the process's life
+        # A bare descriptor: a file object would let go of the lock when it is collected.
+        descriptor = -1
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
+            descriptor = os.open(self._path(LOCK_NAME), os.O_WRONLY | os.O_CREAT, 0o600)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if descriptor >= 0:
+                os.close(descriptor)
+            if isinstance(error, BlockingIOError):
+                raise StartError(_IN_USE.format(self._directory)) from None
             raise StartError(
-                f"The data directory {self._directory} is used by another process;"
-                " stop that node, or choose another directory with NUN_DBS_DIR or --dbs-dir."
+                f"The data directory {self._directory} cannot be locked: {error.strerror}."
             ) from None
-        self._lock = file
+        self._lock = descriptor
 
     def unlock(self) -> None:
         """Let others in again."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
-
-    def _sync_directory(self) -> None:
-        descriptor = os.open(self._directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
+        descriptor, self._lock = self._lock, -1
+        if descriptor >= 0:
             os.close(descriptor)
 
 
+def _sync_directory(path: str) -> None:
+    """Make new, renamed and removed names last."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 # -- in memory -----------------------------------------------------------------------------------
+
+
+class Stopped(Exception):
+    """The process of a :class:`MemoryFiles` has ended here, as if killed.
+
+    No OSError, so nothing handles it: a test catches it, and opens what is left.
+    """
 
 
 class _MemoryHandle:
@@ -237,55 +268,107 @@ class _MemoryHandle:
 
     def write(self, data: bytes) -> int:
         """Append as much as there is room for."""
-        self._files.fail_if_told("write")
+        try:
+            self._files.step("write")
+        except Stopped:
+            if self._files.ends_now():
+                self._data += data[: len(data) // 2]
+            raise
         taken = self._files.take_room(len(data))
         self._data += data[:taken]
         return taken
 
     def truncate(self, size: int) -> None:
         """Cut."""
-        self._files.fail_if_told("truncate")
+        self._files.step("truncate")
         if self._files.room is not None:
             self._files.room += len(self._data) - size
         del self._data[size:]
+        self._files.note_cut(self._data)
 
     def sync(self) -> None:
-        """Nothing is lost in memory, unless told."""
-        self._files.fail_if_told("sync")
+        """From here on a loss of power takes nothing of it."""
+        self._files.step("sync")
+        self._files.note_synced(self._data)
 
     def close(self) -> None:
         """Nothing to give back."""
 
 
 class MemoryFiles:
-    """A directory in memory.
+    """A directory in memory, whose disk fails as it is told to.
 
     :ivar contents: what each file holds.
-    :ivar failing: operations (write, truncate, sync, rename, remove, open) that fail, with the
+    :ivar failing: operations (open, write, truncate, sync, rename, remove) that fail, with the
         ``errno`` each fails with.
     :ivar room: bytes that can still be written before the disk is full; None for no end.
+    :ivar at_most: bytes that one write takes; None for no limit.
+    :ivar steps: how many operations that change something were begun.
+    :ivar stop_at: how many of them are done before the process ends in the next one: a write
+        does half its work then, anything else none; None for never.
     """
 
     def __init__(self) -> None:
         self.contents: dict[str, bytearray] = {}
         self.failing: dict[str, int] = {}
         self.room: int | None = None
+        self.at_most: int | None = None
+        self.steps = 0
+        self.stop_at: int | None = None
+        # How much of each file a loss of power leaves, by the identity of its bytes: a rename
+        # moves the name, not the bytes.
+        self._synced: dict[int, int] = {}
+        self._locked = False
 
-    def fail_if_told(self, operation: str) -> None:
-        """Raise the OSError that ``failing`` holds for an operation."""
+    # -- faults ------------------------------------------------------------------------------
+
+    def step(self, operation: str) -> None:
+        """Count an operation; fail it where that was asked for.
+
+        :raise OSError: as ``failing`` says.
+        :raise Stopped: as ``stop_at`` says.
+        """
         number = self.failing.get(operation)
         if number is not None:
-            raise OSError(number, os.strerror(number))
+            raise _error(number)
+        self.steps += 1
+        if self.stop_at is not None and self.steps > self.stop_at:
+            raise Stopped
+
+    def ends_now(self) -> bool:
+        """Whether the process ends with the step under way, and not with an earlier one."""
+        return self.stop_at is not None and self.steps == self.stop_at + 1
 
     def take_room(self, wanted: int) -> int:
-        """How many of the bytes fit on the disk; an OSError where none does."""
-        if self.room is None:
-            return wanted
-        taken = min(wanted, self.room)
-        if taken == 0 and wanted:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self.room -= taken
+        """How many bytes one write takes."""
+        taken = wanted
+        if self.at_most is not None:
+            taken = min(taken, self.at_most)
+        if self.room is not None:
+            taken = min(taken, self.room)
+            if taken == 0 and wanted:
+                raise _error(errno.ENOSPC)
+            self.room -= taken
         return taken
+
+    def note_synced(self, data: bytearray) -> None:
+        """All of a file is on the disk now."""
+        self._synced[id(data)] = len(data)
+
+    def note_cut(self, data: bytearray) -> None:
+        """A file was cut; what is lost of it is lost at once."""
+        self._synced[id(data)] = min(self._synced.get(id(data), 0), len(data))
+
+    def restart(self, *, power_lost: bool = False) -> None:
+        """Go on as a new process finds it; with a loss of power, without what was not synced."""
+        self.stop_at = None
+        self.failing.clear()
+        self._locked = False
+        if power_lost:
+            for data in self.contents.values():
+                del data[self._synced.get(id(data), 0) :]
+
+    # -- files -------------------------------------------------------------------------------
 
     def names(self) -> list[str]:
         """All names, sorted."""
@@ -293,30 +376,54 @@ class MemoryFiles:
 
     def size(self, name: str) -> int:
         """The length of a file."""
-        return len(self.contents[name])
+        return len(self._there(name))
 
     def open_read(self, name: str) -> BinaryIO:
         """Open for reading, as it is now."""
-        self.fail_if_told("open")
-        return io.BytesIO(bytes(self.contents[name]))
+        number = self.failing.get("open")
+        if number is not None:
+            raise _error(number)
+        return io.BytesIO(bytes(self._there(name)))
 
     def append_to(self, name: str) -> Handle:
         """Open for appending."""
-        self.fail_if_told("open")
+        self.step("open")
         return _MemoryHandle(self, name)
 
     def rename(self, old: str, new: str) -> None:
         """Replace."""
-        self.fail_if_told("rename")
-        self.contents[new] = self.contents.pop(old)
+        data = self._there(old)
+        self.step("rename")
+        self._forget(new)
+        self.contents[new] = data
+        del self.contents[old]
 
     def remove(self, name: str) -> None:
         """Remove."""
-        self.fail_if_told("remove")
+        self._there(name)
+        self.step("remove")
+        self._forget(name)
         del self.contents[name]
 
     def lock(self) -> None:
-        """Nobody else can get at it."""
+        """Keep others out until ``unlock`` or ``restart``."""
+        if self._locked:
+            raise StartError(_IN_USE.format("in memory"))
+        self._locked = True
 
     def unlock(self) -> None:
-        """Nobody else can get at it."""
+        """Let others in again."""
+        self._locked = False
+
+    def _forget(self, name: str) -> None:
+        data = self.contents.get(name)
+        if data is not None:
+            self._synced.pop(id(data), None)
+            if self.room is not None:
+                self.room += len(data)
+
+    def _there(self, name: str) -> bytearray:
+        data = self.contents.get(name)
+        if data is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+        return data

@@ -39,9 +39,7 @@ def _decode(text: bytes) -> bytes:
 
 def _derive(secret: bytes, salt: bytes, log_n: int, r: int, p: int) -> bytes:
     memory = 128 * r * (1 << log_n) * 2 + (1 << 20)
-    return hashlib.scrypt(
-        secret, salt=salt, n=1 << log_n, r=r, p=p, dklen=_LENGTH, maxmem=memory
-    )
+    return hashlib.scrypt(secret, salt=salt, n=1 << log_n, r=r, p=p, dklen=_LENGTH, maxmem=memory)
 
 
 def hash_secret(secret: bytes, salt: bytes, log_n: int) -> bytes:

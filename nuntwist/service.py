@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -49,6 +50,7 @@ from nuntwist.net.websocket import FrameFactory
 from nuntwist.oplog.segments import FileOplog
 from nuntwist.secrets import ScryptSecrets
 from nuntwist.storage.disk import DiskStorage
+
 
 def _where(port: IListeningPort) -> str:
     """The address a port listens on, for the log."""
@@ -94,6 +96,7 @@ class NodeService(Service):
         self._writing = ThreadPool(0, WRITING_THREADS, name="writing")
         self._rounds = Rounds(reactor)
         self._started = False
+        self._stopping = False
 
     # -- starting ----------------------------------------------------------------------------
 
@@ -182,7 +185,7 @@ class NodeService(Service):
     def _listen(self) -> None:
         pipeline, config = self.node.pipeline, self.config
         reactor = SendingReactor(self._reactor)
-        self._lines = LineFactory(pipeline)
+        self._lines = LineFactory(pipeline, self._reactor.callLater)
         self._frames = FrameFactory(pipeline, self._reactor, self._reactor.callLater)
         resource = NqlResource(pipeline, None)
         self._site = NqlSite(resource, self._reactor, config.max_body)
@@ -194,9 +197,7 @@ class NodeService(Service):
         for what, endpoints, factory in plan:
             for endpoint in endpoints:
                 port = self._listen_on(reactor, endpoint, factory)
-                self._log.info(
-                    "listening for {what} on {address}", what=what, address=_where(port)
-                )
+                self._log.info("listening for {what} on {address}", what=what, address=_where(port))
                 if what == "WebSocket" and resource.ws_port is None:
                     resource.ws_port = getattr(port.getHost(), "port", None)
 
@@ -236,6 +237,11 @@ class NodeService(Service):
         self._reactor.callFromThread(self._stop_reactor, signal.Signals(number).name)
 
     def _stop_reactor(self, name: str) -> None:
+        if self._stopping:
+            # The reactor runs on while the stop is under way, but takes no second one.
+            self._log.info("already stopping, {name} changes nothing", name=name)
+            return
+        self._stopping = True
         self._log.info("stopping on {name}", name=name)
         if self._reactor.running:
             self._reactor.stop()
@@ -244,11 +250,9 @@ class NodeService(Service):
 
     @inlineCallbacks
     def _snapshot_changed(self) -> Generator[Deferred[Any], Any, None]:
-        try:
+        # What fails is logged where it happens; the timer comes again.
+        with contextlib.suppress(CommandError):
             yield self.node.snapshots.take_changed()
-        except CommandError:
-            # Logged where it happened; the timer comes again.
-            pass
 
     # -- stopping ----------------------------------------------------------------------------
 
@@ -290,7 +294,9 @@ class NodeService(Service):
     def _clients_gone(self) -> Generator[Deferred[Any], Any, None]:
         until = time.monotonic() + GRACE_SECONDS
         counters = self.node.counters
-        while counters.connections and time.monotonic() < until:
+        # Those that close count as well: the end of the process would reset a connection with
+        # unread input, and what is on its way to the client would be lost.
+        while (counters.connections or self._frames.closing) and time.monotonic() < until:
             yield deferLater(self._reactor, 0.01)
         if counters.connections:
             self._log.warn(

@@ -56,7 +56,7 @@ class Options(usage.Options):
     None is what an option holds that was not given, so that the environment is asked next.
     """
 
-    synopsis = "Usage: twistd [options] nundb [options]"
+    synopsis = "[options]"
     longdesc = (
         "Runs a nuntwist node: a real-time key-value database over TCP, WebSocket and HTTP."
         " In brackets: the environment variable that an option overrides, and the default."
@@ -76,6 +76,14 @@ class Options(usage.Options):
             super().parseOptions(options)
         except usage.UsageError as error:
             raise SystemExit(f"nundb: {error}; see twistd nundb --help.") from None
+
+    def parseArgs(self, *words: str) -> None:
+        """Refuse what is no option.
+
+        :raise UsageError: there is something.
+        """
+        if words:
+            raise usage.UsageError(f"{words[0]!r} is not an option")
 
     def opt_version(self) -> None:
         """Show the version and exit."""

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, execute
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import AlreadyCalled, AlreadyCancelled, ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -51,7 +51,7 @@ EPOCH_2026 = 1_767_225_600.0
 class _Call:
     """One call of a :class:`HeapClock`."""
 
-    __slots__ = ("_clock", "args", "function", "kwargs", "pending", "time")
+    __slots__ = ("_clock", "args", "called", "function", "kwargs", "number", "pending", "time")
 
     def __init__(
         self, clock: HeapClock, time: float, function: Callable[..., Any], args: Any, kwargs: Any
@@ -61,27 +61,38 @@ class _Call:
         self.function = function
         self.args = args
         self.kwargs = kwargs
+        self.number = 0
         self.pending = True
+        self.called = False
 
-    def getTime(self) -> float:  # noqa: N802 - Twisted's name
+    def getTime(self) -> float:
         """When it is due."""
         return self.time
 
     def cancel(self) -> None:
         """Forget it."""
+        self._check()
         self.pending = False
 
-    def delay(self, secondsLater: float) -> None:  # noqa: N803 - Twisted's name
+    def delay(self, secondsLater: float) -> None:
         """Move it."""
+        self._check()
         self._clock._move(self, self.time + secondsLater)
 
-    def reset(self, secondsFromNow: float) -> None:  # noqa: N803 - Twisted's name
+    def reset(self, secondsFromNow: float) -> None:
         """Move it."""
+        self._check()
         self._clock._move(self, self._clock.seconds() + secondsFromNow)
 
     def active(self) -> bool:
         """Whether it is still to come."""
         return self.pending
+
+    def _check(self) -> None:
+        if self.called:
+            raise AlreadyCalled()
+        if not self.pending:
+            raise AlreadyCancelled()
 
 
 @implementer(IReactorTime)
@@ -97,7 +108,7 @@ class HeapClock:
         """Now."""
         return self._now
 
-    def callLater(  # noqa: N802 - Twisted's name
+    def callLater(
         self, delay: float, callable: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> _Call:
         """Call in ``delay`` seconds."""
@@ -105,18 +116,18 @@ class HeapClock:
         self._push(call)
         return call
 
-    def getDelayedCalls(self) -> list[_Call]:  # noqa: N802 - Twisted's name
+    def getDelayedCalls(self) -> list[_Call]:
         """The calls to come."""
-        return [call for time, _, call in self._heap if call.pending and call.time == time]
+        return [call for _, number, call in self._heap if call.pending and call.number == number]
 
     def advance(self, amount: float) -> None:
         """Move time on, making the calls that become due, in order."""
         until = self._now + amount
         while self._heap and self._heap[0][0] <= until:
-            time, _, call = heapq.heappop(self._heap)
-            if call.pending and call.time == time:
+            time, number, call = heapq.heappop(self._heap)
+            if call.pending and call.number == number:
                 self._now = max(self._now, time)
-                call.pending = False
+                call.pending, call.called = False, True
                 call.function(*call.args, **call.kwargs)
         self._now = until
 
@@ -125,7 +136,9 @@ class HeapClock:
         return any(call.time <= self._now for call in self.getDelayedCalls())
 
     def _push(self, call: _Call) -> None:
+        # A call that is moved is pushed again; the entry with its last number is the one.
         self._count += 1
+        call.number = self._count
         heapq.heappush(self._heap, (call.time, self._count, call))
 
     def _move(self, call: _Call, time: float) -> None:
@@ -146,27 +159,31 @@ class MemoryTransport(StringTransport):
         self.aborted = False
         self.lose: Callable[[], None] = lambda: None
 
-    def setTcpNoDelay(self, enabled: bool) -> None:  # noqa: N802 - Twisted's name
+    def setTcpNoDelay(self, enabled: bool) -> None:
         """Nothing to tune."""
 
-    def setTcpKeepAlive(self, enabled: bool) -> None:  # noqa: N802 - Twisted's name
+    def setTcpKeepAlive(self, enabled: bool) -> None:
         """Nothing to tune."""
 
-    def pauseProducing(self) -> None:  # noqa: N802 - Twisted's name
+    def unregisterProducer(self) -> None:
+        """Forget the producer; may be said where there is none."""
+        self.producer = None
+
+    def pauseProducing(self) -> None:
         """Stop delivering input; may be said twice."""
         self.producerState = "paused"
 
-    def resumeProducing(self) -> None:  # noqa: N802 - Twisted's name
+    def resumeProducing(self) -> None:
         """Deliver input again; may be said twice."""
         if self.producerState != "stopped":
             self.producerState = "producing"
 
-    def loseConnection(self) -> None:  # noqa: N802 - Twisted's name
+    def loseConnection(self) -> None:
         """Close, in order."""
         super().loseConnection()
         self.lose()
 
-    def abortConnection(self) -> None:  # noqa: N802 - Twisted's name
+    def abortConnection(self) -> None:
         """Close at once."""
         self.aborted = True
         super().abortConnection()

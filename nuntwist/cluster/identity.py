@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import zlib
 
 from nuntwist.errors import StartError
 from nuntwist.files import Files, replace_durably
@@ -35,9 +36,14 @@ class Identity:
             else:
                 self.node_id = chance.getrandbits(64) or 1
                 self._write()
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except OSError as error:
             raise StartError(
-                f"The file {FILE_NAME} of the data directory cannot be used: {error}."
+                f"The file {FILE_NAME} of the data directory cannot be used: {error.strerror}."
+            ) from None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise StartError(
+                f"The file {FILE_NAME} of the data directory is damaged: restore it from a backup,"
+                " or remove it to make this a node with a new id."
             ) from None
 
     def raise_epoch(self, epoch: Epoch) -> None:
@@ -56,6 +62,8 @@ class Identity:
     def _read(self) -> None:
         with self._files.open_read(FILE_NAME) as file:
             kept = json.loads(file.read())
+        if kept.pop("check") != _check(kept):
+            raise ValueError("it does not match its checksum")
         self.node_id = int(kept["node_id"], 16)
         self.epoch = Epoch(int(kept["epoch"]), int(kept["epoch_node"], 16))
 
@@ -65,4 +73,10 @@ class Identity:
             "epoch": self.epoch.number,
             "epoch_node": f"{self.epoch.node:016x}",
         }
-        replace_durably(self._files, FILE_NAME, json.dumps(kept, indent=1).encode() + b"\n")
+        text = json.dumps({**kept, "check": _check(kept)}, indent=1)
+        replace_durably(self._files, FILE_NAME, text.encode() + b"\n")
+
+
+def _check(kept: dict[str, object]) -> str:
+    """A checksum of all fields but its own."""
+    return f"{zlib.crc32(json.dumps(kept, sort_keys=True).encode()):08x}"

@@ -140,9 +140,7 @@ TABLE: tuple[Command, ...] = (
     Command(
         "get-safe", (_KEY,), _D, "Reads a key and its version.", missing=_key("get-safe"), right="r"
     ),
-    Command(
-        "set", (_KEY, _VALUE), _D, "Sets a key.", missing=_key("set"), right="w", writes=True
-    ),
+    Command("set", (_KEY, _VALUE), _D, "Sets a key.", missing=_key("set"), right="w", writes=True),
     Command(
         "set-safe",
         (_KEY, Argument("VERSION", Kind.VERSION), _VALUE),

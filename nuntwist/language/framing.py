@@ -81,9 +81,7 @@ class LineFramer:
         self._parts, self._overlong, self.pending = [], False, 0
         if tail:
             self._keep(tail)
-        lines = [
-            line if len(line) <= self._limit else TOO_LONG for line in complete.split(b"\n")
-        ]
+        lines = [line if len(line) <= self._limit else TOO_LONG for line in complete.split(b"\n")]
         if overlong:
             lines[0] = TOO_LONG
         return lines, not overlong and is_plain(complete)

@@ -115,4 +115,6 @@ def unparse(request: Request) -> bytes:
     parts = [request.command.word.encode()]
     for value in request.arguments:
         parts.append(value if isinstance(value, bytes) else b"%d" % value)
-    return b" ".join(parts)
+    text = b" ".join(parts)
+    # A word may end in what is ignored at the end of a command; a space keeps it.
+    return text + b" " if text.endswith((b";", b"\r", b"\n")) else text

@@ -19,7 +19,6 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python import log
 from zope.interface import implementer
 
-
 SMALL_READ = 16 << 10
 LARGE_READ = 64 << 10
 
@@ -84,7 +83,7 @@ class SendingReactor:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
 
-    def listenTCP(  # noqa: N802 - Twisted's name
+    def listenTCP(
         self, port: int, factory: Any, backlog: int = 50, interface: str = ""
     ) -> tcp.Port:
         """Listen; see IReactorTCP.listenTCP."""
@@ -92,6 +91,6 @@ class SendingReactor:
         listening.startListening()
         return listening
 
-    def connectTCP(self, *args: Any, **kwargs: Any) -> Any:  # noqa: N802 - Twisted's name
+    def connectTCP(self, *args: Any, **kwargs: Any) -> Any:
         """Connect; see IReactorTCP.connectTCP."""
         return self._reactor.connectTCP(*args, **kwargs)

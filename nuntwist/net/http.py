@@ -33,7 +33,9 @@ class Answer:
         self._atoms: list[bytes] = []
         self._size = 0
         self._done = False
-        self._client = Client(self, ATOMS, request.getClientAddress().host or "http")
+        # A unix socket has no host.
+        host = getattr(request.getClientAddress(), "host", None)
+        self._client = Client(self, ATOMS, host or "http")
         request.notifyFinish().addErrback(self._gone)
 
     def run(self, body: bytes) -> None:
@@ -42,7 +44,8 @@ class Answer:
         lines = [part.strip() for part in split_commands(body)]
         lines = [line if len(line) <= limit else TOO_LONG for line in lines if line]
         self._pipeline.connect(self._client)
-        self._pipeline.receive(self._client, (lines, False))
+        if lines:
+            self._pipeline.receive(self._client, (lines, False))
         self._pipeline.finish(self._client)
 
     def _gone(self, reason: Failure) -> None:
@@ -96,19 +99,24 @@ class LimitedRequest(Request):
     _taken = 0
     _refused = False
 
-    def gotLength(self, length: int | None) -> None:  # noqa: N802 - Twisted's name
+    def gotLength(self, length: int | None) -> None:
         """The headers are there."""
         super().gotLength(length)
         if length is not None and length > self._limit():
             self._refuse()
 
-    def handleContentChunk(self, data: bytes) -> None:  # noqa: N802 - Twisted's name
+    def handleContentChunk(self, data: bytes) -> None:
         """Some of the body is there."""
         self._taken += len(data)
         if self._taken > self._limit():
             self._refuse()
         if not self._refused:
             super().handleContentChunk(data)
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """All of it is there. A refused body was not kept whole, so nothing of it is run."""
+        if not self._refused:
+            super().requestReceived(command, path, version)
 
     def _limit(self) -> int:
         return int(self.channel.site.body_limit)
@@ -138,13 +146,23 @@ class NqlResource(Resource):
         self._pipeline = pipeline
         self.ws_port = ws_port
 
-    def render_POST(self, request: Request) -> int:  # noqa: N802 - Twisted's name
+    def render(self, request: Request) -> int | bytes:
+        """Refuse what is neither read nor POST."""
+        if request.method in (b"GET", b"HEAD", b"POST"):
+            rendered: int | bytes = super().render(request)
+            return rendered
+        request.setResponseCode(405)
+        request.setHeader(b"allow", b"GET, HEAD, POST")
+        request.setHeader(b"content-type", b"text/plain; charset=utf-8")
+        return b"this method is not supported: POST commands, or GET / for a page\n"
+
+    def render_POST(self, request: Request) -> int:
         """Run the body's commands."""
         assert request.content is not None
         Answer(request, self._pipeline).run(request.content.read())
         return NOT_DONE_YET
 
-    def render_GET(self, request: Request) -> bytes:  # noqa: N802 - Twisted's name
+    def render_GET(self, request: Request) -> bytes:
         """The page, at ``/``."""
         if request.path != b"/":
             request.setResponseCode(404)
@@ -173,5 +191,3 @@ class NqlSite(Site):
 
     def log(self, request: Any) -> None:
         """No access log: what matters is logged where it happens."""
-
-

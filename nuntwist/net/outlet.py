@@ -26,17 +26,17 @@ class Backpressure:
         self._pipeline = pipeline
         self._client = client
 
-    def pauseProducing(self) -> None:  # noqa: N802 - Twisted's name
+    def pauseProducing(self) -> None:
         """The transport's buffer is full."""
         if not self._client.paused:
             self._pipeline.set_paused(self._client, True)
             self._client.outlet.pause_reading()
 
-    def resumeProducing(self) -> None:  # noqa: N802 - Twisted's name
+    def resumeProducing(self) -> None:
         """The transport's buffer is empty."""
         self._pipeline.set_paused(self._client, False)
 
-    def stopProducing(self) -> None:  # noqa: N802 - Twisted's name
+    def stopProducing(self) -> None:
         """The connection is lost; ``connectionLost`` tells the same."""
 
 

@@ -45,7 +45,7 @@ class Rounds:
     def install(self) -> None:
         """Wrap the rounds of the reactor, from the next one on."""
         reactor = self._reactor
-        if isinstance(reactor, EPollReactor):
+        if isinstance(self._reactor, EPollReactor):
             self._round = self._read_ready
             reactor.doIteration = self._run
         elif hasattr(reactor, "doIteration"):

@@ -4,14 +4,25 @@ The life of a connection: ``ok`` is sent; each chunk that arrives is cut into li
 pipeline runs. When the other side stops sending (half-close), everything it asked is still
 answered, then the connection ends. While the pipeline has a backlog for it, or its output
 buffer is full, it is not read.
+
+Where our side is the first to end it, it says so and reads on for a moment without a look at
+what comes: a socket that is closed on unread input sends a reset, and that takes answers with
+it that are still on their way.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+)
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -22,27 +33,50 @@ from nuntwist.language.replies import LINES
 from nuntwist.net.outlet import Backpressure, peer_name, tune
 
 GREETING = b"ok \n"
+LINGER_SECONDS = 1.0
+"""How long the other side has to close as well, once we have said that we do."""
 
 
-@implementer(IHalfCloseableProtocol)
+@implementer(IHalfCloseableProtocol, IHandshakeListener)
 class LineProtocol(Protocol):
     """One TCP connection.
 
     :param pipeline: of the node.
     :param clients: the open connections of the factory.
+    :param call_later: as for :class:`LineFactory`.
     """
 
     transport: Any
 
-    def __init__(self, pipeline: Pipeline, clients: set[LineProtocol]) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        clients: set[LineProtocol],
+        call_later: Callable[..., Any] | None = None,
+    ) -> None:
         self._pipeline = pipeline
         self._clients = clients
+        self._call_later = call_later
+        self._ending = self._input_ended = False
+        self._lingering: IDelayedCall | None = None
         self._framer = LineFramer(pipeline.limits.line)
         self.client: Client
 
     def connectionMade(self) -> None:
-        """Greet."""
+        """Greet, over TLS once that is agreed on."""
         tune(self.transport)
+        if not isinstance(self.transport, TLSMemoryBIOProtocol):
+            self._begin()
+
+    def handshakeCompleted(self) -> None:
+        """TLS is agreed on.
+
+        Bytes given to it earlier would fill its buffer, a full buffer stops the reading, and
+        without reading the handshake would never be done.
+        """
+        self._begin()
+
+    def _begin(self) -> None:
         self.client = Client(self, LINES, peer_name(self.transport))
         self.client.write = self.transport.write
         self._clients.add(self)
@@ -52,21 +86,30 @@ class LineProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Run what is complete."""
+        if self._ending:
+            return
         chunk = self._framer.feed(data)
         if chunk is not None:
             self._pipeline.receive(self.client, chunk)
 
     def readConnectionLost(self) -> None:
         """The other side sends no more; it is still answered."""
-        self._pipeline.finish(self.client)
+        self._input_ended = True
+        if self._ending:
+            self.transport.loseConnection()
+        elif self in self._clients:
+            self._pipeline.finish(self.client)
 
     def writeConnectionLost(self) -> None:
         """Our side sends no more."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone."""
-        self._clients.discard(self)
-        self._pipeline.disconnect(self.client)
+        if self._lingering is not None and self._lingering.active():
+            self._lingering.cancel()
+        if self in self._clients:
+            self._clients.discard(self)
+            self._pipeline.disconnect(self.client)
 
     # -- the outlet of the client --------------------------------------------------------------
 
@@ -84,8 +127,19 @@ class LineProtocol(Protocol):
 
     def end(self) -> None:
         """Send what is buffered, then close."""
-        self.transport.unregisterProducer()
-        self.transport.loseConnection()
+        self._ending = True
+        transport = self.transport
+        transport.unregisterProducer()
+        if self._input_ended or self._call_later is None or self._lingering is not None:
+            transport.loseConnection()
+            return
+        self._lingering = self._call_later(LINGER_SECONDS, transport.loseConnection)
+        if isinstance(transport, TLSMemoryBIOProtocol):
+            # TLS has no half-close; it waits by itself for the other side's goodbye.
+            transport.loseConnection()
+        else:
+            transport.loseWriteConnection()
+        transport.resumeProducing()
 
     def abort(self, reason: str) -> None:
         """Close at once."""
@@ -95,18 +149,21 @@ class LineProtocol(Protocol):
 class LineFactory(Factory):
     """Makes the protocol of each TCP connection.
 
+    :param call_later: IReactorTime.callLater, to linger with; None closes at once, as is right
+        for a transport that is no socket.
     :ivar clients: the open ones.
     """
 
     noisy = False
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, call_later: Callable[..., Any] | None = None) -> None:
         self._pipeline = pipeline
+        self._call_later = call_later
         self.clients: set[LineProtocol] = set()
 
     def buildProtocol(self, addr: IAddress | None) -> LineProtocol:
         """Make one."""
-        protocol = LineProtocol(self._pipeline, self.clients)
+        protocol = LineProtocol(self._pipeline, self.clients, self._call_later)
         protocol.factory = self
         return protocol
 

@@ -29,6 +29,8 @@ FRAMES_A_TURN = 32
 """Frames given to the general parser in one turn of one connection."""
 LONGEST_HEAD = 14
 """Bytes of the longest frame head."""
+LONGEST_HANDSHAKE = 16 << 10
+"""Bytes of the longest request for an upgrade; browsers with many cookies send some KiB."""
 
 GOING_AWAY = 1001
 UNSUPPORTED_DATA = 1003
@@ -47,6 +49,7 @@ class FrameProtocol(WebSocketServerProtocol):
         """Begin the handshake."""
         self._pending = b""
         self._feeding = False
+        self._peer_close: tuple[int, bytes] | None = None
         super().connectionMade()
         tune(self.transport)
 
@@ -62,8 +65,9 @@ class FrameProtocol(WebSocketServerProtocol):
     def dataReceived(self, data: bytes) -> None:
         """Take small text frames in one go; give the rest to Autobahn."""
         if self.client is None:
-            self._dataReceived(data)
-            return
+            data = self._shake_hands(data)
+            if not data:
+                return
         if self._pending:
             data = self._pending + data
             self._pending = b""
@@ -72,9 +76,23 @@ class FrameProtocol(WebSocketServerProtocol):
             return
         self._take(data)
 
+    def _shake_hands(self, data: bytes) -> bytes:
+        """Give Autobahn the request for the upgrade, and only that.
+
+        :return: the frames that came right behind it, where it was accepted.
+        """
+        begun = len(self.data)
+        end = (self.data[-3:] + data).find(b"\r\n\r\n")
+        size = len(data) if end < 0 else end + 4 - min(begun, 3)
+        if begun + size > LONGEST_HANDSHAKE:
+            self.dropConnection(abort=True)
+            return b""
+        self._dataReceived(data[:size])
+        return b"" if self.client is None else data[size:]
+
     def _take(self, data: bytes) -> None:
         for _ in range(FRAMES_A_TURN):
-            if not data:
+            if not data or self.state == self.STATE_CLOSED:
                 return
             if self._between_messages():
                 texts, used = small_texts(data)
@@ -98,7 +116,12 @@ class FrameProtocol(WebSocketServerProtocol):
         self._feeding = False
         data, self._pending = self._pending, b""
         self._take(data)
-        if not self._feeding and self.client is not None:
+        if self._feeding or self.client is None:
+            return
+        if self.client.closed:
+            # The answer to our close frame is still to be read.
+            self.transport.resumeProducing()
+        else:
             self.factory.pipeline.turns.enqueue(self.client)
 
     def _between_messages(self) -> bool:
@@ -128,10 +151,9 @@ class FrameProtocol(WebSocketServerProtocol):
             return
         simple = b";" not in whole and b"\n " not in whole and not whole.startswith(b" ")
         if not simple or whole.count(b"\n") >= len(texts) or b"" in texts:
-            lines = [line for text in texts for line in split_commands(text)]
+            self._receive_split(texts)
         else:
-            lines = texts
-        self._receive(lines, whole)
+            self._receive(texts, is_plain(whole))
 
     def _run_text(self, text: bytes) -> None:
         try:
@@ -139,18 +161,33 @@ class FrameProtocol(WebSocketServerProtocol):
         except UnicodeDecodeError:
             self._fail_connection(INVALID_PAYLOAD, "text is not valid UTF-8")
             return
-        self._receive(split_commands(text), text)
+        self._receive_split([text])
 
-    def _receive(self, lines: list[bytes], whole: bytes) -> None:
+    def _receive_split(self, texts: list[bytes]) -> None:
+        lines = [line for text in texts for line in split_commands(text)]
+        # The commands are looked at as they are after line ends were taken out of them: before,
+        # a line end may stand between a space and the "$" of a secure key.
+        self._receive(lines, is_plain(b"\n".join(lines)))
+
+    def _receive(self, lines: list[bytes], plain: bool) -> None:
         if self.client is not None and lines:
-            self.factory.pipeline.receive(self.client, (lines, is_plain(whole)))
+            self.factory.pipeline.receive(self.client, (lines, plain))
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         """A message that came through Autobahn."""
         if isBinary:
             self._fail_connection(UNSUPPORTED_DATA, "binary messages are not supported")
         else:
-            self._receive(split_commands(payload), payload)
+            self._receive_split([payload])
+
+    def onCloseFrame(self, code: int, reasonRaw: bytes) -> bool | None:
+        """The other side closes: what it sent before is still done, and answered."""
+        if self.client is None or self.client.closed:
+            closed: bool | None = super().onCloseFrame(code, reasonRaw)
+            return closed
+        self._peer_close = (code, reasonRaw)
+        self.factory.pipeline.finish(self.client)
+        return False
 
     def sendCloseFrame(
         self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False
@@ -161,6 +198,7 @@ class FrameProtocol(WebSocketServerProtocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone."""
+        self.factory.closing.discard(self)
         self._detach()
         super().connectionLost(reason)
 
@@ -188,11 +226,25 @@ class FrameProtocol(WebSocketServerProtocol):
 
     def end(self) -> None:
         """Close with a close frame."""
+        self.factory.closing.add(self)
+        if self._peer_close is not None:
+            super().onCloseFrame(*self._peer_close)
+            return
         self.sendCloseFrame(GOING_AWAY, b"the node is stopping")
 
     def abort(self, reason: str) -> None:
         """Close at once."""
         self.transport.abortConnection()
+
+
+class _Timers:
+    """Makes Autobahn's time-outs (txaio's IBatchedTimer).
+
+    :ivar call_later: IReactorTime.callLater.
+    """
+
+    def __init__(self, call_later: Callable[..., Any]) -> None:
+        self.call_later = call_later
 
 
 class FrameFactory(WebSocketServerFactory):
@@ -201,6 +253,8 @@ class FrameFactory(WebSocketServerFactory):
     :param reactor: for Autobahn's timers.
     :param call_later: IReactorTime.callLater.
     :ivar clients: the connections that are past their handshake.
+    :ivar closing: those that were sent a close frame and have not gone yet; they do so within
+        Autobahn's time-out.
     """
 
     noisy = False
@@ -208,13 +262,17 @@ class FrameFactory(WebSocketServerFactory):
 
     def __init__(self, pipeline: Pipeline, reactor: Any, call_later: Callable[..., Any]) -> None:
         super().__init__(reactor=reactor)
+        # Autobahn's own keeps its time-outs on the global reactor, whatever it is given.
+        self._batched_timer: Any = _Timers(call_later)
         self.pipeline = pipeline
         self.call_later = call_later
         self.clients: set[FrameProtocol] = set()
+        self.closing: set[FrameProtocol] = set()
         self.setProtocolOptions(
             maxFramePayloadSize=pipeline.limits.line,
             maxMessagePayloadSize=pipeline.limits.line,
             failByDrop=False,
+            echoCloseCodeReason=True,
             webStatus=False,
             openHandshakeTimeout=10,
             closeHandshakeTimeout=2,

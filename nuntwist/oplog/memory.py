@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
+from nuntwist.errors import StorageUnavailable
 from nuntwist.interfaces import IOplog
-from nuntwist.oplog.record import HEAD_SIZE, last_stamp
+from nuntwist.oplog.record import HEAD_SIZE, OP_SIZE, last_stamp
 from nuntwist.values import INDEX, KEY, START, VALUE, Epoch, Op, Position
 
 
@@ -22,9 +23,11 @@ class MemoryOplog:
         self.count = 0
         self.size = 0
         self._batches: list[list[Op]] = []
+        self._closed = False
 
     def open(self) -> None:
-        """Nothing to open."""
+        """Take appends (again); what it held before, it holds."""
+        self._closed = False
 
     def read(self, after: int) -> Iterator[Sequence[Op]]:
         """Give the operations after an index, a batch at a time."""
@@ -34,13 +37,21 @@ class MemoryOplog:
                 yield wanted
 
     def append(self, epoch: Epoch, ops: Sequence[Op]) -> Deferred[None] | None:
-        """Keep operations; they are durable at once, for what that is worth here."""
+        """Keep operations; they are durable at once, for what that is worth here.
+
+        :raise ValueError: they do not follow on the last one.
+        """
+        if self._closed:
+            raise StorageUnavailable("the log is closed")
+        if ops[0][INDEX] != self.last.index + 1:
+            raise ValueError(f"index {ops[0][INDEX]} was to be logged after {self.last.index}")
         self._batches.append(list(ops))
         self.count += len(ops)
-        self.size += HEAD_SIZE + sum(36 + len(op[KEY]) + len(op[VALUE] or b"") for op in ops)
+        self.size += HEAD_SIZE + sum(OP_SIZE + len(op[KEY]) + len(op[VALUE] or b"") for op in ops)
         self.last = Position(epoch, ops[-1][INDEX])
         self.last_stamp = max(self.last_stamp, last_stamp(ops))
         return None
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Take no more appends."""
+        self._closed = True

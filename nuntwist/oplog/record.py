@@ -2,11 +2,12 @@
 
 A record holds the operations of one batch: all of them are recovered, or none. It has a head
 with a checksum of its own, so that a flipped length is told from a torn tail, and a body with
-one checksum; encoding an operation is one ``pack`` and two appends, and the checksum is paid
+one checksum; encoding an operation is one ``pack`` and three appends, and the checksum is paid
 once a batch.
 
 The format has a version in each head. A change of it gets the next number, and the reader of
-this one stays.
+this one stays. Operations have room for optional fields; this release writes none, and reads
+past those that it need not understand.
 """
 
 from __future__ import annotations
@@ -14,15 +15,19 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from nuntwist.errors import CorruptData
-from nuntwist.values import INDEX, REMOVE, Epoch, Op
+from nuntwist.values import DROP_DATABASE, INDEX, REMOVE, STAMP, Epoch, Op
 
-FORMAT = 1
-HEAD_SIZE = 52
-LARGEST_BODY = 1 << 30
+FORMAT: Final = 1
+HEAD_SIZE: Final = 52
+OP_SIZE: Final = 36
+"""Bytes of an operation beside its key and value."""
+LARGEST_BODY: Final = 1 << 30
 """A length above this is damage, not a record."""
+WITH_FIELDS: Final = 1
+"""The flag of an operation that optional fields follow."""
 
 _CHECKED = struct.Struct("<IIBBHIQQQQ")
 """The head after its own checksum: body checksum, body length, format, flags, reserved, count,
@@ -30,24 +35,49 @@ first index, epoch number, epoch node, origin."""
 _WORD = struct.Struct("<I")
 _OP = struct.Struct("<BBHIIQQq")
 """Kind, flags, reserved, key length, value length, database, stamp, version."""
+_OP_READ = struct.Struct("<IIIQQq")
+"""The same with kind, flags and reserved as one number: one comparison checks all three."""
+_FIELDS = struct.Struct("<H")
 _pack_op = _OP.pack
-_OP_SIZE = _OP.size
+_pack_head = _CHECKED.pack
+_unpack_head = struct.Struct("<IIIBBHIQQQQ").unpack_from
+_crc = zlib.crc32
+_new = tuple.__new__
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The head of a record.
+class TooLarge(ValueError):
+    """A batch that does not fit in one record."""
 
-    :ivar checksum: of the body.
-    :ivar length: of the body, in bytes.
+
+class Head(NamedTuple):
+    """The head of a record, field by field as it is laid down.
+
+    :ivar checksum: of the head after this field.
+    :ivar body_checksum: of the body, and ``length`` its bytes.
+    :ivar operations: how many there are; ``first`` is the index of the first.
     """
 
     checksum: int
+    body_checksum: int
     length: int
-    count: int
+    form: int
+    flags: int
+    reserved: int
+    operations: int
     first: int
-    epoch: Epoch
+    epoch_number: int
+    epoch_node: int
     origin: int
+
+    @property
+    def epoch(self) -> Epoch:
+        """The epoch in which the operations were decided."""
+        return Epoch(self.epoch_number, self.epoch_node)
+
+    @property
+    def last(self) -> int:
+        """The index of the last operation."""
+        return self.first + self.operations - 1
 
 
 def encode(epoch: Epoch, origin: int, ops: Sequence[Op]) -> bytes:
@@ -55,8 +85,9 @@ def encode(epoch: Epoch, origin: int, ops: Sequence[Op]) -> bytes:
 
     :param origin: the id of the node where the operations were made.
     :param ops: one or more, with dense indexes.
+    :raise TooLarge: it would be longer than a reader takes.
     """
-    parts: list[bytes] = [b""]
+    parts: list[bytes] = []
     add = parts.append
     for value, version, _, stamp, kind, database, key in ops:
         if value is None:
@@ -65,40 +96,34 @@ def encode(epoch: Epoch, origin: int, ops: Sequence[Op]) -> bytes:
         add(key)
         add(value)
     body = b"".join(parts)
-    checked = _CHECKED.pack(
-        zlib.crc32(body),
-        len(body),
-        FORMAT,
-        0,
-        0,
-        len(ops),
-        ops[0][INDEX],
-        epoch.number,
-        epoch.node,
-        origin,
+    length = len(body)
+    if length > LARGEST_BODY:
+        raise TooLarge(f"a batch of {length} bytes is too large for the log")
+    number, node = epoch
+    checked = _pack_head(
+        _crc(body), length, FORMAT, 0, 0, len(ops), ops[0][INDEX], number, node, origin
     )
-    return b"".join((_WORD.pack(zlib.crc32(checked)), checked, body))
+    return b"".join((_WORD.pack(_crc(checked)), checked, body))
 
 
-def read_head(data: bytes, name: str, offset: int) -> Head:
-    """Read a head.
+def read_head(data: bytes, at: int, name: str, offset: int) -> Head:
+    """Read the head that begins at ``data[at]``; all of it must be there.
 
-    :param data: ``HEAD_SIZE`` bytes.
     :param name: of the file, and ``offset`` in it, for the error.
-    :raise CorruptData: they are not a head.
+    :raise CorruptData: it is none.
     """
-    if _WORD.unpack_from(data)[0] != zlib.crc32(data[_WORD.size :]):
+    # Head(...) would cost three times as much, and a quiet node's log is mostly heads.
+    head = _new(Head, _unpack_head(data, at))
+    if head[0] != _crc(data[at + 4 : at + HEAD_SIZE]):
         raise CorruptData(name, offset, "the head of a record does not match its checksum")
-    checksum, length, form, _, _, count, first, number, node, origin = _CHECKED.unpack_from(
-        data, _WORD.size
-    )
-    if form != FORMAT:
+    _, _, length, form, flags, reserved, operations, first, _, _, _ = head
+    if form != FORMAT or flags or reserved:
         raise CorruptData(
-            name, offset, f"format {form} is not known here, a newer release wrote it"
+            name, offset, f"format {form}.{flags}.{reserved} is not known, a newer release wrote it"
         )
-    if length > LARGEST_BODY or count == 0 or first == 0:
+    if length > LARGEST_BODY or operations == 0 or first == 0:
         raise CorruptData(name, offset, "the head of a record makes no sense")
-    return Head(checksum, length, count, first, Epoch(number, node), origin)
+    return head
 
 
 def check_body(head: Head, body: bytes, name: str, offset: int) -> None:
@@ -106,27 +131,31 @@ def check_body(head: Head, body: bytes, name: str, offset: int) -> None:
 
     :raise CorruptData: it does not match.
     """
-    if zlib.crc32(body) != head.checksum:
+    if _crc(body) != head.body_checksum:
         raise CorruptData(name, offset, "a record does not match its checksum")
 
 
 def decode(head: Head, body: bytes, name: str, offset: int) -> list[Op]:
     """Read the operations of a checked body.
 
-    :raise CorruptData: the body has a right checksum but is none that this format makes.
+    :raise CorruptData: the body has a right checksum but is none that this release can read.
     """
     ops: list[Op] = []
     add = ops.append
-    unpack = _OP.unpack_from
+    unpack = _OP_READ.unpack_from
     at, index = 0, head.first
     try:
-        for index in range(head.first, head.first + head.count):
-            kind, _, _, key_size, value_size, database, stamp, version = unpack(body, at)
-            middle = at + _OP_SIZE + key_size
-            end = middle + value_size
-            value = None if kind == REMOVE else body[middle:end]
-            add((value, version, index, stamp, kind, database, body[at + _OP_SIZE : middle]))
-            at = end
+        for index in range(head.first, head.first + head.operations):
+            kind, key_size, value_size, database, stamp, version = unpack(body, at)
+            start = at + OP_SIZE
+            middle = start + key_size
+            at = middle + value_size
+            value: bytes | None = body[middle:at]
+            if kind > DROP_DATABASE:
+                kind, at = _with_fields(kind, body, at, name, offset)
+            if kind == REMOVE:
+                value = None
+            add((value, version, index, stamp, kind, database, body[start:middle]))
     except struct.error:
         raise CorruptData(name, offset, "a record ends within an operation") from None
     if at != len(body):
@@ -134,6 +163,19 @@ def decode(head: Head, body: bytes, name: str, offset: int) -> list[Op]:
     return ops
 
 
+def _with_fields(word: int, body: bytes, at: int, name: str, offset: int) -> tuple[int, int]:
+    """Step over the optional fields of an operation.
+
+    :param word: its kind, flags and reserved bytes, as one number.
+    :return: the kind, and where the next operation begins.
+    """
+    kind, flags = word & 0xFF, word >> 8
+    if kind > DROP_DATABASE or flags != WITH_FIELDS:
+        reason = f"an operation of kind {kind}.{flags} is not known, a newer release wrote it"
+        raise CorruptData(name, offset, reason)
+    return kind, at + _FIELDS.size + _FIELDS.unpack_from(body, at)[0]
+
+
 def last_stamp(ops: Sequence[Op]) -> int:
     """The highest stamp among operations."""
-    return max(op[3] for op in ops)
+    return max([op[STAMP] for op in ops])

@@ -13,8 +13,9 @@ other damage stops the start.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO
+from typing import NoReturn
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -23,11 +24,13 @@ from zope.interface import implementer
 from nuntwist.errors import CorruptData, OutcomeUnknown, StartError, StorageUnavailable
 from nuntwist.files import Files, Handle, write_all
 from nuntwist.interfaces import IOplog
-from nuntwist.oplog.record import HEAD_SIZE, Head, check_body, decode, encode, last_stamp, read_head
-from nuntwist.values import INDEX, START, Epoch, Op, Position
+from nuntwist.oplog.reader import Record, records
+from nuntwist.oplog.record import HEAD_SIZE, TooLarge, decode, encode, last_stamp
+from nuntwist.values import INDEX, NO_EPOCH, STAMP, Epoch, Op, Position
 
 SEGMENT_HEAD = b"NUNLOG\r\n\x01\x00\x00\x00\x00\x00\x00\x00"
 """Magic (with a line end that careless copying would change), then the format, 8 bytes."""
+_MAGIC = SEGMENT_HEAD[:8]
 _PREFIX, _SUFFIX = "oplog-", ".seg"
 _NOTE_EVERY = 1 << 20
 """Bytes of log between two places that ``read`` can begin at."""
@@ -52,20 +55,30 @@ class FileOplog:
         self._files = files
         self._origin = origin
         self._handle: Handle | None = None
-        self._lost: str | None = None
         self._name = segment_name(1)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._lost: str | None = None
         self._places: list[tuple[int, int]] = []
-        self.last = START
+        self._epoch = NO_EPOCH
+        self._last = 0
         self.last_stamp = 0
         self.count = 0
         self.size = 0
+
+    @property
+    def last(self) -> Position:
+        """The position of the last operation; made when asked for, not a record."""
+        return Position(self._epoch, self._last)
 
     # -- opening -----------------------------------------------------------------------------
 
     def open(self) -> None:
         """Check what is there, cut a torn tail, make ready to append."""
+        self._forget()
         found = [n for n in self._files.names() if n.startswith(_PREFIX) and n.endswith(_SUFFIX)]
-        if len(found) > 1 or (found and found[0] != self._name):
+        if found not in ([], [self._name]):
             raise StartError(
                 f"The log has segments this release does not know ({', '.join(found)}):"
                 " a newer release wrote them; use that one."
@@ -78,6 +91,7 @@ class FileOplog:
             if whole == 0:
                 write_all(self._handle, SEGMENT_HEAD)
         except OSError as error:
+            self._close()
             raise StartError(f"The log {self._name} cannot be opened: {error.strerror}.") from None
         self.size = self._handle.size
 
@@ -98,39 +112,40 @@ class FileOplog:
 
         :return: how many bytes are whole.
         """
-        with self._files.open_read(self._name) as file:
-            head = file.read(len(SEGMENT_HEAD))
-            if head != SEGMENT_HEAD:
-                if SEGMENT_HEAD.startswith(head):
-                    return 0
-                raise CorruptData(self._name, 0, "it does not begin as a log does")
-            offset = len(SEGMENT_HEAD)
-            for record, body, place in self._records(file, offset):
-                expected = self.last.index + 1
-                if record.first != expected:
-                    raise CorruptData(
-                        self._name, place, f"index {record.first} stands where {expected} must"
-                    )
-                check_body(record, body, self._name, place)
-                self._note(record.first, place)
-                self.count += record.count
-                self.last = Position(record.epoch, record.first + record.count - 1)
-                offset = place + HEAD_SIZE + record.length
-                final = (record, body, place)
-        if self.count:
+        name, size = self._name, self._files.size(self._name)
+        whole, last = len(SEGMENT_HEAD), 0
+        record: Record | None = None
+        with self._files.open_read(name) as file:
+            if not self._begins_well(file.read(whole), size):
+                return 0
+            for record in records(file, name, whole, size):
+                head, _, offset = record
+                first = head.first
+                if first != last + 1:
+                    raise CorruptData(name, offset, f"index {first} stands where {last + 1} must")
+                last += head.operations
+                whole = offset + HEAD_SIZE + head.length
+                self._note(first, offset)
+        if record is not None:
+            head, body, offset = record
+            self.count = self._last = last
+            self._epoch = head.epoch
             # Stamps rise along the log, so the last record holds the highest.
-            self.last_stamp = last_stamp(decode(final[0], final[1], self._name, final[2]))
-        return offset
+            self.last_stamp = last_stamp(decode(head, body, name, offset))
+        return whole
 
-    def _records(self, file: BinaryIO, offset: int) -> Iterator[tuple[Head, bytes, int]]:
-        """Give the whole records from an offset on; a torn one ends the row."""
-        size = self._files.size(self._name)
-        while size - offset >= HEAD_SIZE:
-            head = read_head(file.read(HEAD_SIZE), self._name, offset)
-            if offset + HEAD_SIZE + head.length > size:
-                return
-            yield head, file.read(head.length), offset
-            offset += HEAD_SIZE + head.length
+    def _begins_well(self, begin: bytes, size: int) -> bool:
+        """Whether a segment has its head; False where it was torn while the head was written.
+
+        :raise CorruptData: it has another.
+        """
+        if begin == SEGMENT_HEAD:
+            return True
+        if size <= len(SEGMENT_HEAD) and (SEGMENT_HEAD.startswith(begin) or not any(begin)):
+            return False
+        if begin.startswith(_MAGIC):
+            raise CorruptData(self._name, len(_MAGIC), "a newer release wrote it, or it is damaged")
+        raise CorruptData(self._name, 0, "it does not begin as a log does")
 
     def _note(self, first: int, offset: int) -> None:
         if not self._places or offset - self._places[-1][1] >= _NOTE_EVERY:
@@ -140,40 +155,51 @@ class FileOplog:
 
     def read(self, after: int) -> Iterator[Sequence[Op]]:
         """Give the operations after an index, a record at a time."""
-        start = len(SEGMENT_HEAD)
-        for first, offset in self._places:
-            if first > after + 1:
-                break
-            start = offset
-        with self._files.open_read(self._name) as file:
+        if after >= self._last:
+            return
+        name, start = self._name, len(SEGMENT_HEAD)
+        place = bisect_right(self._places, after + 1, key=_first)
+        if place:
+            start = self._places[place - 1][1]
+        with self._files.open_read(name) as file:
             file.seek(start)
-            for head, body, offset in self._records(file, start):
-                if head.first + head.count - 1 <= after:
+            for head, body, offset in records(file, name, start, self.size):
+                if head.last <= after:
                     continue
-                check_body(head, body, self._name, offset)
-                ops = decode(head, body, self._name, offset)
-                yield ops if head.first > after else [op for op in ops if op[INDEX] > after]
+                ops = decode(head, body, name, offset)
+                yield ops if head.first > after else ops[after + 1 - head.first :]
 
     def append(self, epoch: Epoch, ops: Sequence[Op]) -> Deferred[None] | None:
-        """Write one record; it has been handed to the operating system on return."""
+        """Write one record; it has been handed to the operating system on return.
+
+        :raise ValueError: the operations do not follow on the last one: a log with a gap
+            could not be read back.
+        """
         handle = self._handle
         if handle is None or self._lost is not None:
             raise StorageUnavailable(self._lost or "the log is closed")
-        record = encode(epoch, self._origin, ops)
-        offset = handle.size
+        first = ops[0][INDEX]
+        if first != self._last + 1:
+            raise ValueError(f"index {first} was to be logged after {self._last}")
         try:
-            if handle.write(record) != len(record):
-                write_all(handle, record[handle.size - offset :])
+            record = encode(epoch, self._origin, ops)
+        except TooLarge as error:
+            raise StorageUnavailable(str(error)) from None
+        offset = self.size
+        try:
+            written = handle.write(record)
+            if written != len(record):
+                write_all(handle, record[written:])
         except OSError as error:
             self._cut_back(handle, offset, error)
-        self._note(ops[0][INDEX], offset)
+        self._note(first, offset)
+        self.size = offset + len(record)
         self.count += len(ops)
-        self.size = handle.size
-        self.last = Position(epoch, ops[-1][INDEX])
-        self.last_stamp = ops[-1][3]
+        self._epoch = epoch
+        self._last, self.last_stamp = ops[-1][INDEX], ops[-1][STAMP]
         return None
 
-    def _cut_back(self, handle: Handle, offset: int, reason: OSError) -> None:
+    def _cut_back(self, handle: Handle, offset: int, reason: OSError) -> NoReturn:
         text = reason.strerror or str(reason)
         try:
             handle.truncate(offset)
@@ -184,11 +210,18 @@ class FileOplog:
 
     def close(self) -> None:
         """Flush to the disk and give back the file."""
+        if self._handle is not None:
+            try:
+                self._handle.sync()
+            except OSError as error:
+                self._log.error("the log could not be flushed: {error}", error=error.strerror)
+            self._close()
+
+    def _close(self) -> None:
         handle, self._handle = self._handle, None
-        if handle is None:
-            return
-        try:
-            handle.sync()
-        except OSError as error:
-            self._log.error("the log could not be flushed: {error}", error=error.strerror)
-        handle.close()
+        if handle is not None:
+            handle.close()
+
+
+def _first(place: tuple[int, int]) -> int:
+    return place[0]

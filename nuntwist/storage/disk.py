@@ -8,6 +8,7 @@ one or the new one whole.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -31,6 +32,14 @@ def snapshot_name(database_id: int) -> str:
     return f"{_PREFIX}{database_id}{_SUFFIX}"
 
 
+def _id_in(name: str) -> int | None:
+    """The id of the database whose snapshot has this name; None where it is no snapshot's."""
+    number = name.removeprefix(_PREFIX).removesuffix(_SUFFIX)
+    if number.isdecimal() and number.isascii() and snapshot_name(int(number)) == name:
+        return int(number)
+    return None
+
+
 @implementer(ISnapshotWriter)
 class _Writer:
     def __init__(self, files: Files, in_thread: InThread, header: SnapshotHeader) -> None:
@@ -39,35 +48,38 @@ class _Writer:
         self._name = snapshot_name(header.database_id)
         self._temporary = f"{_PREFIX}{header.database_id}{_TEMPORARY}"
         self._count = 0
-        self._handle: Handle = self._try(files.append_to, self._temporary)
-        self._try(self._handle.truncate, 0)
-        self._put(snapshot.begin(header))
-
-    def _try(self, action: Callable[..., Any], *args: Any) -> Any:
+        self._broken: StorageUnavailable | None = None
         try:
-            return action(*args)
+            self._handle: Handle = files.append_to(self._temporary)
         except OSError as error:
-            raise StorageUnavailable(error.strerror or str(error)) from None
-
-    def _put(self, data: bytes) -> None:
-        self._try(write_all, self._handle, data)
+            raise _unavailable(error) from None
+        try:
+            # One of an earlier try may still be there.
+            self._handle.truncate(0)
+            write_all(self._handle, snapshot.begin(header))
+        except OSError as error:
+            self.abort()
+            raise _unavailable(error) from None
 
     def write(self, entries: Sequence[Op]) -> None:
         """Append a block."""
-        self._put(snapshot.entries(entries))
+        try:
+            write_all(self._handle, snapshot.entries(entries))
+        except OSError as error:
+            self._broken = _unavailable(error)
+            raise self._broken from None
         self._count += len(entries)
 
     def commit(self) -> Deferred[None]:
         """End it, flush it, put it in its place."""
-        try:
-            self._put(snapshot.end(self._count))
-        except StorageUnavailable:
+        if self._broken is not None:
             self.abort()
-            return fail()
+            return fail(self._broken)
         done: Deferred[None] = self._in_thread(self._finish)
         return done.addErrback(self._failed)
 
     def _finish(self) -> None:
+        write_all(self._handle, snapshot.end(self._count))
         self._handle.sync()
         self._handle.close()
         self._files.rename(self._temporary, self._name)
@@ -75,16 +87,19 @@ class _Writer:
     def _failed(self, reason: Failure) -> None:
         reason.trap(OSError)
         self.abort()
-        raise StorageUnavailable(str(reason.value))
+        raise _unavailable(reason.value)
 
     def abort(self) -> None:
-        """Remove what was written."""
-        try:
+        """Remove what was written; what cannot be removed goes at the next start."""
+        # Both are tried: a close may tell of an earlier write that failed.
+        with suppress(OSError):
             self._handle.close()
+        with suppress(OSError):
             self._files.remove(self._temporary)
-        except (OSError, KeyError):
-            # Closed or removed before; what is left is removed at the next start.
-            return
+
+
+def _unavailable(error: BaseException | None) -> StorageUnavailable:
+    return StorageUnavailable(getattr(error, "strerror", None) or str(error))
 
 
 @implementer(IStorage)
@@ -116,18 +131,34 @@ class DiskStorage:
         database: Callable[[SnapshotHeader], None],
         entries: Callable[[Sequence[Op]], None],
     ) -> Deferred[None]:
-        """Give all of them."""
+        """Give all of them, by rising id: a database made again comes after its forerunner."""
         try:
-            for name in self._files.names():
-                if name.startswith(_PREFIX) and name.endswith(_SUFFIX):
-                    with self._files.open_read(name) as file:
-                        reader = snapshot.Reader(file, name)
-                        database(reader.header)
-                        for piece in reader:
-                            entries(piece)
-        except (CorruptData, OSError):
+            numbers = sorted(
+                number for name in self._files.names() if (number := _id_in(name)) is not None
+            )
+            for number in numbers:
+                self._load(number, database, entries)
+        except CorruptData:
             return fail()
+        except OSError as error:
+            return fail(StartError(f"The snapshots cannot be read: {error.strerror}."))
         return succeed(None)
+
+    def _load(
+        self,
+        number: int,
+        database: Callable[[SnapshotHeader], None],
+        entries: Callable[[Sequence[Op]], None],
+    ) -> None:
+        name = snapshot_name(number)
+        with self._files.open_read(name) as file:
+            reader = snapshot.Reader(file, name, self._files.size(name))
+            held = reader.header.database_id
+            if held != number:
+                raise CorruptData(name, 0, f"it holds database {held}")
+            database(reader.header)
+            for piece in reader:
+                entries(piece)
 
     def begin(self, header: SnapshotHeader) -> ISnapshotWriter:
         """Begin one."""
@@ -142,6 +173,8 @@ class DiskStorage:
         return removed.addErrback(self._not_removed, name)
 
     def _not_removed(self, reason: Failure, name: str) -> None:
+        if reason.check(FileNotFoundError):
+            return
         reason.trap(OSError)
         self._log.error(
             "the snapshot {name} of a dropped database could not be removed: {error}",

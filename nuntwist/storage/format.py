@@ -27,7 +27,6 @@ _ENTRY = struct.Struct("<IIqQQ")
 _COUNT = struct.Struct("<Q")
 
 HEADER_BLOCK, ENTRY_BLOCK, END_BLOCK = 1, 2, 3
-LARGEST_BLOCK = 1 << 31
 
 
 def _block(kind: int, body: bytes) -> bytes:
@@ -69,13 +68,15 @@ class Reader:
 
     :param file: at its beginning.
     :param name: for errors.
+    :param size: of the file, in bytes.
     :ivar header: what it says of its database.
     :raise CorruptData: it is none.
     """
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
+    def __init__(self, file: BinaryIO, name: str, size: int) -> None:
         self._file = file
         self._name = name
+        self._size = size
         self._offset = len(MAGIC)
         if file.read(len(MAGIC)) != MAGIC:
             raise CorruptData(name, 0, "it does not begin as a snapshot does")
@@ -86,6 +87,8 @@ class Reader:
         if form != FORMAT:
             raise self._damaged(f"format {form} is not known here, a newer release wrote it")
         middle = _HEADER.size + name_size
+        if middle + strategy_size != len(body):
+            raise self._damaged("its header does not end with the strategy")
         self.header = SnapshotHeader(
             number, body[_HEADER.size : middle], body[middle : middle + strategy_size], index
         )
@@ -101,6 +104,8 @@ class Reader:
             if kind == END_BLOCK and len(body) == _COUNT.size:
                 if _COUNT.unpack(body)[0] != count:
                     raise self._damaged("it does not hold as many entries as it says")
+                if self._offset != self._size:
+                    raise self._damaged("something follows its end")
                 return
             if kind != ENTRY_BLOCK:
                 raise self._damaged("it has a block of an unknown kind")
@@ -132,7 +137,10 @@ class Reader:
         if len(head) < _BLOCK.size:
             raise self._damaged("it is cut short")
         kind, length, checksum = _BLOCK.unpack(head)
-        body = self._file.read(length) if length < LARGEST_BLOCK else b""
+        # Looked at first, so that a flipped length does not ask for gigabytes.
+        if length > self._size - self._offset - _BLOCK.size:
+            raise self._damaged("it is cut short, or the length of a block is wrong")
+        body = self._file.read(length)
         if len(body) != length:
             raise self._damaged("it is cut short")
         if _checksum(kind, body) != checksum:

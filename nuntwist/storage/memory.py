@@ -52,8 +52,8 @@ class MemoryStorage:
         database: Callable[[SnapshotHeader], None],
         entries: Callable[[Sequence[Op]], None],
     ) -> Deferred[None]:
-        """Give all of them."""
-        for header, pieces in tuple(self.saved.values()):
+        """Give all of them, by rising id."""
+        for _, (header, pieces) in sorted(self.saved.items(), key=_number):
             database(header)
             for piece in pieces:
                 entries(piece)
@@ -70,3 +70,7 @@ class MemoryStorage:
 
     def close(self) -> None:
         """Nothing to close."""
+
+
+def _number(item: tuple[int, Saved]) -> int:
+    return item[0]

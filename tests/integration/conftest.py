@@ -1,0 +1,44 @@
+"""Fixtures of the tests on real nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tests.integration.harness import Process, no_trace_of_trouble
+
+Start = Callable[..., Process]
+"""Starts a node; arguments as :class:`harness.Process`, without the directory."""
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start nodes that are gone after the test."""
+    numbers = count()
+    with ExitStack() as stack:
+
+        def begin(*options: str, **arguments: dict[str, str]) -> Process:
+            where = tmp_path / f"node-{next(numbers)}"
+            return stack.enter_context(Process(where, *options, **arguments))
+
+        yield begin
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """A node for all tests of a module that can share one; its log must hold no trouble."""
+    with Process(tmp_path_factory.mktemp("shared")) as node:
+        yield node
+        assert node.child is not None
+        assert node.child.poll() is None
+        no_trace_of_trouble(node.log)
+
+
+@pytest.fixture
+def node(start: Start) -> Process:
+    """A fresh node with the default settings."""
+    return start()
