@@ -113,7 +113,7 @@ class Database:
         shard = self.shards[shard_number]
         old = shard.get(key)
         if self.scans and (old is None or (old[VALUE] is None) != (op[VALUE] is None)):
-            self._before_change(shard_number)
+            self.before_change(shard_number)
         shard[key] = op
         if op[INDEX] > self.last_index:
             self.last_index = op[INDEX]
@@ -127,7 +127,7 @@ class Database:
         """Put back what an operation took the place of (its log write failed)."""
         shard_number = hash(key) & MASK
         if self.scans:
-            self._before_change(shard_number)
+            self.before_change(shard_number)
         if old is None:
             del self.shards[shard_number][key]
         else:
@@ -162,7 +162,8 @@ class Database:
         """The stored hash that a user's token (or, for None, the database's) is checked with."""
         return self.value(TOKEN_KEY if user is None else USER_PREFIX + user)
 
-    def _before_change(self, shard_number: int) -> None:
+    def before_change(self, shard_number: int) -> None:
+        """Let the listings under way copy a shard from which keys are to come or go."""
         for scan in self.scans:
             scan.take(shard_number)
 

@@ -111,10 +111,11 @@ class Delivery:
     def end_stream(self, client: Client) -> None:
         """A long answer is written: what came meanwhile may follow."""
         client.streaming = False
-        self._flush(client)
+        if not client.closed:
+            self._flush(client)
 
     def drained(self, client: Client) -> Deferred[None]:
-        """Fires with None when nothing waits for the client any more, or it is gone."""
+        """Fires with None when nothing stands before what comes next, or the client is gone."""
         return self._drained.setdefault(client, Deferred())
 
     def note_drained(self, client: Client) -> None:
@@ -146,7 +147,10 @@ class Delivery:
 
     def _wake(self, client: Client) -> None:
         self.note_state(client)
-        if client.held or client.ready or client.paused:
+        # A long answer being written waits for the transport alone: what is held or ready
+        # follows it.
+        behind = (client.held or client.ready) and not client.streaming
+        if behind or client.paused:
             return
         waiting = self._drained.pop(client, None)
         if waiting is not None:
@@ -158,16 +162,20 @@ class Delivery:
             client.direct = False
 
     def _fits(self, client: Client, size: int) -> bool:
+        limit, before = self._limits.output_limit, client.unsent
         client.unsent += size
-        if client.unsent <= self._limits.output_limit or client.closed:
+        if client.unsent <= limit or client.closed:
             return not client.closed
+        if before > limit:
+            # It was cut off already; its transport has not told of the end yet.
+            return False
         self._counters.watchers_closed += 1
         self._log.warn(
             "closed {peer}: {unsent} bytes wait for it, the limit is {limit}; it reads too"
             " slowly for what it watches (raise NUN_OUTPUT_LIMIT or make the client faster)",
             peer=client.peer,
             unsent=client.unsent,
-            limit=self._limits.output_limit,
+            limit=limit,
         )
         client.outlet.abort("output limit")
         return False

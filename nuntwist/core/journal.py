@@ -69,6 +69,20 @@ class Journal:
         self._catalogue = catalogue
         self._counters = counters
         self._tombstones: list[Op] = []
+        self._awaited: list[tuple[int, Deferred[None]]] = []
+
+    def durable(self, index: int) -> Deferred[None]:
+        """Wait for the log.
+
+        :return: fires with None when it is durable up to ``index``; fails with
+            StorageUnavailable where what was not durable has been taken back.
+        """
+        done: Deferred[None] = Deferred()
+        if index <= self.revealed:
+            done.callback(None)
+        else:
+            self._awaited.append((index, done))
+        return done
 
     def change(
         self, database: Database, kind: int, key: bytes, value: bytes | None, version: int
@@ -170,15 +184,20 @@ class Journal:
             self.in_flight.popleft()
         if self._tombstones:
             self._purge()
+        if self._awaited:
+            self._wake()
 
     def take_back(self, ops: Sequence[Op], replaced: Sequence[Op | None]) -> None:
         """Undo operations in memory, the last first."""
+        self.index = ops[0][INDEX] - 1
         for op, old in zip(reversed(ops), reversed(replaced), strict=True):
             database = self._catalogue.by_id.get(op[DATABASE])
             if database is not None:
                 database.restore(op[KEY], old)
-        self.index = ops[0][INDEX] - 1
+                database.last_index = min(database.last_index, self.index)
         self._tombstones = [op for op in self._tombstones if op[INDEX] <= self.index]
+        if self._awaited:
+            self._wake()
 
     def refuse(self, error: BaseException) -> bytes:
         """Count and log a failed write; refuse all later ones where the log is lost.
@@ -201,6 +220,16 @@ class Journal:
             error=str(error),
         )
         return b"storage unavailable: " + reason
+
+    def _wake(self) -> None:
+        awaited, self._awaited = self._awaited, []
+        for index, done in awaited:
+            if index <= self.revealed:
+                done.callback(None)
+            elif index <= self.index:
+                self._awaited.append((index, done))
+            else:
+                done.errback(StorageUnavailable("storage unavailable: the log failed"))
 
     def _purge(self) -> None:
         left = []

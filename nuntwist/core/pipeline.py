@@ -101,7 +101,7 @@ class Pipeline:
             self._end_turn,
             self.resume,
         )
-        self.streams = Streams(call_later, self.delivery)
+        self.streams = Streams(call_later, self.delivery, self.journal)
         self.handlers: dict[str, Handler] = {}
         self._seconds = seconds
         self.dirty: list[Client] = []

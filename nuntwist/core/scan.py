@@ -59,7 +59,7 @@ class Scan:
 class Listing:
     """The answer to ``keys`` on a large database, made in slices.
 
-    :param database: what to list.
+    :param database: what to list, as it is at :meth:`begin`, or when the first piece is asked for.
     :param pattern: which keys; empty for all.
     :param hidden: whether keys beginning ``$$`` are shown.
     :ivar length: the bytes of all keys, a comma before each; right once the first piece is
@@ -67,18 +67,27 @@ class Listing:
     """
 
     def __init__(self, database: Database, pattern: bytes, hidden: bool) -> None:
-        self._scan = Scan(database)
+        self.database = database
+        self._scan: Scan | None = None
         self._pattern = pattern
         self._hidden = hidden
         self.length = 0
 
+    def begin(self) -> None:
+        """Take the view that is listed."""
+        if self._scan is None:
+            self._scan = Scan(self.database)
+
     def close(self) -> None:
         """Give up; frees what was copied."""
-        self._scan.close()
+        if self._scan is not None:
+            self._scan.close()
 
     def pieces(self) -> Iterator[bytes | None]:
         """Work a slice a step: None while there is nothing to send, then the sorted keys in
         pieces, a comma before each key."""
+        self.begin()
+        assert self._scan is not None
         keys: list[bytes] = []
         for entries in self._scan.shards():
             for start in range(0, len(entries), SLICE):

@@ -92,10 +92,10 @@ class Snapshots:
                 writer.write(entries)
                 yield None
             self._pipeline.commit()
-            while journal.revealed < highest:
-                if journal.refusal is not None:
-                    raise StorageUnavailable("the log failed")
-                yield None
+            lost: list[Failure] = []
+            yield journal.durable(highest).addErrback(lost.append)
+            if lost:
+                lost[0].raiseException()
         except BaseException:
             writer.abort()
             raise

@@ -1,8 +1,9 @@
 """Shares a node's time: how long a turn runs commands, and who waits for the next one.
 
 A turn is one round of the reactor. The first command of a turn asks to be called at the end of
-the round, when all that was there is read; that is where the batch is committed. A turn that has run for ``Limits.turn_seconds`` runs no further commands: whoever
-comes later waits in line with its backlog, so no connection's thousands hold up the others.
+the round, when all that was there is read; that is where the batch is committed. A turn that
+has run for ``Limits.turn_seconds`` runs no further commands: whoever comes later waits in line
+with its backlog, so no connection's thousands hold up the others.
 """
 
 from __future__ import annotations

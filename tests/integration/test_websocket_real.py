@@ -261,7 +261,6 @@ class Outlet:
         self.aborted += 1
 
 
-@pytest.mark.xfail(strict=True, reason="a client over its limit is counted for every event")
 def test_a_slow_reader_is_cut_and_counted_once() -> None:
     """Until its transport is gone, more comes for it; that is no second cut."""
     counters = Counters()

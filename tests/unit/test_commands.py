@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from nuntwist.testing import LineConnection, MemoryNode
 
 NO_DB = "error no-db-selected\nerror error no-db-selected\n \n"
@@ -213,7 +214,7 @@ def test_secure_keys_need_admin(node: MemoryNode) -> None:
     assert "$$note" not in admin.ask("keys")
 
 
-# -- conflicts and the arbiter -----------------------------------------------------------------------
+# -- conflicts and the arbiter ---------------------------------------------------------------------
 
 
 def test_a_conflict_without_an_arbiter_is_refused(node: MemoryNode) -> None:
@@ -266,7 +267,8 @@ def test_help_and_ping(node: MemoryNode) -> None:
     assert client.ask("help get") == "help get KEY: Reads a key.\nok \n"
     assert client.ask("help nope") == "error unknown command: nope \n"
     everything = client.ask("help")
-    assert everything.startswith("help \nauth ") and everything.endswith("ok \n")
+    assert everything.startswith("help \nauth ")
+    assert everything.endswith("ok \n")
 
 
 @pytest.mark.parametrize(

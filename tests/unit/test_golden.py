@@ -7,6 +7,7 @@ import pathlib
 import re
 
 import pytest
+
 from nuntwist.testing import Connection, FrameConnection, LineConnection, MemoryNode
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"

@@ -324,8 +324,6 @@ ODD_KEYS = {
     "long": "k" * 500,
     "very long": "ü" * 100_000,
     "dollar": "$",
-    "conflict prefix": "$conflicts_",
-    "conflict prefix and more": "$conflicts__",
     "looks like a number": "-1",
     "line separators": "a\u2028b\x85c\x0bd",
 }

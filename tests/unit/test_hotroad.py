@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from nuntwist.core import hotroad
 from nuntwist.testing import MemoryNode, client_frame
 
@@ -22,7 +23,9 @@ COMMANDS = st.one_of(
     st.builds("unwatch {}".format, KEYS),
     st.builds("get-safe {}".format, KEYS),
     st.builds("set-safe {} 3 {}".format, KEYS, VALUES),
-    st.sampled_from(["keys", "get", "set", "nope", "", " get a", "get a;", "use-db d t", "get a b"]),
+    st.sampled_from(
+        ["keys", "get", "set", "nope", "", " get a", "get a;", "use-db d t", "get a b"]
+    ),
 )
 CHUNKS = st.lists(st.lists(COMMANDS, min_size=1, max_size=8), min_size=1, max_size=6)
 

@@ -193,11 +193,6 @@ def test_a_wrong_token_leaves_the_selection_as_it_was(node: MemoryNode) -> None:
     assert client.ask("get a") == "value 1\nok \n"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="core: resolve takes an answer for any $conflicts_ key a client made up, and then"
-    " writes secure keys in clear and without admin rights",
-)
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -217,9 +212,6 @@ def test_resolve_is_no_way_around(node: MemoryNode, key: str, value: str) -> Non
     assert after == before
 
 
-@pytest.mark.xfail(
-    strict=True, reason="core: resolve asks for no right to the key, so a reader can write it"
-)
 def test_resolve_needs_the_right_to_write(node: MemoryNode) -> None:
     admin = node.admin(
         "create-db c t arbiter", "use-db c t", "create-user ana secret", "set-permissions ana r *"
@@ -230,3 +222,14 @@ def test_resolve_needs_the_right_to_write(node: MemoryNode) -> None:
     ana.send(f"use-db c ana secret\nresolve {number} c k 5 chosen by a reader")
     assert ana.received() == "ok \n" + DENIED
     assert admin.ask("get k") == "value v\nok \n"
+
+
+@pytest.mark.parametrize("command", ["set {} x", "set-safe {} 1 x", "increment {} 1", "remove {}"])
+def test_conflict_keys_are_the_servers(node: MemoryNode, command: str) -> None:
+    refused = "error conflict keys cannot be changed: an arbiter resolves them \n"
+    client = as_user(node, "t")
+    client.received()
+    for key in ("$conflicts_k_1", "$conflicts_"):
+        assert client.ask(command.format(key)) == refused
+        assert node.admin("use-db d t").ask(command.format(key)) == refused
+        assert client.ask(f"get {key}") == "value <Empty>\nok \n"

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from twisted.internet.defer import Deferred
+
 from nuntwist.core.limits import Limits
 from nuntwist.errors import OutcomeUnknown, StorageUnavailable
 from nuntwist.oplog.memory import MemoryOplog
 from nuntwist.testing import LineConnection, MemoryNode
 from nuntwist.values import INDEX, KEY, Epoch, Op
-from twisted.internet.defer import Deferred
 
 
 class FailingOplog(MemoryOplog):
@@ -168,7 +169,7 @@ def test_an_unknown_outcome_ends_writing_for_good(node: MemoryNode, oplog: Faili
     node.node.pipeline.commit()
 
 
-# -- a log that is durable later ---------------------------------------------------------------------
+# -- a log that is durable later -------------------------------------------------------------------
 
 
 def test_nothing_tells_of_what_is_not_durable(node: MemoryNode, oplog: FailingOplog) -> None:
@@ -214,9 +215,7 @@ def test_later_batches_fall_with_one_that_is_lost(node: MemoryNode, oplog: Faili
     oplog.late[0].errback(OutcomeUnknown("fsync failed"))
     node.settle()
     lost = "error outcome unknown: fsync failed \n"
-    assert writer.received() == (
-        f"{lost}value 1\nok \n{lost}pong\nok \nvalue <Empty>\nok \n"
-    )
+    assert writer.received() == (f"{lost}value 1\nok \n{lost}pong\nok \nvalue <Empty>\nok \n")
     assert watcher.received() == ""
     assert writer.ask("set a 5").startswith("error storage unavailable")
     assert writer.ask("get a") == "value 1\nok \n"
@@ -234,7 +233,7 @@ def test_create_db_waits_until_it_is_durable(node: MemoryNode, oplog: FailingOpl
     assert other.ask("use-db e t") == "ok \n"
 
 
-# -- back-pressure and turns -------------------------------------------------------------------------
+# -- back-pressure and turns -----------------------------------------------------------------------
 
 
 def test_a_connection_that_does_not_read_is_not_read(node: MemoryNode) -> None:
@@ -274,7 +273,8 @@ def test_a_watcher_that_does_not_read_is_closed_and_counted() -> None:
     for _ in range(10):
         writer.send("set k " + "x" * 3000)
         quick.received()
-    assert slow.transport.aborted and slow.closed
+    assert slow.transport.aborted
+    assert slow.closed
     assert node.node.counters.watchers_closed == 1
     assert not quick.closed
     assert writer.ask("get $connections") == "value 2\nok \n"
@@ -309,7 +309,8 @@ def test_a_turn_that_is_over_leaves_the_rest_to_the_next() -> None:
         if other.received() == "pong\nok \n":
             answered_before_the_other = answered
     assert answered == 1000
-    assert answered_before_the_other is not None and answered_before_the_other < 200
+    assert answered_before_the_other is not None
+    assert answered_before_the_other < 200
 
 
 def test_a_change_for_many_is_sent_a_share_a_turn() -> None:
@@ -324,7 +325,8 @@ def test_a_change_for_many_is_sent_a_share_a_turn() -> None:
         shares.append(sum(bool(watcher.taken()) for watcher in watchers))
         node.node.pipeline.delivery.pump()
     shares.append(sum(bool(watcher.taken()) for watcher in watchers))
-    assert sum(shares) == 10 and max(shares) <= 3
+    assert sum(shares) == 10
+    assert max(shares) <= 3
     node.settle()
     assert writer.received() == "ok \n"
     writer.send("set k 2\nset k 3")
@@ -345,7 +347,7 @@ def test_too_many_watches_are_refused() -> None:
     assert client.ask("watch c") == "ok \n"
 
 
-# -- the end of connections --------------------------------------------------------------------------
+# -- the end of connections ------------------------------------------------------------------------
 
 
 def test_a_closed_connection_leaves_nothing_behind(node: MemoryNode) -> None:
@@ -353,13 +355,15 @@ def test_a_closed_connection_leaves_nothing_behind(node: MemoryNode) -> None:
     client.protocol.dataReceived(b"set a 1\n")
     client.close()
     database = node.node.catalogue.by_name[b"d"]
-    assert b"a" not in database.watchers and b"b" not in database.watchers
+    assert b"a" not in database.watchers
+    assert b"b" not in database.watchers
     assert other.received() == "changed $connections 1\nchanged-version $connections 2 1\n"
     assert other.ask("get a") == "value 1\nok \n"
     assert node.node.counters.connections == 1
     other.close()
     assert node.node.counters.connections == 0
-    assert not database.watchers and not database.selected
+    assert not database.watchers
+    assert not database.selected
 
 
 def test_half_closing_clients_get_all_their_answers(node: MemoryNode, oplog: FailingOplog) -> None:

@@ -14,11 +14,13 @@ from nuntwist.core.database import Database
 from nuntwist.core.limits import Limits
 from nuntwist.core.permissions import matches
 from nuntwist.core.scan import Listing
+from nuntwist.errors import StorageUnavailable
 from nuntwist.oplog.memory import MemoryOplog
 from nuntwist.testing import Connection, FrameConnection, LineConnection, MemoryNode
 from nuntwist.values import KEY, REMOVE, SET, Epoch, Op
 
 COUNT = 300
+NO_DATABASE = "error no-db-selected\nerror error no-db-selected\n \n"
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -278,11 +280,6 @@ def test_events_and_replies_wait_for_the_end_of_what_is_being_written(node: Memo
     )
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="core: until the first piece of a listing is written, events pass it, so a watcher"
-    " is told of a removal and then given a listing that has the key",
-)
 def test_no_event_passes_a_listing_asked_for_before(node: MemoryNode) -> None:
     client, other = selected(node, "watch key001"), selected(node)
     client.protocol.dataReceived(b"keys\n")
@@ -406,11 +403,6 @@ def test_a_database_that_is_dropped_midway(node: MemoryNode) -> None:
     assert client.ask("get key001").startswith("error no-db-selected\n")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="core: freeing a dropped database polls every turn while a listing of it waits for"
-    " a client, which may be for ever",
-)
 def test_a_dropped_database_with_a_stalled_listing_keeps_nobody_busy(node: MemoryNode) -> None:
     client, admin = selected(node), node.admin()
     client.protocol.dataReceived(b"keys\n")
@@ -452,6 +444,34 @@ def test_a_listing_waits_until_what_it_tells_of_is_durable() -> None:
     node.settle()
     assert other.received() == "ok \n"
     assert client.received() == PLAIN.replace("\n", ",new\nok \npong\nok \n")
+
+
+def test_a_listing_of_what_the_log_lost_is_an_error() -> None:
+    oplog = LateOplog()
+    node = filled(MemoryNode(oplog, limits=Limits(keys_at_once=50)))
+    client, other = selected(node), selected(node)
+    oplog.late = []
+    other.send("set new 1")
+    client.send("keys\nping")
+    oplog.late.pop().errback(StorageUnavailable("disk full"))
+    node.settle()
+    assert other.received() == "error storage unavailable: disk full \n"
+    assert client.received() == "error storage unavailable: the log failed \npong\nok \n"
+    assert client.ask("keys") == PLAIN + "ok \n"
+
+
+def test_a_database_dropped_before_its_listing_began(node: MemoryNode) -> None:
+    client, admin = selected(node), node.admin()
+    client.transport.producer.pauseProducing()
+    client.protocol.dataReceived(b"keys\nping\n")
+    client.transport.producer.resumeProducing()
+    client.protocol.dataReceived(b"ping\n")
+    client.transport.producer.pauseProducing()
+    node.settle()
+    admin.send("drop-db d")
+    client.transport.producer.resumeProducing()
+    node.settle()
+    assert client.received() == NO_DATABASE + "pong\nok \npong\nok \n"
 
 
 def test_a_framed_client_gets_one_frame(node: MemoryNode) -> None:

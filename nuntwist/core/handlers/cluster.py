@@ -61,9 +61,7 @@ def replicate_remove(node: Node, client: Client, arguments: tuple[bytes, bytes])
     return writing.erase(node, named(node, name), key)
 
 
-def replicate_increment(
-    node: Node, client: Client, arguments: tuple[bytes, bytes, int]
-) -> Outcome:
+def replicate_increment(node: Node, client: Client, arguments: tuple[bytes, bytes, int]) -> Outcome:
     """Add to a key of any database."""
     name, key, amount = arguments
     return writing.add(node, named(node, name), key, amount)

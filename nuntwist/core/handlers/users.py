@@ -36,9 +36,7 @@ def create_user(node: Node, client: Client, arguments: tuple[bytes, bytes]) -> D
     return write_secure(node, selected(client), USER_PREFIX + name, token, ANY_VERSION)
 
 
-def set_permissions(
-    node: Node, client: Client, arguments: tuple[bytes, bytes]
-) -> Deferred[Reply]:
+def set_permissions(node: Node, client: Client, arguments: tuple[bytes, bytes]) -> Deferred[Reply]:
     """Set what a user, or everybody with the database's token, may do."""
     name, listed = arguments
     return write_secure(node, selected(client), PERMISSION_PREFIX + name, listed, ANY_VERSION)

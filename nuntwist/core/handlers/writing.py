@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 
 from nuntwist.core.conflicts import ANY_VERSION, next_version, version_of
 from nuntwist.core.database import (
+    CONFLICT_PREFIX,
     CONNECTIONS_KEY,
     PERMISSION_PREFIX,
     TOKEN_KEY,
@@ -131,9 +132,7 @@ def write_secure(
     if not value:
         raise CommandError(b"a token cannot be empty")
     hashed = node.secrets.hash(value)
-    return hashed.addCallback(
-        lambda stored: _log_secure(node, database, SET, key, stored, asked)
-    )
+    return hashed.addCallback(lambda stored: _log_secure(node, database, SET, key, stored, asked))
 
 
 def _log_secure(
@@ -166,10 +165,10 @@ def refuse_kept(node: Node, database: Database, key: bytes) -> None:
     """
     if key == CONNECTIONS_KEY:
         raise CommandError(b"$connections cannot be changed")
+    if key.startswith(CONFLICT_PREFIX):
+        raise CommandError(b"conflict keys cannot be changed: an arbiter resolves them")
     if database is node.catalogue.admin:
         if key in node.catalogue.by_name:
             raise CommandError(b"%b is a database: its key cannot be changed" % key)
         if key == TOKEN_KEY:
             raise CommandError(b"the token of $admin is the admin password: configure it")
-
-
