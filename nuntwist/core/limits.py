@@ -29,7 +29,7 @@ class Limits:
     output_limit: int = 16 << 20
     watches: int = 100_000
     turn_seconds: float = 0.004
-    early_commit: int = 8
+    early_commit: int = 20
     slice_commands: int = 512
     sends: int = 512
     keys_at_once: int = 2_000

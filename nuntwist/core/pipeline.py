@@ -105,7 +105,7 @@ class Pipeline:
         self.handlers: dict[str, Handler] = {}
         self._seconds = seconds
         self.dirty: list[Client] = []
-        self._runs = 0
+        self._until_timed = 1
 
     # -- commands come in --------------------------------------------------------------------
 
@@ -114,18 +114,33 @@ class Pipeline:
         if client.closed or client.ending:
             return
         lines, plain = chunk
+        if (
+            plain
+            and len(lines) == 1
+            and not (client.waiting or client.paused or client.backlog)
+            and self._until_timed > 1
+            and hotroad.single(self, client, lines)
+        ):
+            # So short that a turn which has run out may take it: to put it in line costs more.
+            self._until_timed -= 1
+            if len(self.dirty) >= self.limits.early_commit:
+                self.commit()
+            elif self.dirty:
+                self.turns.open()
+            return
         if client.waiting or client.paused or client.backlog or self.turns.has_run_out():
             client.backlog.append((lines, 0, plain))
             client.outlet.pause_reading()
             if not client.waiting and not client.paused:
                 self.turns.enqueue(client)
             return
-        self._runs += 1
-        started = None if self._runs % _SAMPLED else self._seconds()
+        self._until_timed -= 1
+        started = self._seconds() if self._until_timed <= 0 else None
         if len(lines) > 1:
             self.turns.open()
         self._run(client, lines, 0, plain)
         if started is not None:
+            self._until_timed = _SAMPLED
             self.counters.note_time((self._seconds() - started) / len(lines))
         if not self.journal.ops or len(self.dirty) >= self.limits.early_commit:
             self.commit()
@@ -346,8 +361,12 @@ class Pipeline:
         if in_flight:
             in_flight[-1].runs += [(client, client.chunks) for client in clients]
         for client in clients:
-            if client.chunks:
+            if not client.chunks:
+                continue
+            if in_flight:
                 client.chunks = []
+            else:
+                client.chunks.clear()
 
     def _write(self) -> None:
         journal = self.journal

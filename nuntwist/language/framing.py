@@ -17,6 +17,8 @@ TOO_LONG = b"\n"
 """Stands for a line that was over the limit; no real line holds a line end."""
 
 
+_DOLLAR, _RETURN, _SEMICOLON = b"$\r;"
+
 Chunk: TypeAlias = tuple[list[bytes], bool]
 """The commands of one piece of input, in order, and whether they are plain: no text is other
 than valid UTF-8, none ends with ``;`` or a carriage return, and no argument begins with ``$``.
@@ -25,9 +27,10 @@ The hot road relies on that. A bare tuple, because one is made for every request
 
 def is_plain(data: bytes) -> bool:
     """Whether texts cut from ``data`` at line ends are plain, see :data:`Chunk`."""
-    if b" $" in data or b"\r" in data:
+    # A number is looked for ten times as fast as bytes of length one.
+    if (_DOLLAR in data and b" $" in data) or _RETURN in data:
         return False
-    if b";" in data and (b";\n" in data or data.endswith(b";")):
+    if _SEMICOLON in data and (b";\n" in data or data.endswith(b";")):
         return False
     if data.isascii():
         return True

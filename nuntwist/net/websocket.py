@@ -32,6 +32,8 @@ LONGEST_HEAD = 14
 LONGEST_HANDSHAKE = 16 << 10
 """Bytes of the longest request for an upgrade; browsers with many cookies send some KiB."""
 
+(_SEMICOLON,) = b";"
+
 GOING_AWAY = 1001
 UNSUPPORTED_DATA = 1003
 INVALID_PAYLOAD = 1007
@@ -149,7 +151,7 @@ class FrameProtocol(WebSocketServerProtocol):
             for text in texts:
                 self._run_text(text)
             return
-        simple = b";" not in whole and b"\n " not in whole and not whole.startswith(b" ")
+        simple = _SEMICOLON not in whole and whole[:1] != b" " and b"\n " not in whole
         if not simple or whole.count(b"\n") >= len(texts) or b"" in texts:
             self._receive_split(texts)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,13 +31,17 @@ COMMANDS = st.one_of(
 CHUNKS = st.lists(st.lists(COMMANDS, min_size=1, max_size=8), min_size=1, max_size=6)
 
 
-def play(chunks: list[list[str]], framed: bool) -> tuple[list[bytes], list[object]]:
-    """What the writer and a watcher receive, and the log, for a conversation."""
+def play(
+    chunks: list[list[str]], framed: bool, one_turn: bool = False
+) -> tuple[list[bytes], list[object]]:
+    """What the writer, a reader beside it and a watcher receive, and the log, for a
+    conversation whose chunks come in one turn, or a turn each."""
     node = MemoryNode()
     node.admin("create-db d t").close()
     writer = node.ws() if framed else node.tcp()
-    watcher = node.tcp()
+    watcher, reader = node.tcp(), node.tcp()
     writer.send("use-db d t")
+    reader.send("use-db d t")
     for text in ("use-db d t", "watch a", "watch b"):
         watcher.send(text)
     writer.taken()
@@ -46,21 +51,50 @@ def play(chunks: list[list[str]], framed: bool) -> tuple[list[bytes], list[objec
             data = b"".join(client_frame(text.encode()) for text in chunk)
         else:
             data = "".join(text + "\n" for text in chunk).encode()
-        writer.deliver(data)
+        writer.protocol.dataReceived(data)
+        reader.protocol.dataReceived(b"get a\n")
+        if not one_turn:
+            node.settle()
+    node.settle()
     ops = [op[:2] + op[4:] for batch in node.oplog.read(1) for op in batch]
-    return [writer.taken(), watcher.taken()], ops
+    return [writer.taken(), reader.taken(), watcher.taken()], ops
 
 
 @settings(max_examples=300, deadline=None)
-@given(framed=st.booleans(), chunks=CHUNKS)
-def test_same_as_the_general_road(framed: bool, chunks: list[list[str]]) -> None:
-    hot = play(chunks, framed)
+@given(framed=st.booleans(), one_turn=st.booleans(), chunks=CHUNKS)
+def test_same_as_the_general_road(framed: bool, one_turn: bool, chunks: list[list[str]]) -> None:
+    hot = play(chunks, framed, one_turn)
     run, hotroad.run = hotroad.run, lambda pipeline, client, lines, at, stop: at
+    single, hotroad.single = hotroad.single, lambda pipeline, client, lines: False
     try:
-        general = play(chunks, framed)
+        general = play(chunks, framed, one_turn)
     finally:
-        hotroad.run = run
+        hotroad.run, hotroad.single = run, single
     assert hot == general
+
+
+@pytest.mark.parametrize("framed", [False, True])
+def test_a_chunk_of_one_line_has_a_lane_of_its_own(framed: bool) -> None:
+    node = MemoryNode()
+    node.admin("create-db d t").close()
+    client = node.ws() if framed else node.tcp()
+    client.send("use-db d t")
+    client.send("ping")
+    client.taken()
+    taken = []
+    single = hotroad.single
+
+    def counted(pipeline, client, lines):  # type: ignore[no-untyped-def]
+        taken.append(single(pipeline, client, lines))
+        return taken[-1]
+
+    hotroad.single = counted
+    try:
+        for text in ("set a 1", "get a", "get none", "watch a", "set a 2", "get a", "get $x"):
+            client.send(text)
+    finally:
+        hotroad.single = single
+    assert taken == [True, True, True, False, False, True]
 
 
 def test_the_hot_road_is_taken() -> None:
