@@ -69,8 +69,10 @@ class NunTcp:
 
     def keys(self, prefix: bytes, matches: int) -> Request:
         """The list of keys with a prefix (empty: all), of which ``matches`` exist."""
-        command = b"keys %b*\n" % prefix if prefix else b"keys\n"
-        return Request(command, 2, len(b"keys \n") + matches * (KEY_SIZE + 1) + 4)
+        size = len(b"keys \n") + matches * (KEY_SIZE + 1) + 4
+        if prefix:
+            return Request(b"keys %b*\n" % prefix, 2, size)
+        return Request(b"keys\n", 2, size + len(b",$connections"))
 
 
 class NunWebSocket:

@@ -9,6 +9,7 @@ cannot be run now: it waits in ``backlog``, and the transport is told not to rea
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from nuntwist.core.database import EVERYBODY
@@ -41,6 +42,11 @@ class Outlet(Protocol):
         """Close at once; what was not sent is lost."""
 
 
+def takes_nothing(data: bytes) -> int:
+    """What ``Client.send`` is where nothing may go past the transport's own queue."""
+    return 0
+
+
 class _Gone:
     """The outlet of a client that has no transport any more."""
 
@@ -63,6 +69,9 @@ class Client:
     :param encoding: how replies and events are laid on that transport.
     :param peer: its address, for logs.
 
+    :ivar write: gives bytes to the transport, which sends or queues them.
+    :ivar send: offers bytes to the socket itself and gives how many it took; what is left goes
+        to ``write``. May raise OSError, which means none.
     :ivar database: the selected one.
     :ivar user: as whom it was selected; None with the database's own token.
     :ivar admin: whether ``auth`` was passed.
@@ -106,6 +115,7 @@ class Client:
         "queued",
         "ready",
         "room",
+        "send",
         "streaming",
         "unsent",
         "user",
@@ -118,6 +128,7 @@ class Client:
     def __init__(self, outlet: Outlet, encoding: Encoding, peer: str) -> None:
         self.outlet = outlet
         self.write = outlet.write
+        self.send: Callable[[bytes], int] = takes_nothing
         self.encoding = encoding
         self.peer = peer
         self.database: Database | None = None
@@ -146,6 +157,7 @@ class Client:
         """Let go of the transport, so that no cycle of references is left behind."""
         self.outlet = GONE
         self.write = GONE.write
+        self.send = takes_nothing
 
     def may(self, letter: bytes, key: bytes) -> bool:
         """Whether it has a right to a plain key of the selected database."""

@@ -38,19 +38,33 @@ class Delivery:
     def let_go(self, clients: list[Client], revealed: int) -> None:
         """Take what a batch sends from the clients' ``out`` lists, and send what may go.
 
-        This is the loop of a fan-out, so the common case stands in it without a call.
+        This is the loop of a fan-out, so the common cases stand in it without a call.
 
         :param revealed: the index up to which the log is durable.
         """
-        sent, share = 0, self._limits.sends
+        sent, share, limit = 0, self._limits.sends, self._limits.output_limit
+        queue = self._queue.append
         for client in clients:
             client.dirty = False
             out = client.out
             data = out[0] if len(out) == 1 else b"".join(out)
             out.clear()
-            if client.direct and client.needed <= revealed and sent < share:
-                sent += 1
-                client.write(data)
+            if client.direct and client.needed <= revealed:
+                if sent < share:
+                    sent += 1
+                    try:
+                        taken = client.send(data)
+                    except OSError:
+                        taken = 0
+                    if taken < len(data):
+                        client.write(data[taken:])
+                elif client.unsent + len(data) <= limit:
+                    client.ready.append(data)
+                    client.unsent += len(data)
+                    client.direct = False
+                    queue(client)
+                else:
+                    self._wait_for_a_turn(client, data)
             elif client.needed > revealed or client.held:
                 self.hold(client, data)
             elif sent < share:
@@ -72,8 +86,30 @@ class Delivery:
 
     def pump(self) -> None:
         """A new turn: write to those that waited for one."""
+        queue, waited_for = self._queue.popleft, self._drained
         for _ in range(min(len(self._queue), self._limits.sends)):
-            self._flush(self._queue.popleft())
+            client = queue()
+            if (
+                client.streaming
+                or client.held
+                or client.paused
+                or client.closed
+                or (waited_for and client in waited_for)
+            ):
+                self._flush(client)
+                continue
+            # As _flush does it, without a call: here, too, go all the bytes of a fan-out.
+            ready = client.ready
+            data = ready[0] if len(ready) == 1 else b"".join(ready)
+            ready.clear()
+            client.unsent -= len(data)
+            client.direct = True
+            try:
+                taken = client.send(data)
+            except OSError:
+                taken = 0
+            if taken < len(data):
+                client.write(data[taken:])
 
     def note_state(self, client: Client) -> None:
         """Something that may stand in the way of writing at once has come or gone."""

@@ -30,6 +30,7 @@ from nuntwist.core.client import Client
 from nuntwist.core.pipeline import Pipeline
 from nuntwist.language.framing import LineFramer
 from nuntwist.language.replies import LINES
+from nuntwist.net.fast import SendingServer
 from nuntwist.net.outlet import Backpressure, peer_name, tune
 
 GREETING = b"ok \n"
@@ -79,6 +80,8 @@ class LineProtocol(Protocol):
     def _begin(self) -> None:
         self.client = Client(self, LINES, peer_name(self.transport))
         self.client.write = self.transport.write
+        if isinstance(self.transport, SendingServer):
+            self.transport.lend_to(self.client)
         self._clients.add(self)
         self._pipeline.connect(self.client)
         self.transport.registerProducer(Backpressure(self._pipeline, self.client), True)

@@ -22,6 +22,7 @@ from nuntwist.core.client import Client
 from nuntwist.core.pipeline import Pipeline
 from nuntwist.language.framing import is_plain, split_commands
 from nuntwist.language.replies import FRAMES
+from nuntwist.net.fast import SendingServer
 from nuntwist.net.frames import frame_size, small_texts
 from nuntwist.net.outlet import Backpressure, peer_name, tune
 
@@ -60,6 +61,8 @@ class FrameProtocol(WebSocketServerProtocol):
         pipeline = self.factory.pipeline
         self.client = Client(self, FRAMES, peer_name(self.transport))
         self.client.write = self.transport.write
+        if isinstance(self.transport, SendingServer):
+            self.transport.lend_to(self.client)
         self.factory.clients.add(self)
         pipeline.connect(self.client)
         self.transport.registerProducer(Backpressure(pipeline, self.client), True)
