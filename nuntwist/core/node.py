@@ -103,9 +103,7 @@ class Node:
         if header.database_id == ADMIN_ID:
             database = self.catalogue.admin
         else:
-            database = self.catalogue.restore(
-                header.database_id, header.name, header.strategy
-            )
+            database = self.catalogue.restore(header.database_id, header.name, header.strategy)
         database.saved_index = database.last_index = header.index
 
     def _load(self, entries: Sequence[Op]) -> None:

@@ -8,6 +8,9 @@ buffer is full, it is not read.
 Where our side is the first to end it, it says so and reads on for a moment without a look at
 what comes: a socket that is closed on unread input sends a reset, and that takes answers with
 it that are still on their way.
+
+Whoever begins with an HTTP request is told so and cut off: a web page can make a browser send
+one to any port, and the lines of its body would be commands.
 """
 
 from __future__ import annotations
@@ -34,6 +37,10 @@ from nuntwist.net.fast import SendingServer
 from nuntwist.net.outlet import Backpressure, peer_name, tune
 
 GREETING = b"ok \n"
+HTTP_REQUESTS = tuple(
+    method + b" /" for method in (b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"DELETE", b"PATCH")
+)
+NOT_HTTP = b"error this port takes commands, not HTTP: use the HTTP port \n"
 LINGER_SECONDS = 1.0
 """How long the other side has to close as well, once we have said that we do."""
 
@@ -59,6 +66,7 @@ class LineProtocol(Protocol):
         self._clients = clients
         self._call_later = call_later
         self._ending = self._input_ended = False
+        self._looked_at = False
         self._lingering: IDelayedCall | None = None
         self._framer = LineFramer(pipeline.limits.line)
         self.client: Client
@@ -89,11 +97,22 @@ class LineProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Run what is complete."""
-        if self._ending:
+        if not self._looked_at and not self._may_go_on(data):
             return
         chunk = self._framer.feed(data)
         if chunk is not None:
             self._pipeline.receive(self.client, chunk)
+
+    def _may_go_on(self, data: bytes) -> bool:
+        """Look at a connection's first bytes, and at what comes when it is ending."""
+        if self._ending:
+            return False
+        self._looked_at = True
+        if data.startswith(HTTP_REQUESTS):
+            self.write(NOT_HTTP)
+            self.end()
+            return False
+        return True
 
     def readConnectionLost(self) -> None:
         """The other side sends no more; it is still answered."""
@@ -130,7 +149,7 @@ class LineProtocol(Protocol):
 
     def end(self) -> None:
         """Send what is buffered, then close."""
-        self._ending = True
+        self._ending, self._looked_at = True, False
         transport = self.transport
         transport.unregisterProducer()
         if self._input_ended or self._call_later is None or self._lingering is not None:

@@ -186,3 +186,21 @@ def test_a_lost_connection_leaves_nothing(node: MemoryNode, client: LineConnecti
     assert node.lines.clients == set()
     assert node.node.counters.connections == 0
     assert selected(node).ask("get k") == "value 1\nok \n"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "OPTIONS"])
+def test_a_browser_cannot_be_made_to_send_commands(node: MemoryNode, method: str) -> None:
+    client = node.tcp()
+    body = "auth nun nun-pwd\ncreate-db stolen t"
+    client.send(f"{method} / HTTP/1.1\r\nHost: 127.0.0.1:3014\r\n\r\n{body}")
+    assert client.received() == "error this port takes commands, not HTTP: use the HTTP port \n"
+    client.deliver(b"auth nun nun-pwd\ncreate-db stolen t\n")
+    node.settle()
+    assert client.closed
+    assert b"stolen" not in node.node.catalogue.by_name
+
+
+def test_an_unknown_word_in_capitals_is_just_that(node: MemoryNode) -> None:
+    client = node.tcp()
+    assert client.ask("GET key").startswith("error unknown command")
+    assert client.ask("get key").startswith("error no-db-selected")
