@@ -65,6 +65,12 @@ class IOplog(Interface):
         :raise OutcomeUnknown: they were not written whole and could not be cut back.
         """
 
+    def sync() -> Deferred[None]:
+        """Put all that was appended so far where a loss of power cannot take it.
+
+        :return: fires with None when it is there; fails with StorageUnavailable.
+        """
+
     def close() -> None:
         """Give back the files. Nothing can be appended after."""
 
@@ -101,9 +107,10 @@ class IStorage(Interface):
     def load(
         database: Callable[[SnapshotHeader], None], entries: Callable[[Sequence[Op]], None]
     ) -> Deferred[None]:
-        """Give all snapshots: for each its header, then its entries in pieces.
+        """Give all snapshots, by rising id: for each its header, then its entries in pieces.
 
-        :return: fires with None at the end; fails with CorruptData.
+        :return: fires with None at the end; fails with CorruptData or StartError, and with
+            what a callable raises.
         """
 
     def begin(header: SnapshotHeader) -> ISnapshotWriter:

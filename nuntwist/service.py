@@ -18,7 +18,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from twisted.application.service import IService, Service
@@ -109,28 +109,43 @@ class NodeService(Service):
         self._reactor.seconds = time.monotonic
         for warning in self.config.warnings:
             self._log.warn("{warning}", warning=warning)
-        self._build()
-        self._recover()
-        self.node.start()
-        self._listen()
+        self._undo: list[Callable[[], object]] = []
+        try:
+            self._build()
+            self._recover()
+            self.node.start()
+            self._listen()
+        except BaseException:
+            for undo in (*(port.stopListening for port in self.ports), *reversed(self._undo)):
+                undo()
+            self._stop_threads()
+            raise
         super().privilegedStartService()
 
     def _build(self) -> None:
         config, reactor = self.config, self._reactor
         files = DiskFiles(config.dbs_dir)
         files.lock()
+        self._files = files
+        self._undo.append(files.unlock)
         identity = Identity(files, random.SystemRandom())
-        self._oplog = FileOplog(files, identity.node_id)
+        self._oplog = FileOplog(files, identity.node_id, self._in_thread(self._writing))
         self._storage = DiskStorage(files, self._in_thread(self._writing))
         for part in (self._oplog, self._storage):
             try:
                 part.open()
+                self._undo.append(part.close)
             except CorruptData as error:
                 raise StartError(
                     f"{error}; nothing was changed: restore {config.dbs_dir} from a backup, or"
                     " move that file away to start without what it holds."
                 ) from None
-        self._files = files
+        try:
+            identity.raise_epoch(self._oplog.last.epoch)
+        except OSError as error:
+            raise StartError(
+                f"The data directory {config.dbs_dir} cannot be written: {error.strerror}."
+            ) from None
         self.node = Node(
             info=NodeInfo(
                 config.node_address or "127.0.0.1:3014",
@@ -275,10 +290,14 @@ class NodeService(Service):
         yield self._snapshot_changed()
         self._oplog.close()
         self._storage.close()
+        self._stop_threads()
+        self._files.unlock()
+        self._log.info("stopped")
+
+    def _stop_threads(self) -> None:
         for pool in (self._hashing, self._writing):
             if pool.started:
                 pool.stop()
-        self._log.info("stopped")
 
     @staticmethod
     def _closed(port: IListeningPort) -> Deferred[None]:

@@ -78,15 +78,18 @@ class Catalogue:
 
     def drop(self, op: Op) -> Database | None:
         """Take out the database that a DROP_DATABASE operation names; gives it back."""
-        database = self.by_id.pop(op[DATABASE], None)
-        if database is None:
-            return None
-        if self.by_name.get(database.name) is database:
-            del self.by_name[database.name]
-            entry = self.admin.find(database.name)
-            if entry is not None:
-                self.admin.restore(database.name, None)
+        number, name = op[DATABASE], op[KEY]
+        database = self.by_id.pop(number, None)
+        if database is not None and self.by_name.get(name) is database:
+            del self.by_name[name]
+        if self.is_listed(number, name):
+            self.admin.restore(name, None)
         return database
+
+    def is_listed(self, number: int, name: bytes) -> bool:
+        """Whether ``$admin`` names a database: an entry has the index of its creation."""
+        entry = self.admin.find(name)
+        return entry is not None and entry[INDEX] == number
 
     def relist(self) -> None:
         """Put every database into ``$admin`` (after snapshots were loaded)."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 
 from nuntwist.core.catalogue import Catalogue
@@ -21,6 +22,7 @@ from nuntwist.core.handlers import HANDLERS
 from nuntwist.core.limits import Limits
 from nuntwist.core.pipeline import Pipeline
 from nuntwist.core.snapshots import Snapshots
+from nuntwist.errors import StartError
 from nuntwist.interfaces import IElection, IOplog, ISecrets, IStorage, SnapshotHeader
 from nuntwist.values import (
     ADMIN_ID,
@@ -35,6 +37,9 @@ from nuntwist.values import (
     Op,
     StampClock,
 )
+
+
+_index = itemgetter(INDEX)
 
 
 class Node:
@@ -94,22 +99,32 @@ class Node:
     def recover(self) -> Deferred[int]:
         """Load the snapshots, then replay what the log has beyond them.
 
-        :return: fires with how many operations were replayed; fails with CorruptData.
+        :return: fires with how many operations were replayed; fails with CorruptData or StartError.
         """
-        loaded = self.storage.load(self._restore, self._load)
+        self._gone: set[int] = set()
+        loaded = maybeDeferred(self.storage.load, self._restore, self._load)
         return loaded.addCallback(lambda _: self._replay())
 
     def _restore(self, header: SnapshotHeader) -> None:
+        admin = self.catalogue.admin
+        self._check_end(header.index, header.name)
+        if admin.saved_index >= header.database_id and not self.catalogue.is_listed(
+            header.database_id, header.name
+        ):
+            # Dropped before the snapshot of $admin was begun; only the file was left.
+            self._gone.add(header.database_id)
+            return
         if header.database_id == ADMIN_ID:
-            database = self.catalogue.admin
+            database = admin
         else:
             database = self.catalogue.restore(header.database_id, header.name, header.strategy)
         database.saved_index = database.last_index = header.index
 
     def _load(self, entries: Sequence[Op]) -> None:
-        if not entries:
+        if not entries or entries[0][DATABASE] in self._gone:
             return
         database = self.catalogue.by_id[entries[0][DATABASE]]
+        self._check_end(max(map(_index, entries)), database.name)
         shards = database.shards
         for op in entries:
             key = op[KEY]
@@ -118,14 +133,32 @@ class Node:
             else:
                 shards[hash(key) & MASK][key] = op
 
+    def _check_end(self, index: int, name: bytes) -> None:
+        """Refuse a log that ends before what a snapshot holds: it would give the same
+        indexes again, and recovery would take new operations for old ones.
+
+        :raise StartError: it does.
+        """
+        last = self.oplog.last.index
+        if index > last:
+            raise StartError(
+                f"The log ends at operation {last}, but the snapshot of the database"
+                f" {name.decode()} has operation {index}: the end of the log is missing."
+                " Nothing was changed; restore the whole data directory from a backup."
+            )
+
     def _replay(self) -> int:
         catalogue, replayed = self.catalogue, 0
         by_id = catalogue.by_id
         for ops in self.oplog.read(max(0, catalogue.admin.saved_index)):
             for op in ops:
                 kind, database = op[KIND], by_id.get(op[DATABASE])
-                if kind in (CREATE_DATABASE, DROP_DATABASE):
-                    if kind == DROP_DATABASE or database is None:
+                if kind == DROP_DATABASE:
+                    catalogue.apply(op)
+                    self._gone.add(op[DATABASE])
+                    replayed += 1
+                elif kind == CREATE_DATABASE:
+                    if database is None:
                         catalogue.apply(op)
                         replayed += 1
                 elif database is not None and op[INDEX] > database.saved_index:
@@ -134,6 +167,9 @@ class Node:
                         catalogue.apply(op)
                         replayed += 1
         catalogue.relist()
+        for number in sorted(self._gone):
+            # Whatever comes of it: the log or $admin says at the next start that it is gone.
+            self.storage.drop(number)
         self.stamps.observe(self.oplog.last_stamp)
         return replayed
 

@@ -7,7 +7,8 @@ durable past all it holds, so it never tells of what the log does not have.
 
 The snapshot of ``$admin`` is taken last, and only when all databases have been: so where it
 exists, with index M, every database that lived at M has a snapshot, and recovery needs no
-operation before M.
+operation before M. It names those databases, so a snapshot of one that was dropped before M
+is known for what it is.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from nuntwist.core.database import SHARDS, Database
 from nuntwist.core.pipeline import Pipeline
 from nuntwist.errors import CommandError, StorageUnavailable
 from nuntwist.interfaces import ISnapshotWriter, IStorage, SnapshotHeader
-from nuntwist.values import INDEX, KEY, Op
+from nuntwist.values import INDEX, Op
 
 SLICE = 1_000
 """Entries encoded in one turn."""
@@ -42,21 +43,23 @@ class Snapshots:
         self._lock = DeferredLock()
 
     def take(self, databases: Sequence[Database]) -> Deferred[None]:
-        """Snapshot databases.
+        """Snapshot databases; with ``$admin``, all others that changed as well.
 
         :return: fires with None when all are durable; fails with CommandError where one
             could not be written (its last snapshot stays).
         """
         done: Deferred[Any] = self._lock.run(self._work, databases)
-        return done.addErrback(self._failed)
+        return done.addCallbacks(lambda _: None, self._failed)
 
     def take_changed(self) -> Deferred[None]:
         """Snapshot every database that changed since its last one, ``$admin`` at the end."""
-        changed = [d for d in self._catalogue.by_id.values() if d.last_index > d.saved_index]
         admin = self._catalogue.admin
-        if not changed and admin.saved_index >= self._pipeline.journal.revealed:
+        if not self._changed() and admin.saved_index >= self._pipeline.journal.revealed:
             return self.take([])
-        return self.take([*(d for d in changed if d is not admin), admin])
+        return self.take([admin])
+
+    def _changed(self) -> list[Database]:
+        return [d for d in self._catalogue.by_id.values() if d.last_index > d.saved_index]
 
     def _work(self, databases: Sequence[Database]) -> Deferred[Any]:
         return self._pipeline.streams.work(self._steps(databases))
@@ -72,10 +75,14 @@ class Snapshots:
 
     def _steps(self, databases: Sequence[Database]) -> Iterator[Deferred[None] | None]:
         start = self._pipeline.journal.revealed
+        admin = self._catalogue.admin
+        if admin in databases:
+            asked = [*databases, *self._changed()]
+            databases = [*dict.fromkeys(d for d in asked if d is not admin), admin]
         for database in databases:
             if self._catalogue.by_id.get(database.number) is not database:
                 continue
-            index = start if database is self._catalogue.admin else None
+            index = start if database is admin else None
             yield from self._one(database, index)
 
     def _one(self, database: Database, index: int | None) -> Iterator[Deferred[None] | None]:
@@ -94,6 +101,8 @@ class Snapshots:
             self._pipeline.commit()
             lost: list[Failure] = []
             yield journal.durable(highest).addErrback(lost.append)
+            if not lost:
+                yield journal.oplog.sync().addErrback(lost.append)
             if lost:
                 lost[0].raiseException()
         except BaseException:
@@ -106,10 +115,8 @@ class Snapshots:
             yield self._storage.drop(database.number)
 
     def _slices(self, database: Database) -> Iterator[list[Op]]:
-        # The keys of $admin that name databases follow from the databases there are.
-        listed = self._catalogue.by_name if database is self._catalogue.admin else {}
         for shard in range(SHARDS):
             self._pipeline.commit()
-            entries = [op for op in database.entries(shard) if op[KEY] not in listed]
+            entries = database.entries(shard)
             for start in range(0, len(entries), SLICE):
                 yield entries[start : start + SLICE]

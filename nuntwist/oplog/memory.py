@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from nuntwist.errors import StorageUnavailable
@@ -51,6 +51,10 @@ class MemoryOplog:
         self.last = Position(epoch, ops[-1][INDEX])
         self.last_stamp = max(self.last_stamp, last_stamp(ops))
         return None
+
+    def sync(self) -> Deferred[None]:
+        """Nothing outlives the process anyway."""
+        return succeed(None)
 
     def close(self) -> None:
         """Take no more appends."""

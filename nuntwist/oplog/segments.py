@@ -14,11 +14,12 @@ other damage stops the start.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, execute, fail
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from nuntwist.errors import CorruptData, OutcomeUnknown, StartError, StorageUnavailable
@@ -47,12 +48,16 @@ class FileOplog:
 
     :param files: the directory it lives in.
     :param origin: the id of this node.
+    :param in_thread: runs a function away from the reactor and gives a Deferred of its result.
     """
 
     _log = Logger()
 
-    def __init__(self, files: Files, origin: int) -> None:
+    def __init__(
+        self, files: Files, origin: int, in_thread: Callable[..., Deferred[Any]] = execute
+    ) -> None:
         self._files = files
+        self._in_thread = in_thread
         self._origin = origin
         self._handle: Handle | None = None
         self._name = segment_name(1)
@@ -207,6 +212,19 @@ class FileOplog:
             self._lost = f"{text}, then {error.strerror}"
             raise OutcomeUnknown(self._lost) from None
         raise StorageUnavailable(text) from None
+
+    def sync(self) -> Deferred[None]:
+        """Flush to the disk, in a thread."""
+        if self._handle is None:
+            return fail(StorageUnavailable("the log is closed"))
+        done: Deferred[None] = self._in_thread(self._handle.sync)
+        return done.addErrback(self._not_synced)
+
+    @staticmethod
+    def _not_synced(reason: Failure) -> None:
+        reason.trap(OSError)
+        error = reason.value
+        raise StorageUnavailable(getattr(error, "strerror", None) or str(error))
 
     def close(self) -> None:
         """Flush to the disk and give back the file."""

@@ -15,7 +15,6 @@ import pytest
 
 from nuntwist.demo import NODE, ThrowAwayNode
 
-pytest.importorskip("nuntwist.service")
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="Playwright for Python is not installed"
 )

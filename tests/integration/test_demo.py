@@ -17,7 +17,6 @@ from nuntwist.demo import HOST, NodeDidNotStart, ThrowAwayNode, find_ports
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_demo_runs_until_it_is_interrupted(tmp_path: Path, number: signal.Signals) -> None:
-    pytest.importorskip("nuntwist.service")
     demo = subprocess.Popen(
         [sys.executable, "-m", "nuntwist.demo"],
         stdout=subprocess.PIPE,

@@ -5,25 +5,23 @@ from __future__ import annotations
 import errno
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from twisted.internet.defer import maybeDeferred
 
 from nuntwist.cluster.identity import Identity
-from nuntwist.errors import StartError, StorageUnavailable
+from nuntwist.errors import StartError
 from nuntwist.files import DiskFiles, replace_durably, write_all
 from nuntwist.interfaces import IOplog, IStorage
 from nuntwist.oplog.segments import FileOplog, segment_name
 from nuntwist.storage.disk import DiskStorage
 from nuntwist.values import Epoch
 from tests.unit.conformance_oplog import EPOCH, OplogConformance, all_of, run
-from tests.unit.conformance_storage import StorageConformance, entries, header, load, save
+from tests.unit.conformance_storage import StorageConformance, entries, header, load
 
 
 class TestFileOplogOnDisk(OplogConformance):
@@ -151,44 +149,74 @@ def test_an_identity_stays(tmp_path: Path) -> None:
 # -- faults --------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def size_limit() -> Iterator[int]:
-    """No file of this process grows beyond so many bytes: a write over it is short, then fails."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
-    yield 20_000
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, before)
+SIZE_LIMIT = 20_000
+
+_LIMITED = f"""
+import resource, signal, sys
+from twisted.internet.defer import maybeDeferred
+from nuntwist.errors import StorageUnavailable
+from nuntwist.files import DiskFiles
+from nuntwist.oplog.segments import FileOplog
+from nuntwist.storage.disk import DiskStorage
+from tests.unit.conformance_oplog import EPOCH, run
+from tests.unit.conformance_storage import entries, header, save
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({SIZE_LIMIT}, {SIZE_LIMIT}))
+files = DiskFiles(sys.argv[1])
+"""
 
 
-def test_a_real_short_write_is_cut_back(tmp_path: Path, size_limit: int) -> None:
-    log = FileOplog(DiskFiles(str(tmp_path)), 1)
-    log.open()
-    while log.size < size_limit - 1_200:
-        log.append(EPOCH, run(log.count + 1, 20))
-    last = log.count
-    with pytest.raises(StorageUnavailable, match=os.strerror(errno.EFBIG)):
-        log.append(EPOCH, run(last + 1, 20))
-    assert last > 100
+def limited(directory: Path, program: str) -> str:
+    """Run a program in a process no file of which grows beyond ``SIZE_LIMIT`` bytes: a write
+    over it is short, then fails. In a child, because the limit holds for all its files.
+
+    :return: what it prints.
+    """
+    command = [sys.executable, "-c", _LIMITED + program, str(directory)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=60, check=True
+    )
+    return done.stdout
+
+
+def test_a_real_short_write_is_cut_back(tmp_path: Path) -> None:
+    program = f"""
+log = FileOplog(files, 1)
+log.open()
+while log.size < {SIZE_LIMIT} - 1_200:
+    log.append(EPOCH, run(log.count + 1, 20))
+try:
+    log.append(EPOCH, run(log.count + 1, 20))
+except StorageUnavailable as error:
+    print(log.count, log.size, error)
+"""
+    last, size, *error = limited(tmp_path, program).split(maxsplit=2)
+    assert os.strerror(errno.EFBIG) in error[0]
+    assert int(last) > 100
     path = tmp_path / segment_name(1)
-    assert path.stat().st_size == log.size < size_limit
+    assert path.stat().st_size == int(size) < SIZE_LIMIT
     again = FileOplog(DiskFiles(str(tmp_path)), 1)
     again.open()
-    assert all_of(again) == run(1, last)
-    again.append(EPOCH, run(last + 1, 1))
+    assert all_of(again) == run(1, int(last))
+    again.append(EPOCH, run(int(last) + 1, 1))
 
 
-def test_a_real_snapshot_that_does_not_fit_leaves_the_old_one(
-    tmp_path: Path, size_limit: int
-) -> None:
+def test_a_real_snapshot_that_does_not_fit_leaves_the_old_one(tmp_path: Path) -> None:
+    program = f"""
+storage = DiskStorage(files, maybeDeferred)
+storage.open()
+save(storage, header(), entries(7, 10))
+writer = storage.begin(header(index=9))
+try:
+    writer.write(entries(7, 10, b"x" * {SIZE_LIMIT}))
+except StorageUnavailable as error:
+    print(error)
+writer.abort()
+"""
+    assert os.strerror(errno.EFBIG) in limited(tmp_path, program)
     storage = DiskStorage(DiskFiles(str(tmp_path)), maybeDeferred)
     storage.open()
-    save(storage, header(), entries(7, 10))
-    writer = storage.begin(header(index=9))
-    with pytest.raises(StorageUnavailable, match=os.strerror(errno.EFBIG)):
-        writer.write(entries(7, 10, b"x" * size_limit))
-    writer.abort()
     assert load(storage) == {7: (header(), entries(7, 10))}
     assert [path.name for path in tmp_path.iterdir()] == ["database-7.snapshot"]
 

@@ -1,0 +1,367 @@
+"""What a node knows after it was ended at any moment and started again."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.python.failure import Failure
+
+from nuntwist.cluster.alone import AloneElection
+from nuntwist.cluster.identity import Identity
+from nuntwist.core.counters import NodeInfo
+from nuntwist.core.node import Node
+from nuntwist.errors import StartError, StorageUnavailable
+from nuntwist.files import MemoryFiles
+from nuntwist.oplog.segments import FileOplog, segment_name
+from nuntwist.secrets import ScryptSecrets
+from nuntwist.storage.disk import DiskStorage, snapshot_name
+from nuntwist.testing import LineConnection, MemoryNode
+from nuntwist.values import VALUE, VERSION
+
+LOG = segment_name(1)
+State = dict[bytes, dict[bytes, tuple[bytes | None, int]]]
+
+
+def start(files: MemoryFiles) -> MemoryNode:
+    """A node on what the files hold."""
+    return MemoryNode(FileOplog(files, 1), DiskStorage(files, maybeDeferred))
+
+
+def killed(files: MemoryFiles, log_bytes: int | None = None) -> MemoryFiles:
+    """What a kill leaves, perhaps with a shorter log."""
+    left = MemoryFiles()
+    left.contents = {name: bytearray(data) for name, data in files.contents.items()}
+    if log_bytes is not None:
+        del left.contents[LOG][log_bytes:]
+    return left
+
+
+def recover(files: MemoryFiles) -> list[int | Failure]:
+    """Recover and nothing else; how many operations were replayed, or what went wrong."""
+    oplog, storage = FileOplog(files, 1), DiskStorage(files, maybeDeferred)
+    oplog.open()
+    storage.open()
+    chance = random.Random(1)
+    node = Node(
+        info=NodeInfo("127.0.0.1:3014", b"nun", b"nun-pwd", 0),
+        oplog=oplog,
+        storage=storage,
+        secrets=ScryptSecrets(maybeDeferred, chance.randbytes, log_n=1),
+        election=AloneElection(Identity(MemoryFiles(), chance)),
+        wall=lambda: 1.8e9,
+        call_later=lambda *_: None,
+        seconds=lambda: 0.0,
+    )
+    outcome: list[int | Failure] = []
+    node.recover().addBoth(outcome.append)
+    return outcome
+
+
+def state(node: MemoryNode) -> State:
+    """All keys of all databases, with value and version; ``$connections`` left out."""
+    return {
+        database.name: {
+            op[6]: (op[VALUE], op[VERSION])
+            for shard in database.shards
+            for op in shard.values()
+            if op[VALUE] is not None and op[6] != b"$connections"
+        }
+        for database in node.node.catalogue.by_id.values()
+    }
+
+
+def snapshot(node: MemoryNode) -> None:
+    """What the timer does."""
+    outcome: list[object] = []
+    node.node.snapshots.take_changed().addBoth(outcome.append)
+    node.settle()
+    assert outcome == [None]
+
+
+def using(node: MemoryNode, name: str = "d") -> LineConnection:
+    client = node.tcp()
+    assert client.ask(f"use-db {name} t") == "ok \n"
+    return client
+
+
+# -- what was dropped ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("admin_first", [False, True])
+def test_a_dropped_database_stays_dropped(admin_first: bool) -> None:
+    files = MemoryFiles()
+    node = start(files)
+    admin = node.admin("create-db d t", "create-db e t")
+    using(node).ask("set k v")
+    if admin_first:
+        snapshot(node)
+    else:
+        admin.ask("snapshot true d")
+    left = bytes(files.contents[snapshot_name(1)])
+    assert admin.ask("drop-db d") == "drop-db success\nok \n"
+    assert snapshot_name(1) not in files.contents
+    # Killed before the file was removed, started, snapshotted, killed again.
+    files = killed(files)
+    files.contents[snapshot_name(1)] = bytearray(left)
+    node = start(files)
+    assert b"d" not in state(node)
+    assert snapshot_name(1) not in files.contents
+    snapshot(node)
+    files = killed(files)
+    files.contents[snapshot_name(1)] = bytearray(left)
+    again = start(files)
+    assert set(state(again)) == {b"$admin", b"e"}
+    assert again.admin("use-db $admin nun-pwd").ask("get d") == "value <Empty>\nok \n"
+    assert snapshot_name(1) not in files.contents
+
+
+def test_a_name_used_again_is_the_new_database() -> None:
+    files = MemoryFiles()
+    node = start(files)
+    admin = node.admin("create-db d t")
+    using(node).ask("set k old")
+    snapshot(node)
+    left = bytes(files.contents[snapshot_name(1)])
+    admin.send("drop-db d")
+    admin.send("create-db d t newer")
+    using(node).ask("set new v")
+    for snapshotted in (False, True):
+        if snapshotted:
+            snapshot(node)
+        files = killed(files)
+        files.contents[snapshot_name(1)] = bytearray(left)
+        again = start(files)
+        assert again.node.catalogue.by_name[b"d"].strategy == b"newer"
+        client = using(again)
+        assert client.ask("get k") == "value <Empty>\nok \n"
+        assert client.ask("get new") == "value v\nok \n"
+        assert snapshot_name(1) not in files.contents
+        node = again
+
+
+def test_a_database_made_after_the_snapshot_of_all_and_snapshotted_itself() -> None:
+    files = MemoryFiles()
+    node = start(files)
+    admin = node.admin("create-db d t")
+    snapshot(node)
+    admin.send("create-db e t")
+    using(node, "e").ask("set k v")
+    admin.send("snapshot true e")
+    again = start(killed(files))
+    assert state(again) == state(node)
+    assert using(again, "e").ask("get k") == "value v\nok \n"
+
+
+def test_a_snapshot_of_admin_alone_takes_all_that_changed() -> None:
+    files = MemoryFiles()
+    node = start(files)
+    admin = node.admin("create-db d t")
+    using(node).ask("set k v")
+    assert admin.ask("snapshot true $admin") == "ok \n"
+    assert snapshot_name(1) in files.contents
+    assert state(start(killed(files))) == state(node)
+
+
+# -- a log that is too short -----------------------------------------------------------------------
+
+
+def test_a_log_that_ends_before_a_snapshot_stops_the_start() -> None:
+    files = MemoryFiles()
+    node = start(files)
+    node.admin("create-db d t")
+    client = using(node)
+    for number in range(5):
+        client.send(f"set early{number} v")
+    cut = node.oplog.size
+    for number in range(5):
+        client.send(f"set late{number} v")
+    snapshot(node)
+    (outcome,) = recover(killed(files, cut))
+    assert isinstance(outcome, Failure)
+    assert outcome.check(StartError)
+    assert "log ends at operation 6" in str(outcome.value)
+    assert "operation 11" in str(outcome.value)
+    assert recover(killed(files)) == [0]
+
+
+def test_an_entry_beyond_the_log_stops_the_start_too() -> None:
+    """The entries of a snapshot may be later than its header's index."""
+    files = MemoryFiles()
+    node = start(files)
+    admin = node.admin("create-db d t", "create-db e t")
+    client = using(node)
+    admin.protocol.dataReceived(b"snapshot true d\n")
+    cut = node.oplog.size
+    client.protocol.dataReceived(b"set k v\n")
+    node.settle()
+    assert admin.received() == "ok \n"
+    (outcome,) = recover(killed(files, cut))
+    assert isinstance(outcome, Failure)
+    assert outcome.check(StartError)
+    assert state(start(killed(files)))[b"d"] == state(node)[b"d"]
+
+
+def test_a_snapshot_is_made_final_after_the_log_is_on_the_disk() -> None:
+    files = MemoryFiles()
+    node = start(files)
+    admin = node.admin("create-db d t")
+    done: Deferred[None] = Deferred()
+    asked: list[int] = []
+
+    def sync() -> Deferred[Any]:
+        asked.append(node.oplog.last.index)
+        return done
+
+    node.oplog.sync = sync  # type: ignore[method-assign]
+    admin.send("snapshot true d")
+    node.settle()
+    assert asked == [1]
+    assert snapshot_name(1) not in files.contents
+    done.callback(None)
+    node.settle()
+    assert admin.received() == "ok \n"
+    assert snapshot_name(1) in files.contents
+
+
+def test_no_snapshot_of_what_the_disk_may_not_have() -> None:
+    files = MemoryFiles()
+    node = start(files)
+    admin = node.admin("create-db d t")
+    failed: Deferred[None] = Deferred()
+    node.oplog.sync = lambda: failed  # type: ignore[method-assign]
+    admin.send("snapshot true d")
+    failed.errback(StorageUnavailable("no medium"))
+    node.settle()
+    assert admin.received() == "error storage unavailable: no medium \n"
+    assert not any(name.startswith("database-") for name in files.contents)
+
+
+# -- any moment ------------------------------------------------------------------------------------
+
+
+def test_a_kill_at_every_byte_leaves_what_was_acknowledged() -> None:
+    files = MemoryFiles()
+    node = start(files)
+    admin = node.admin()
+    moments: list[tuple[int, State]] = [(0, state(node))]
+
+    def note() -> None:
+        moments.append((node.oplog.size, state(node)))
+
+    for command in ("create-db d t", "create-db e t arbiter"):
+        admin.send(command)
+        note()
+    client = using(node)
+    for command in (
+        "set a 1\nset b 2\nset a 3",
+        "increment n 5",
+        "remove a",
+        "set-safe b 7 x",
+        "set a again",
+    ):
+        client.send(command)
+        note()
+    admin.send("drop-db d")
+    note()
+    assert node.oplog.size == len(files.contents[LOG])
+    for size in range(node.oplog.size + 1):
+        expected = [known for end, known in moments if end <= size][-1]
+        assert state(start(killed(files, size))) == expected, size
+
+
+def test_everything_that_matters_comes_back() -> None:
+    files = MemoryFiles()
+    node = start(files)
+    node.admin(
+        "create-db c t arbiter",
+        "use-db c t",
+        "create-user ana secret",
+        "set-permissions ana r a*",
+    )
+    arbiter = using(node, "c")
+    arbiter.send("arbiter")
+    arbiter.send("set-safe k 5 v")
+    assert "unresolved" in arbiter.ask("set-safe k 1 w")
+    for snapshotted in (False, True):
+        if snapshotted:
+            snapshot(node)
+        again = start(killed(files))
+        database = again.node.catalogue.by_name[b"c"]
+        before = node.node.catalogue.by_name[b"c"]
+        assert database.strategy == b"arbiter"
+        assert database.conflicts == before.conflicts != {}
+        ana = again.tcp()
+        assert ana.ask("use-db c ana wrong") == "error Invalid token \n"
+        assert ana.ask("use-db c ana secret") == "ok \n"
+        assert ana.ask("get abc") == "value <Empty>\nok \n"
+        assert ana.ask("get b").startswith("permission denied\n")
+        waiting = using(again, "c")
+        number = next(iter(database.conflicts[b"k"])).rpartition(b"_")[2].decode()
+        assert f"resolve {number} c " in waiting.ask("arbiter")
+        assert waiting.ask(f"resolve {number} c k 6 settled") == "ok \n"
+        assert waiting.ask("get-safe k") == "value-version 7 settled\nok \n"
+
+
+COMMANDS = st.one_of(
+    st.builds(
+        "{} {}".format,
+        st.sampled_from(["set", "set", "set"]),
+        st.builds("k{} {}".format, st.integers(0, 5), st.integers(0, 99)),
+    ),
+    st.builds("remove k{}".format, st.integers(0, 5)),
+    st.builds("increment n{}".format, st.integers(0, 2)),
+    st.builds("set-safe k{} {} v".format, st.integers(0, 5), st.integers(-1, 9)),
+    st.builds("set-permissions u{} r a{}".format, st.integers(0, 1), st.integers(0, 9)),
+)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("run"), st.sampled_from("de"), st.lists(COMMANDS, max_size=5)),
+        st.tuples(st.sampled_from(["create", "drop", "snapshot"]), st.sampled_from("de")),
+        st.tuples(st.sampled_from(["all", "restart", "stop"])),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=80)
+@given(STEPS)
+def test_no_order_of_things_changes_what_is_there(steps: list[tuple[Any, ...]]) -> None:
+    files = MemoryFiles()
+    node = start(files)
+    admin = node.admin()
+    for step in steps:
+        if step[0] == "run":
+            client = node.tcp()
+            client.send("auth nun nun-pwd")
+            client.send(f"use-db {step[1]} t")
+            for command in step[2]:
+                client.send(command)
+        elif step[0] == "create":
+            admin.send(f"create-db {step[1]} t")
+        elif step[0] == "drop":
+            admin.send(f"drop-db {step[1]}")
+        elif step[0] == "snapshot":
+            admin.send(f"snapshot true {step[1]}")
+        elif step[0] == "all":
+            snapshot(node)
+        else:
+            if step[0] == "stop":
+                snapshot(node)
+            before = state(node)
+            files = killed(files)
+            node = start(files)
+            admin = node.admin()
+            assert state(node) == before
+    before = state(node)
+    files = killed(files)
+    again = start(files)
+    assert state(again) == before
+    # And it goes on from there: no index is given twice.
+    again.admin("create-db last t")
+    using(again, "last").ask("set after v")
+    assert state(start(killed(files)))[b"last"] == state(again)[b"last"]
