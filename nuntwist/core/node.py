@@ -38,7 +38,6 @@ from nuntwist.values import (
     StampClock,
 )
 
-
 _index = itemgetter(INDEX)
 
 

@@ -148,3 +148,11 @@ class OplogConformance:
         with pytest.raises(StorageUnavailable, match="closed"):
             log.append(EPOCH, run(2, 1))
         assert self.again(log).count == 1
+
+    def test_a_sync_waits_for_all_that_was_appended(self) -> None:
+        log = self.filled(run(1, 3))
+        outcome: list[object] = []
+        log.sync().addBoth(outcome.append)
+        assert outcome == [None]
+        log.append(EPOCH, run(4, 1))
+        assert self.again(log).count == 4

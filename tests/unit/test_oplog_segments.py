@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import pytest
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from twisted.python.failure import Failure
 from zope.interface import provider
 
 from nuntwist.errors import CorruptData, OutcomeUnknown, StartError, StorageUnavailable
@@ -392,3 +393,19 @@ def test_operations_are_tuples_that_the_collector_can_forget(files: MemoryFiles)
     (first, *_) = all_of(opened(files))
     assert type(first) is tuple
     assert [type(field) for field in first] == [bytes, int, int, int, int, int, bytes]
+
+
+def test_a_sync_that_fails_says_so() -> None:
+    files = MemoryFiles()
+    log = FileOplog(files, 1)
+    log.open()
+    log.append(EPOCH, run(1, 1))
+    files.failing["sync"] = errno.EIO
+    outcome: list[Failure] = []
+    log.sync().addErrback(outcome.append)
+    assert outcome[0].check(StorageUnavailable)
+    assert str(outcome[0].value) == "Input/output error"
+    files.failing.clear()
+    log.close()
+    log.sync().addErrback(outcome.append)
+    assert str(outcome[1].value) == "the log is closed"
