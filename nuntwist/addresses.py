@@ -25,6 +25,11 @@ _INTERFACE_ARGUMENT = {"tcp": 2, "tcp6": 3, "ssl": 5}
 """Where the interface stands when it is given by place; these types have a port first."""
 _ENDPOINT_TYPES = frozenset({*_INTERFACE_ARGUMENT, "unix", "systemd", "haproxy"})
 _ANY_IPV4 = "0.0.0.0"
+_PORT_RANGE = "the port must be a number from 0 to 65535"
+_FORMS = (
+    "an address is host:port, :port, [ipv6]:port, off,"
+    " or an endpoint such as tcp:3014:interface=127.0.0.1 or unix:/run/nun.sock"
+)
 
 
 def parse_listeners(text: str) -> tuple[str, ...]:
@@ -121,28 +126,25 @@ def _endpoint(address: str) -> str:
         raise ValueError("an IPv6 address stands in brackets, as in [::1]:3014")
     if _TYPE.fullmatch(address.partition(":")[0]) and ":" in address:
         return _checked(address)
-    raise ValueError(
-        "an address is host:port, :port, [ipv6]:port, off,"
-        " or an endpoint such as tcp:3014:interface=127.0.0.1 or unix:/run/nun.sock"
-    )
+    raise ValueError(_FORMS)
 
 
 def _checked(endpoint: str) -> str:
     """Look at what can be known here; types of other packages are left to Twisted."""
-    arguments, _ = split_endpoint(endpoint)
+    arguments, named = split_endpoint(endpoint)
     kind = arguments[0]
     if kind in _INTERFACE_ARGUMENT:
         _port(arguments[1] if len(arguments) > 1 else "")
     elif kind == "unix" and not (len(arguments) > 1 and arguments[1]):
         raise ValueError("a unix endpoint needs a path, as in unix:/run/nun.sock")
     elif kind not in _ENDPOINT_TYPES and len(arguments) == 2 and "/" not in endpoint:
-        raise ValueError("the port must be a number from 0 to 65535")
+        raise ValueError(_FORMS if named else _PORT_RANGE)
     return endpoint
 
 
 def _port(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
-        raise ValueError("the port must be a number from 0 to 65535")
+        raise ValueError(_PORT_RANGE)
     return int(text)
 
 

@@ -27,15 +27,17 @@ from typing import Any, Protocol
 
 from twisted.logger import (
     FilteringLogObserver,
+    ILogFilterPredicate,
     ILogObserver,
     LogEvent,
     LogLevel,
     LogLevelFilterPredicate,
+    PredicateResult,
     formatEvent,
     globalLogBeginner,
 )
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import implementer, provider
 
 from nuntwist.config import NodeConfig
 
@@ -47,6 +49,12 @@ _UNSAFE = re.compile(
 )
 _SHORT_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _DEEPEST = 4
+_CHATTY = {
+    "twisted.internet": LogLevel.warn,
+    "autobahn": LogLevel.error,
+}
+"""Namespaces of libraries, and the level from which they are worth a line (debug shows all)."""
+_PORT_CHATTER = re.compile(r"\S+ starting on \S+|\(\w+ Port \S+ Closed\)")
 
 
 class Stream(Protocol):
@@ -88,7 +96,21 @@ def make_observer(config: NodeConfig, stream: Stream) -> ILogObserver:
     level = LogLevel.levelWithName(config.log_level)
     predicate = LogLevelFilterPredicate(defaultLogLevel=level)
     predicate.setLogLevelForNamespace("stderr", min(level, LogLevel.error))
-    return FilteringLogObserver(LineObserver(stream, render), [predicate])
+    if level > LogLevel.debug:
+        # Libraries tell of every client that speaks another protocol.
+        for namespace, lowest in _CHATTY.items():
+            predicate.setLogLevelForNamespace(namespace, max(level, lowest))
+    predicates = [predicate] if level == LogLevel.debug else [_no_chatter, predicate]
+    return FilteringLogObserver(LineObserver(stream, render), predicates)
+
+
+@provider(ILogFilterPredicate)
+def _no_chatter(event: LogEvent) -> Any:
+    """Leave out what Twisted says of every port: we say it once ourselves."""
+    text = event.get("log_text")
+    if isinstance(text, str) and _PORT_CHATTER.fullmatch(text):
+        return PredicateResult.no
+    return PredicateResult.maybe
 
 
 def start_logging(config: NodeConfig, stream: Stream) -> None:
@@ -101,7 +123,7 @@ def render_text(event: LogEvent) -> str:
     message, failure = _message(event)
     if not message and failure is None:
         return ""
-    head = f"{_time(event)} {_level(event).name:<5} {clean(_logger(event))}: "
+    head = f"{_time(event)} {_level(event).name:<5} {clean(_short_name(_logger(event)))}: "
     if failure is None:
         return f"{head}{clean(message)}\n"
     if _level(event) < LogLevel.error:
@@ -245,3 +267,10 @@ def _level(event: LogEvent) -> Any:
 
 def _logger(event: LogEvent) -> str:
     return str(event.get("log_namespace") or "-")
+
+
+def _short_name(name: str) -> str:
+    """A logger's name as far as it says where: without classes and private modules."""
+    parts = name.split(".")
+    kept = [part for part in parts if part[:1] != "_" and not part[:1].isupper()]
+    return ".".join(kept) or name

@@ -61,6 +61,14 @@ def _where(port: IListeningPort) -> str:
     return f"{host}:{address.port}"
 
 
+def _plainly(reason: object) -> str:
+    """Why something failed, without numbers of errors."""
+    if isinstance(reason, KeyError):
+        return "there is no such type of endpoint"
+    text = getattr(reason, "strerror", None) or str(reason)
+    return text[:1].lower() + text[1:]
+
+
 HASHING_THREADS = 2
 WRITING_THREADS = 2
 GRACE_SECONDS = 5.0
@@ -188,11 +196,15 @@ class NodeService(Service):
         heap.tune()
         heap.freeze()
         catalogue = self.node.catalogue
+        databases = [d for d in catalogue.by_id.values() if d is not catalogue.admin]
+        if not databases and not self._oplog.last.index:
+            self._log.info("the data directory {where} is new", where=self.config.dbs_dir)
+            return
         self._log.info(
-            "recovered {databases} databases with {keys} keys in {seconds:.2f} s, replaying"
-            " {replayed} operations after the snapshots",
-            databases=len(catalogue.by_id),
-            keys=sum(database.key_count() for database in catalogue.by_id.values()),
+            "recovered {keys:,} keys in databases: {databases:,}; {seconds:.2f} s, of the log"
+            " {replayed:,} operations were replayed",
+            databases=len(databases),
+            keys=sum(database.key_count() for database in databases),
             seconds=time.monotonic() - began,
             replayed=replayed,
         )
@@ -221,12 +233,12 @@ class NodeService(Service):
         try:
             serverFromString(reactor, endpoint).listen(factory).addBoth(outcome.append)
         except (ValueError, TypeError, ImportError, OSError) as error:
-            raise StartError(f"Cannot listen on {endpoint}: {error}.") from None
+            raise StartError(f"Cannot listen on {endpoint}: {_plainly(error)}.") from None
         if not outcome or isinstance(outcome[0], Failure):
             reason: Any = outcome[0].value if outcome else "it did not open at once"  # type: ignore[union-attr]
             if isinstance(reason, CannotListenError):
                 reason = reason.socketError
-            raise StartError(f"Cannot listen on {endpoint}: {reason}.")
+            raise StartError(f"Cannot listen on {endpoint}: {_plainly(reason)}.")
         self.ports.append(outcome[0])
         return outcome[0]
 

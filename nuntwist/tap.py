@@ -46,6 +46,8 @@ TwistdSettings = Mapping[str, Any]
 def _parameter(setting: Setting) -> list[str | None]:
     effect = "" if setting.in_effect else "; without effect in this release"
     default = f"; default {setting.default}" if setting.default else ""
+    if setting.default.startswith("0.0.0.0:"):
+        default += ", without credentials 127.0.0.1"
     doc = f"{setting.help} [{setting.variable}{default}{effect}]"
     return [str(setting.option), setting.short, None, doc]
 

@@ -198,3 +198,40 @@ def test_events_of_the_older_log_module() -> None:
     assert " critical log_legacy: it broke" in second
     assert [line for line in rest if "Traceback" in line] == [rest[0]]
     assert rest[-1].endswith("ValueError: a")
+
+
+def shown(level: str, **event_fields: Any) -> str:
+    stream = io.StringIO()
+    observer: Any = make_observer(NodeConfig(log_level=level), stream)
+    observer(event("it happened", **event_fields))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "text", ["LineFactory starting on 3014", "(TCP Port 3014 Closed)", "(UNIX Port '/s' Closed)"]
+)
+def test_what_twisted_says_of_ports_is_for_debugging(text: str) -> None:
+    fields = {"log_namespace": "log_legacy", "log_text": text, "log_format": "{log_text}"}
+    assert shown("info", **fields) == ""
+    assert text in shown("debug", **fields)
+    assert shown("info", **{**fields, "log_text": f"{text} and more"}) != ""
+
+
+def test_what_autobahn_says_of_clients_is_for_debugging() -> None:
+    fields = {"log_namespace": "autobahn.twisted.websocket.Protocol", "log_level": LogLevel.warn}
+    assert shown("info", **fields) == ""
+    assert shown("debug", **fields) != ""
+    assert shown("info", **{**fields, "log_level": LogLevel.critical}) != ""
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("nuntwist.service.NodeService", "nuntwist.service"),
+        ("twisted.scripts._twistd_unix.UnixAppLogger", "twisted.scripts"),
+        ("log_legacy", "log_legacy"),
+        ("Odd", "Odd"),
+    ],
+)
+def test_a_line_names_the_module(name: str, short: str) -> None:
+    assert f" info  {short}: x\n" in render_text(event("x", log_namespace=name))

@@ -68,7 +68,7 @@ def test_every_option_is_explained() -> None:
             assert f"--{setting.option}=" in text
             assert setting.variable in text
             assert setting.help in text
-    assert "NUN_TCP_ADDR; default 0.0.0.0:3014]" in text
+    assert "NUN_TCP_ADDR; default 0.0.0.0:3014, without credentials 127.0.0.1]" in text
     assert "[default: None]" not in text
 
 
