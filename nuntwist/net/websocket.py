@@ -279,6 +279,8 @@ class FrameFactory(WebSocketServerFactory):
             failByDrop=False,
             echoCloseCodeReason=True,
             webStatus=False,
+            # Pages from a file and of sandboxed frames; left out, this call would forbid them.
+            allowNullOrigin=True,
             openHandshakeTimeout=10,
             closeHandshakeTimeout=2,
         )

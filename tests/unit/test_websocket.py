@@ -65,6 +65,16 @@ def test_the_handshake(node: MemoryNode) -> None:
     assert client.received() == []
 
 
+@pytest.mark.parametrize(
+    "origin",
+    ["null", "file://", "https://front.example", "http://127.0.0.1:8080", "capacitor://localhost"],
+)
+def test_any_page_may_connect(node: MemoryNode, origin: str) -> None:
+    connection = Connection(node, node.frames)
+    connection.deliver(UPGRADE[:-2] + f"Origin: {origin}\r\n\r\n".encode())
+    assert connection.taken().startswith(b"HTTP/1.1 101 ")
+
+
 def test_several_commands_in_a_frame(client: FrameConnection) -> None:
     assert client.ask("set a 1;get a; ping ;") == ["ok \n", "value 1\n", "ok \n", "pong\n", "ok \n"]
 
