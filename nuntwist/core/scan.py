@@ -97,7 +97,6 @@ class Listing:
                 yield None
         buckets: list[list[bytes]] = []
         yield from _part(keys, buckets)
-        del keys
         buckets.reverse()
         while buckets:
             bucket = buckets.pop()
@@ -114,7 +113,10 @@ class Listing:
 
 
 def _part(keys: list[bytes], buckets: list[list[bytes]]) -> Iterator[None]:
-    """Part keys into buckets, each above the one before."""
+    """Part keys into buckets, each above the one before; ``keys`` is empty at the end.
+
+    It is emptied on the way, because a list of a million keys takes 10 ms to free in one go.
+    """
     count = len(keys) // SLICE + 1
     step = max(1, len(keys) // (count * OVERSAMPLE))
     # Keys come in the order of their hashes, so every n-th is as good as a random sample.
@@ -125,7 +127,8 @@ def _part(keys: list[bytes], buckets: list[list[bytes]]) -> Iterator[None]:
     buckets.extend([] for _ in range(len(cuts) + 1))
     yield None
     adders = [bucket.append for bucket in buckets]
-    for start in range(0, len(keys), SLICE):
-        for key in keys[start : start + SLICE]:
+    while keys:
+        for key in keys[-SLICE:]:
             adders[bisect_right(cuts, key)](key)
+        del keys[-SLICE:]
         yield None
