@@ -9,11 +9,10 @@ and only then does anything leave, with one write a client. So a reply or an eve
 of what the log does not hold, and a busy node pays for one log write and one send where it
 would pay for thousands.
 
-Where the log cannot be written, the batch never happened: what it replaced is put back, what
-it would have sent is forgotten, and its commands run once more with every write refused. That
-is right because a batch holds only reads, writes of single keys, and watches: a command that
-changes what a connection is, or has to wait (``Command.waits``), commits what came before it
-and stands alone.
+Where the log cannot be written, the batch never happened (:mod:`nuntwist.core.takeback`): its
+commands run once more with every write refused. That is right because a batch holds only
+reads, writes of single keys, and watches: a command that changes what a connection is, or has
+to wait (``Command.waits``), commits what came before it and stands alone.
 """
 
 from __future__ import annotations
@@ -38,6 +37,7 @@ from nuntwist.core.limits import Limits
 from nuntwist.core.scan import Listing
 from nuntwist.core.sessions import deselect
 from nuntwist.core.streaming import Streams
+from nuntwist.core.takeback import TakeBack
 from nuntwist.core.turns import Turns
 from nuntwist.errors import CommandError, OutcomeUnknown, StorageUnavailable
 from nuntwist.interfaces import IOplog
@@ -103,6 +103,7 @@ class Pipeline:
         )
         self.streams = Streams(call_later, self.delivery, self.journal)
         self.handlers: dict[str, Handler] = {}
+        self._take_back = TakeBack(self, self._run_lines)
         self._seconds = seconds
         self.dirty: list[Client] = []
         self._until_timed = 1
@@ -248,6 +249,15 @@ class Pipeline:
             client.needed = self.journal.index
         return outcome
 
+    def _run_lines(self, client: Client, lines: list[bytes]) -> None:
+        """Run commands none of which stands alone."""
+        for line in lines:
+            request = self._parse(line)
+            if isinstance(request, Reply):
+                self.answer(client, request)
+            else:
+                self.answer(client, self._reply(client, request))
+
     def _reply(self, client: Client, request: parser.Request) -> Reply:
         """Run a command that does not stand alone: it is answered at once."""
         outcome = self._perform(client, request)
@@ -373,70 +383,15 @@ class Pipeline:
         try:
             durable = journal.write()
         except (StorageUnavailable, OutcomeUnknown) as error:
-            reason = journal.refuse(error)
-            self._run_again(self._forget_dirty(), reason)
+            self._take_back.not_written(error)
             return
         if durable is not None:
             batch = journal.in_flight[-1]
-            durable.addCallbacks(self._durable, self._lost, (batch,))
-
-    def _forget_dirty(self) -> list[tuple[Client, list[Run]]]:
-        runs = []
-        for client in self.dirty:
-            runs.append((client, client.chunks))
-            client.chunks = []
-            client.out.clear()
-            client.dirty = False
-        self.dirty = []
-        return runs
-
-    def _run_again(self, runs: list[tuple[Client, list[Run]]], reason: bytes) -> None:
-        """Answer the commands of a batch that was taken back, every write refused."""
-        journal = self.journal
-        lasting, journal.refusal = journal.refusal, reason
-        for client, chunks in runs:
-            client.needed = min(client.needed, journal.index)
-            for chunk in chunks:
-                if isinstance(chunk, bytes):
-                    client.out.append(chunk)
-                    if not client.dirty:
-                        self.touch(client)
-                    continue
-                lines, start, stop = chunk
-                for line in lines[start:stop]:
-                    request = self._parse(line)
-                    if isinstance(request, Reply):
-                        self.answer(client, request)
-                    else:
-                        self.answer(client, self._reply(client, request))
-            client.chunks = []
-        journal.refusal = lasting
+            durable.addCallbacks(self._durable, self._take_back.lost, (batch,))
 
     def _durable(self, _: object, batch: Batch) -> None:
         self.journal.reveal(batch.ops[-1][2])
         self.delivery.release(self.journal.revealed)
-
-    def _lost(self, reason: Failure) -> None:
-        """A batch may not be on the disk: it and all after it are taken back."""
-        error = reason.value
-        if not isinstance(error, (StorageUnavailable, OutcomeUnknown)):
-            reason.raiseException()
-        journal = self.journal
-        text = journal.refuse(error)
-        if journal.ops:
-            journal.in_flight.append(Batch(journal.ops, journal.replaced))
-            journal.ops, journal.replaced = [], []
-        batches = list(journal.in_flight)
-        journal.in_flight.clear()
-        if not batches:
-            return
-        batches[-1].runs += self._forget_dirty()
-        self.delivery.forget_held()
-        for batch in reversed(batches):
-            journal.take_back(batch.ops, batch.replaced)
-        for batch in batches:
-            self._run_again(batch.runs, text)
-        self.commit()
 
     # -- the life of a connection ------------------------------------------------------------
 
