@@ -24,6 +24,11 @@ from nuntwist.core.client import takes_nothing
 
 SMALL_READ = 16 << 10
 LARGE_READ = 64 << 10
+TWISTED_BACKLOG = 50
+"""What an endpoint asks for that says nothing else."""
+BACKLOG = 4096
+"""Connections that may wait to be accepted. Front ends come back all at once, after a restart or
+a fault of the network, and whoever finds the line full tries again a second later."""
 
 
 class Sender(Protocol):
@@ -125,9 +130,11 @@ class SendingReactor:
         return getattr(self._reactor, name)
 
     def listenTCP(
-        self, port: int, factory: Any, backlog: int = 50, interface: str = ""
+        self, port: int, factory: Any, backlog: int = TWISTED_BACKLOG, interface: str = ""
     ) -> tcp.Port:
         """Listen; see IReactorTCP.listenTCP."""
+        if backlog == TWISTED_BACKLOG:
+            backlog = BACKLOG
         listening = SendingPort(port, factory, backlog, interface, self._reactor)
         listening.startListening()
         return listening

@@ -175,3 +175,18 @@ def test_a_producer_is_told_of_a_full_socket() -> Generator[Any, Any, None]:
     reader.join()
     yield pair.close()
     assert told == ["full", "empty", "gone"]
+
+
+@pytest_twisted.inlineCallbacks
+def test_many_may_wait_to_be_accepted() -> Generator[Any, Any, None]:
+    """While the node is busy; whoever finds the line full tries again only a second later."""
+    factory: Any = Factory.forProtocol(Recorder)
+    factory.buildProtocol = lambda _: Recorder()
+    endpoint = TCP4ServerEndpoint(SendingReactor(reactor), 0, interface="127.0.0.1")
+    port = yield endpoint.listen(factory)
+    address = ("127.0.0.1", port.getHost().port)
+    # The reactor accepts nobody while this thread is here.
+    waiting = [socket.create_connection(address, 0.9) for _ in range(200)]
+    for one in waiting:
+        one.close()
+    yield port.stopListening()
