@@ -40,6 +40,9 @@ class IOplog(Interface):
     last_stamp = Attribute("The highest stamp in the log; 0 while there is none.")
     count = Attribute("How many operations the log holds.")
     size = Attribute("How many bytes the log holds.")
+    first = Attribute("The index of the first operation kept; last.index + 1 while there is none.")
+    segments = Attribute("How many pieces it has that can go by themselves.")
+    appended = Attribute("How many bytes were appended since it was opened.")
 
     def open() -> None:
         """Check what is there and make ready to append.
@@ -68,7 +71,16 @@ class IOplog(Interface):
     def sync() -> Deferred[None]:
         """Put all that was appended so far where a loss of power cannot take it.
 
-        :return: fires with None when it is there; fails with StorageUnavailable.
+        :return: fires with None when it is there; fails with StorageUnavailable, and after
+            that always: what was lost on the way to the disk is not known.
+        """
+
+    def forget(index: int, keep: int | None = None) -> Deferred[int]:
+        """Drop operations from the beginning, where nobody needs them any more.
+
+        :param index: what snapshots cover: no operation after it goes.
+        :param keep: bytes of log that may stay; None for the limit it has.
+        :return: fires with how many bytes went. What cannot be dropped stays, and is logged.
         """
 
     def close() -> None:
@@ -120,7 +132,10 @@ class IStorage(Interface):
         """
 
     def drop(database_id: int) -> Deferred[None]:
-        """Remove a database's snapshot, if there is one; fires with None."""
+        """Remove a database's snapshot, if there is one; fires with None.
+
+        Where it cannot be removed that is logged: recovery tries again.
+        """
 
     def close() -> None:
         """Give back what is open."""

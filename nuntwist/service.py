@@ -21,6 +21,8 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any
 
+from OpenSSL.crypto import Error as CertificateError
+from OpenSSL.SSL import Error as SSLError
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
 from twisted.internet.endpoints import serverFromString
@@ -62,15 +64,49 @@ def _where(port: IListeningPort) -> str:
 
 
 def _plainly(reason: object) -> str:
-    """Why something failed, without numbers of errors."""
-    if isinstance(reason, KeyError):
-        return "there is no such type of endpoint"
+    """Why something failed, for somebody who does not know the code: no numbers of errors, no
+    names of functions."""
+    if isinstance(reason, SSLError | CertificateError):
+        return "its key or certificate cannot be used"
+    if isinstance(reason, LookupError):
+        return "the system handed over no such socket"
+    if isinstance(reason, TypeError | AttributeError):
+        return "it has an argument that this type of endpoint does not take, or lacks one"
     text = getattr(reason, "strerror", None) or str(reason)
+    if text.startswith("invalid literal for int()"):
+        return f"{text.rpartition(': ')[2]} is not a number"
     return text[:1].lower() + text[1:]
+
+
+def _damaged(error: CorruptData, where: str, from_log: bool) -> StartError:
+    """What to do about a damaged file.
+
+    :param from_log: whether it is a snapshot, and can be made anew from the log.
+    """
+    way = "move it away to start with nothing"
+    if from_log:
+        way = "move all its *.snapshot files away: then all is read from the log"
+    return StartError(f"{error}; nothing was changed: restore {where} from a backup, or {way}.")
+
+
+def _counted(count: int, singular: str) -> str:
+    """``1 key``, ``2,000 keys``."""
+    return f"{count:,} {singular}{'' if count == 1 else 's'}"
 
 
 HASHING_THREADS = 2
 WRITING_THREADS = 2
+_ENDPOINT_ERRORS = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ImportError,
+    OSError,
+    SSLError,
+    CertificateError,
+)
+"""What the parsers of endpoints raise for a wrong text."""
 GRACE_SECONDS = 5.0
 """How long a stop waits for clients to take what they were sent."""
 
@@ -134,20 +170,17 @@ class NodeService(Service):
         config, reactor = self.config, self._reactor
         files = DiskFiles(config.dbs_dir)
         files.lock()
-        self._files = files
         self._undo.append(files.unlock)
         identity = Identity(files, random.SystemRandom())
-        self._oplog = FileOplog(files, identity.node_id, self._in_thread(self._writing))
-        self._storage = DiskStorage(files, self._in_thread(self._writing))
+        in_thread = self._in_thread(self._writing)
+        self._oplog = FileOplog(files, identity.node_id, in_thread, config.max_oplog_bytes)
+        self._storage = DiskStorage(files, in_thread)
         for part in (self._oplog, self._storage):
             try:
                 part.open()
                 self._undo.append(part.close)
             except CorruptData as error:
-                raise StartError(
-                    f"{error}; nothing was changed: restore {config.dbs_dir} from a backup, or"
-                    " move that file away to start without what it holds."
-                ) from None
+                raise _damaged(error, config.dbs_dir, False) from None
         try:
             identity.raise_epoch(self._oplog.last.epoch)
         except OSError as error:
@@ -173,6 +206,7 @@ class NodeService(Service):
                 line=config.max_line,
                 output_high_water=config.output_high_water,
                 output_limit=config.output_limit,
+                replay=config.max_oplog_bytes // 4,
             ),
         )
 
@@ -190,23 +224,29 @@ class NodeService(Service):
         self.node.recover().addBoth(outcome.append)
         replayed = outcome[0] if outcome else Failure(StartError("the storage did not answer."))
         if isinstance(replayed, Failure):
-            if replayed.check(CorruptData, StartError):
-                raise StartError(f"{replayed.value}") from None
+            if isinstance(replayed.value, CorruptData):
+                error = replayed.value
+                from_log = error.path.endswith(".snapshot") and self._oplog.first == 1
+                raise _damaged(error, self.config.dbs_dir, from_log) from None
+            if isinstance(replayed.value, StartError):
+                raise replayed.value from None
             replayed.raiseException()
         heap.tune()
         heap.freeze()
         catalogue = self.node.catalogue
         databases = [d for d in catalogue.by_id.values() if d is not catalogue.admin]
         if not databases and not self._oplog.last.index:
-            self._log.info("the data directory {where} is new", where=self.config.dbs_dir)
+            self._log.info("there are no databases in {where} yet", where=self.config.dbs_dir)
             return
+        keys = sum(1 for database in databases for _ in database.visible_keys(False))
         self._log.info(
-            "recovered {keys:,} keys in databases: {databases:,}; {seconds:.2f} s, of the log"
-            " {replayed:,} operations were replayed",
-            databases=len(databases),
-            keys=sum(database.key_count() for database in databases),
+            "recovered {databases} with {keys} from {where} in {seconds:.2f} s, {replayed} of the"
+            " log replayed",
+            databases=_counted(len(databases), "database"),
+            keys=_counted(keys, "key"),
+            where=self.config.dbs_dir,
             seconds=time.monotonic() - began,
-            replayed=replayed,
+            replayed=_counted(replayed, "operation"),
         )
 
     def _listen(self) -> None:
@@ -232,7 +272,7 @@ class NodeService(Service):
         outcome: list[IListeningPort | Failure] = []
         try:
             serverFromString(reactor, endpoint).listen(factory).addBoth(outcome.append)
-        except (ValueError, TypeError, ImportError, OSError) as error:
+        except _ENDPOINT_ERRORS as error:
             raise StartError(f"Cannot listen on {endpoint}: {_plainly(error)}.") from None
         if not outcome or isinstance(outcome[0], Failure):
             reason: Any = outcome[0].value if outcome else "it did not open at once"  # type: ignore[union-attr]
@@ -251,6 +291,9 @@ class NodeService(Service):
         self._timer.clock = self._reactor
         if self.config.declutter_seconds > 0:
             self._timer.start(self.config.declutter_seconds, now=False)
+        self._watch_log = LoopingCall(self._snapshot_if_due)
+        self._watch_log.clock = self._reactor
+        self._watch_log.start(1.0, now=False)
         self._reactor.callWhenRunning(self._take_signals)
 
     def _take_signals(self) -> None:
@@ -281,6 +324,9 @@ class NodeService(Service):
         with contextlib.suppress(CommandError):
             yield self.node.snapshots.take_changed()
 
+    def _snapshot_if_due(self) -> Deferred[None] | None:
+        return self._snapshot_changed() if self.node.snapshots.are_due() else None
+
     # -- stopping ----------------------------------------------------------------------------
 
     @inlineCallbacks
@@ -293,17 +339,19 @@ class NodeService(Service):
         if not self._started:
             return
         self._started = False
-        if self._timer.running:
-            self._timer.stop()
+        for timer in (self._timer, self._watch_log):
+            if timer.running:
+                timer.stop()
         yield DeferredList([self._closed(port) for port in self.ports])
         self._lines.finish_all()
         self._frames.finish_all()
         yield self._clients_gone()
-        yield self._snapshot_changed()
-        self._oplog.close()
-        self._storage.close()
-        self._stop_threads()
-        self._files.unlock()
+        try:
+            yield self._snapshot_changed()
+        finally:
+            for undo in reversed(self._undo):
+                undo()
+            self._stop_threads()
         self._log.info("stopped")
 
     def _stop_threads(self) -> None:

@@ -167,7 +167,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "max_oplog_bytes", "NUN_MAX_OP_LOG_SIZE", "max-op-log-size", None, "1GiB",
-        "How large the op log may grow", _size(MIB, 1024 * GIB), False,
+        "How large the log may grow; a quarter of it makes a snapshot", _size(MIB, 1024 * GIB),
     ),
     Setting(
         "storage_strategy", "NUN_STORAGE_STRATEGY", None, None, "disk",

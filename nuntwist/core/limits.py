@@ -21,6 +21,8 @@ class Limits:
         to share and goes at once.
     :ivar slice_commands: commands run between two looks at the time.
     :ivar sends: connections written to in one turn when one change goes to many.
+    :ivar replay: bytes logged since the last snapshots at which the next are taken, whatever
+        the time: a start replays no more than about that.
     :ivar keys_at_once: a database with at most this many keys is listed in one go.
     """
 
@@ -32,4 +34,5 @@ class Limits:
     early_commit: int = 20
     slice_commands: int = 512
     sends: int = 512
+    replay: int = 256 << 20
     keys_at_once: int = 2_000

@@ -6,39 +6,24 @@ memory, and ``nuntwist.service`` builds the same on a reactor with files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from operator import itemgetter
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from nuntwist.core.catalogue import Catalogue
 from nuntwist.core.client import Client
 from nuntwist.core.counters import Counters, NodeInfo
-from nuntwist.core.database import MASK
 from nuntwist.core.handlers import HANDLERS
 from nuntwist.core.limits import Limits
 from nuntwist.core.pipeline import Pipeline
+from nuntwist.core.recovery import Recovery
+from nuntwist.core.removals import LateRemovals
 from nuntwist.core.snapshots import Snapshots
-from nuntwist.errors import StartError
-from nuntwist.interfaces import IElection, IOplog, ISecrets, IStorage, SnapshotHeader
-from nuntwist.values import (
-    ADMIN_ID,
-    CREATE_DATABASE,
-    DATABASE,
-    DROP_DATABASE,
-    INDEX,
-    KEY,
-    KIND,
-    VALUE,
-    Epoch,
-    Op,
-    StampClock,
-)
-
-_index = itemgetter(INDEX)
+from nuntwist.interfaces import IElection, IOplog, ISecrets, IStorage
+from nuntwist.values import ADMIN_ID, DROP_DATABASE, VALUE, Epoch, Op, StampClock
 
 
 class Node:
@@ -71,7 +56,7 @@ class Node:
     ) -> None:
         self.info = info
         self.oplog = oplog
-        self.storage = storage
+        self.storage = LateRemovals(storage, oplog)
         self.secrets = secrets
         self.election = election
         self.limits = limits or Limits()
@@ -91,7 +76,7 @@ class Node:
         self.pipeline.handlers = {
             word: partial(handler, self) for word, handler in HANDLERS.items()
         }
-        self.snapshots = Snapshots(self.catalogue, storage, self.pipeline)
+        self.snapshots = Snapshots(self.catalogue, self.storage, self.pipeline)
 
     # -- the start ---------------------------------------------------------------------------
 
@@ -100,75 +85,10 @@ class Node:
 
         :return: fires with how many operations were replayed; fails with CorruptData or StartError.
         """
-        self._gone: set[int] = set()
-        loaded = maybeDeferred(self.storage.load, self._restore, self._load)
-        return loaded.addCallback(lambda _: self._replay())
+        recovered = Recovery(self.catalogue, self.oplog, self.storage).run()
+        return recovered.addCallback(self._recovered)
 
-    def _restore(self, header: SnapshotHeader) -> None:
-        admin = self.catalogue.admin
-        self._check_end(header.index, header.name)
-        if admin.saved_index >= header.database_id and not self.catalogue.is_listed(
-            header.database_id, header.name
-        ):
-            # Dropped before the snapshot of $admin was begun; only the file was left.
-            self._gone.add(header.database_id)
-            return
-        if header.database_id == ADMIN_ID:
-            database = admin
-        else:
-            database = self.catalogue.restore(header.database_id, header.name, header.strategy)
-        database.saved_index = database.last_index = header.index
-
-    def _load(self, entries: Sequence[Op]) -> None:
-        if not entries or entries[0][DATABASE] in self._gone:
-            return
-        database = self.catalogue.by_id[entries[0][DATABASE]]
-        self._check_end(max(map(_index, entries)), database.name)
-        shards = database.shards
-        for op in entries:
-            key = op[KEY]
-            if key[:1] == b"$":
-                database.store(op)
-            else:
-                shards[hash(key) & MASK][key] = op
-
-    def _check_end(self, index: int, name: bytes) -> None:
-        """Refuse a log that ends before what a snapshot holds: it would give the same
-        indexes again, and recovery would take new operations for old ones.
-
-        :raise StartError: it does.
-        """
-        last = self.oplog.last.index
-        if index > last:
-            raise StartError(
-                f"The log ends at operation {last}, but the snapshot of the database"
-                f" {name.decode()} has operation {index}: the end of the log is missing."
-                " Nothing was changed; restore the whole data directory from a backup."
-            )
-
-    def _replay(self) -> int:
-        catalogue, replayed = self.catalogue, 0
-        by_id = catalogue.by_id
-        for ops in self.oplog.read(max(0, catalogue.admin.saved_index)):
-            for op in ops:
-                kind, database = op[KIND], by_id.get(op[DATABASE])
-                if kind == DROP_DATABASE:
-                    catalogue.apply(op)
-                    self._gone.add(op[DATABASE])
-                    replayed += 1
-                elif kind == CREATE_DATABASE:
-                    if database is None:
-                        catalogue.apply(op)
-                        replayed += 1
-                elif database is not None and op[INDEX] > database.saved_index:
-                    held = database.find(op[KEY])
-                    if held is None or held[INDEX] < op[INDEX]:
-                        catalogue.apply(op)
-                        replayed += 1
-        catalogue.relist()
-        for number in sorted(self._gone):
-            # Whatever comes of it: the log or $admin says at the next start that it is gone.
-            self.storage.drop(number)
+    def _recovered(self, replayed: int) -> int:
         self.stamps.observe(self.oplog.last_stamp)
         return replayed
 

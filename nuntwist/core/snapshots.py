@@ -41,6 +41,8 @@ class Snapshots:
         self._storage = storage
         self._pipeline = pipeline
         self._lock = DeferredLock()
+        self._bytes_between = pipeline.limits.replay
+        self._taken_at = 0
 
     def take(self, databases: Sequence[Database]) -> Deferred[None]:
         """Snapshot databases; with ``$admin``, all others that changed as well.
@@ -77,6 +79,7 @@ class Snapshots:
         start = self._pipeline.journal.revealed
         admin = self._catalogue.admin
         if admin in databases:
+            self._taken_at = self._pipeline.journal.oplog.appended
             asked = [*databases, *self._changed()]
             databases = [*dict.fromkeys(d for d in asked if d is not admin), admin]
         for database in databases:
@@ -84,6 +87,21 @@ class Snapshots:
                 continue
             index = start if database is admin else None
             yield from self._one(database, index)
+        if admin in databases:
+            forgotten: Deferred[Any] = self._pipeline.journal.oplog.forget(self.covered())
+            yield forgotten
+
+    def covered(self) -> int:
+        """The index up to which the log is not needed any more: recovery replays from the
+        snapshot of ``$admin``, and each database from its own where it has changed since."""
+        behind = [d.saved_index for d in self._changed()]
+        return min([self._catalogue.admin.saved_index, *behind])
+
+    def are_due(self) -> bool:
+        """Whether so much was logged since the last snapshots of all that a replay would take
+        long."""
+        appended: int = self._pipeline.journal.oplog.appended
+        return appended - self._taken_at >= self._bytes_between
 
     def _one(self, database: Database, index: int | None) -> Iterator[Deferred[None] | None]:
         journal = self._pipeline.journal

@@ -216,6 +216,14 @@ TABLE: tuple[Command, ...] = (
     ),
     Command("cluster-state", (), _A, "Lists the members of the replica set and their roles."),
     Command("metrics-state", (), _A, "Shows counters of this node."),
+    Command("oplog-state", (), _A, "Shows what the log of this node holds."),
+    Command(
+        "oplog-clean",
+        (Argument("KEEP_BYTES", Kind.NUMBER, 0),),
+        _A,
+        "Drops what snapshots cover from the log of this node, but for so many bytes.",
+        waits=True,
+    ),
     Command(
         "debug",
         (Argument("WHAT", default=b""),),

@@ -22,6 +22,8 @@ class MemoryOplog:
         self.last_stamp = 0
         self.count = 0
         self.size = 0
+        self.first = 1
+        self.appended = 0
         self._batches: list[list[Op]] = []
         self._closed = False
 
@@ -47,10 +49,30 @@ class MemoryOplog:
             raise ValueError(f"index {ops[0][INDEX]} was to be logged after {self.last.index}")
         self._batches.append(list(ops))
         self.count += len(ops)
-        self.size += HEAD_SIZE + sum(OP_SIZE + len(op[KEY]) + len(op[VALUE] or b"") for op in ops)
+        size = _size(ops)
+        self.size += size
+        self.appended += size
         self.last = Position(epoch, ops[-1][INDEX])
         self.last_stamp = max(self.last_stamp, last_stamp(ops))
         return None
+
+    @property
+    def segments(self) -> int:
+        """How many batches it holds."""
+        return len(self._batches)
+
+    def forget(self, index: int, keep: int | None = None) -> Deferred[int]:
+        """Drop batches; without ``keep`` none, as it has no limit."""
+        before = self.size
+        while keep is not None and self.size > keep and len(self._batches) > 1:
+            batch = self._batches[0]
+            if batch[-1][INDEX] > index:
+                break
+            del self._batches[0]
+            self.count -= len(batch)
+            self.size -= _size(batch)
+            self.first = batch[-1][INDEX] + 1
+        return succeed(before - self.size)
 
     def sync(self) -> Deferred[None]:
         """Nothing outlives the process anyway."""
@@ -59,3 +81,8 @@ class MemoryOplog:
     def close(self) -> None:
         """Take no more appends."""
         self._closed = True
+
+
+def _size(ops: Sequence[Op]) -> int:
+    """The bytes that a batch would have in a file."""
+    return HEAD_SIZE + sum(OP_SIZE + len(op[KEY]) + len(op[VALUE] or b"") for op in ops)

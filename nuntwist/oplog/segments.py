@@ -1,19 +1,19 @@
-"""A log in files.
+"""A log in files: a row of segments, the last of which is appended to.
 
-The log is a row of segment files, named after the first index in each; this release writes
-one. A segment begins with a head (magic, format) and then holds records, each written with one
-``write`` on a descriptor opened for appending. What ``write`` has returned from survives the
-end of the process, whatever ends it.
+What ``write`` has returned from survives the end of the process, whatever ends it. A write that
+fails is cut back to the last whole record, so that the next one may be tried; a file that cannot
+be cut back is not written to again. At the start all checksums are checked: a record that is
+torn at the very end was never acknowledged, and is cut off and reported; any other damage, and
+any gap, stops the start.
 
-A write that fails is cut back to the last whole record, so that the next one may be tried; a
-file that cannot be cut back is not written to again. At the start all checksums are checked: a
-record that is torn at the very end was never acknowledged, and is cut off and reported; any
-other damage stops the start.
+A segment that has reached its share of the limit is sealed and the next one begun, in the middle
+of the writing. Segments go, the oldest first, when snapshots cover them and the log is over its
+limit. What no snapshot covers is never dropped: the log then grows past its limit, with a
+warning, and at twice the limit writes are refused.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -25,21 +25,14 @@ from zope.interface import implementer
 from nuntwist.errors import CorruptData, OutcomeUnknown, StartError, StorageUnavailable
 from nuntwist.files import Files, Handle, write_all
 from nuntwist.interfaces import IOplog
-from nuntwist.oplog.reader import Record, records
-from nuntwist.oplog.record import HEAD_SIZE, TooLarge, decode, encode, last_stamp
+from nuntwist.oplog.record import TooLarge, encode
+from nuntwist.oplog.segment import Segment, segment_name, segments_in
 from nuntwist.values import INDEX, NO_EPOCH, STAMP, Epoch, Op, Position
 
-SEGMENT_HEAD = b"NUNLOG\r\n\x01\x00\x00\x00\x00\x00\x00\x00"
-"""Magic (with a line end that careless copying would change), then the format, 8 bytes."""
-_MAGIC = SEGMENT_HEAD[:8]
-_PREFIX, _SUFFIX = "oplog-", ".seg"
-_NOTE_EVERY = 1 << 20
-"""Bytes of log between two places that ``read`` can begin at."""
-
-
-def segment_name(first: int) -> str:
-    """The name of the segment whose first index this is."""
-    return f"{_PREFIX}{first:020d}{_SUFFIX}"
+SEGMENTS = 10
+"""The limit of the log is so many full segments."""
+LIMIT = 1 << 30
+"""Bytes a log may have where nothing else is said."""
 
 
 @implementer(IOplog)
@@ -49,130 +42,109 @@ class FileOplog:
     :param files: the directory it lives in.
     :param origin: the id of this node.
     :param in_thread: runs a function away from the reactor and gives a Deferred of its result.
+    :param limit: bytes above which segments go that snapshots cover.
+    :ivar appended: bytes appended since it was opened.
     """
 
     _log = Logger()
 
     def __init__(
-        self, files: Files, origin: int, in_thread: Callable[..., Deferred[Any]] = execute
+        self,
+        files: Files,
+        origin: int,
+        in_thread: Callable[..., Deferred[Any]] = execute,
+        limit: int = LIMIT,
     ) -> None:
         self._files = files
         self._in_thread = in_thread
         self._origin = origin
-        self._handle: Handle | None = None
-        self._name = segment_name(1)
-        self._forget()
+        self._limit = limit
+        self._segment_bytes = limit // SEGMENTS
+        self._forget_all()
 
-    def _forget(self) -> None:
+    def _forget_all(self) -> None:
         self._lost: str | None = None
-        self._places: list[tuple[int, int]] = []
+        self._not_on_disk: str | None = None
+        self._closed = True
+        self._segments: list[Segment] = []
+        self._sealing: list[Segment] = []
+        self._dropping = False
+        self._warned = False
         self._epoch = NO_EPOCH
         self._last = 0
         self.last_stamp = 0
-        self.count = 0
         self.size = 0
+        self.appended = 0
 
     @property
     def last(self) -> Position:
         """The position of the last operation; made when asked for, not a record."""
         return Position(self._epoch, self._last)
 
+    @property
+    def first(self) -> int:
+        """The index of the first operation it holds."""
+        return self._segments[0].first if self._segments else 1
+
+    @property
+    def count(self) -> int:
+        """How many operations it holds."""
+        return self._last - self.first + 1
+
+    @property
+    def segments(self) -> int:
+        """How many files it has."""
+        return len(self._segments)
+
     # -- opening -----------------------------------------------------------------------------
 
     def open(self) -> None:
         """Check what is there, cut a torn tail, make ready to append."""
-        self._forget()
-        found = [n for n in self._files.names() if n.startswith(_PREFIX) and n.endswith(_SUFFIX)]
-        if found not in ([], [self._name]):
-            raise StartError(
-                f"The log has segments this release does not know ({', '.join(found)}):"
-                " a newer release wrote them; use that one."
-            )
+        self._forget_all()
+        name = segment_name(1)
         try:
-            whole = self._check() if found else 0
-            self._handle = self._files.append_to(self._name)
-            if whole < self._handle.size:
-                self._cut(self._handle, whole)
-            if whole == 0:
-                write_all(self._handle, SEGMENT_HEAD)
+            segments = segments_in(self._files) or [Segment(self._files, 1)]
+            name = segments[-1].name
+            self._check(segments)
+            whole = segments[-1].size
+            torn = segments[-1].activate()
         except OSError as error:
-            self._close()
-            raise StartError(f"The log {self._name} cannot be opened: {error.strerror}.") from None
-        self.size = self._handle.size
-
-    def _cut(self, handle: Handle, whole: int) -> None:
-        lost = handle.size - whole
-        handle.truncate(whole)
-        handle.sync()
-        if whole:
+            raise StartError(f"The log {name} cannot be opened: {error.strerror}.") from None
+        if torn > 0 and whole > 0:
             self._log.warn(
                 "cut {lost} bytes of a torn last record off {name}: the node ended while it"
                 " was written, nobody was told that it was kept",
-                lost=lost,
-                name=self._name,
+                lost=torn,
+                name=name,
             )
+        self._segments = segments
+        self._closed = False
+        self._last = segments[-1].last
+        self.size = sum(segment.size for segment in segments)
+        for segment in segments:
+            if segment.epoch is not None:
+                self._epoch, self.last_stamp = segment.epoch, segment.last_stamp
 
-    def _check(self) -> int:
-        """Check every record.
-
-        :return: how many bytes are whole.
-        """
-        name, size = self._name, self._files.size(self._name)
-        whole, last = len(SEGMENT_HEAD), 0
-        record: Record | None = None
-        with self._files.open_read(name) as file:
-            if not self._begins_well(file.read(whole), size):
-                return 0
-            for record in records(file, name, whole, size):
-                head, _, offset = record
-                first = head.first
-                if first != last + 1:
-                    raise CorruptData(name, offset, f"index {first} stands where {last + 1} must")
-                last += head.operations
-                whole = offset + HEAD_SIZE + head.length
-                self._note(first, offset)
-        if record is not None:
-            head, body, offset = record
-            self.count = self._last = last
-            self._epoch = head.epoch
-            # Stamps rise along the log, so the last record holds the highest.
-            self.last_stamp = last_stamp(decode(head, body, name, offset))
-        return whole
-
-    def _begins_well(self, begin: bytes, size: int) -> bool:
-        """Whether a segment has its head; False where it was torn while the head was written.
-
-        :raise CorruptData: it has another.
-        """
-        if begin == SEGMENT_HEAD:
-            return True
-        if size <= len(SEGMENT_HEAD) and (SEGMENT_HEAD.startswith(begin) or not any(begin)):
-            return False
-        if begin.startswith(_MAGIC):
-            raise CorruptData(self._name, len(_MAGIC), "a newer release wrote it, or it is damaged")
-        raise CorruptData(self._name, 0, "it does not begin as a log does")
-
-    def _note(self, first: int, offset: int) -> None:
-        if not self._places or offset - self._places[-1][1] >= _NOTE_EVERY:
-            self._places.append((first, offset))
+    def _check(self, segments: list[Segment]) -> None:
+        names = set(self._files.names())
+        before: Segment | None = None
+        for segment in segments:
+            if before is not None and segment.first != before.last + 1:
+                what = f"it begins with index {segment.first}, where {before.last + 1} must stand"
+                raise CorruptData(segment.name, 0, what)
+            torn = segment.check() if segment.name in names else 0
+            if torn and segment is not segments[-1]:
+                what = "it ends within a record, and another segment follows"
+                raise CorruptData(segment.name, segment.size, what)
+            before = segment
 
     # -- use ---------------------------------------------------------------------------------
 
     def read(self, after: int) -> Iterator[Sequence[Op]]:
         """Give the operations after an index, a record at a time."""
-        if after >= self._last:
-            return
-        name, start = self._name, len(SEGMENT_HEAD)
-        place = bisect_right(self._places, after + 1, key=_first)
-        if place:
-            start = self._places[place - 1][1]
-        with self._files.open_read(name) as file:
-            file.seek(start)
-            for head, body, offset in records(file, name, start, self.size):
-                if head.last <= after:
-                    continue
-                ops = decode(head, body, name, offset)
-                yield ops if head.first > after else ops[after + 1 - head.first :]
+        for segment in tuple(self._segments):
+            if segment.last > after:
+                yield from segment.read(after)
 
     def append(self, epoch: Epoch, ops: Sequence[Op]) -> Deferred[None] | None:
         """Write one record; it has been handed to the operating system on return.
@@ -180,8 +152,7 @@ class FileOplog:
         :raise ValueError: the operations do not follow on the last one: a log with a gap
             could not be read back.
         """
-        handle = self._handle
-        if handle is None or self._lost is not None:
+        if self._closed or self._lost is not None:
             raise StorageUnavailable(self._lost or "the log is closed")
         first = ops[0][INDEX]
         if first != self._last + 1:
@@ -190,18 +161,26 @@ class FileOplog:
             record = encode(epoch, self._origin, ops)
         except TooLarge as error:
             raise StorageUnavailable(str(error)) from None
-        offset = self.size
+        segment = self._segments[-1]
+        if segment.size >= self._segment_bytes and first > segment.first:
+            segment = self._rotate()
+        handle = segment.handle
+        assert handle is not None
+        offset = segment.size
         try:
             written = handle.write(record)
             if written != len(record):
                 write_all(handle, record[written:])
         except OSError as error:
             self._cut_back(handle, offset, error)
-        self._note(first, offset)
-        self.size = offset + len(record)
-        self.count += len(ops)
-        self._epoch = epoch
-        self._last, self.last_stamp = ops[-1][INDEX], ops[-1][STAMP]
+        segment.note(first, offset)
+        size = len(record)
+        segment.size = offset + size
+        self.size += size
+        self.appended += size
+        self._epoch = segment.epoch = epoch
+        self._last = segment.last = ops[-1][INDEX]
+        self.last_stamp = segment.last_stamp = ops[-1][STAMP]
         return None
 
     def _cut_back(self, handle: Handle, offset: int, reason: OSError) -> NoReturn:
@@ -213,33 +192,125 @@ class FileOplog:
             raise OutcomeUnknown(self._lost) from None
         raise StorageUnavailable(text) from None
 
-    def sync(self) -> Deferred[None]:
-        """Flush to the disk, in a thread."""
-        if self._handle is None:
-            return fail(StorageUnavailable("the log is closed"))
-        done: Deferred[None] = self._in_thread(self._handle.sync)
-        return done.addErrback(self._not_synced)
+    def _rotate(self) -> Segment:
+        """Begin the next segment; the one before is sealed in a thread.
+
+        :raise StorageUnavailable: it could not be begun, or the log has reached twice its limit.
+        """
+        if self.size >= 2 * self._limit:
+            raise StorageUnavailable(
+                f"the log has twice its limit of {self._limit} bytes: snapshots do not cover it"
+            )
+        if self.size >= self._limit and not self._warned:
+            self._warned = True
+            self._log.warn(
+                "the log has {size:,} bytes, its limit is {limit:,}: it is cut when snapshots"
+                " cover its beginning; at twice the limit writes are refused (raise"
+                " NUN_MAX_OP_LOG_SIZE, or see why snapshots fail)",
+                size=self.size,
+                limit=self._limit,
+            )
+        segment = Segment(self._files, self._last + 1)
+        try:
+            segment.activate()
+        except OSError as error:
+            raise StorageUnavailable(error.strerror or str(error)) from None
+        full = self._segments[-1]
+        self._segments.append(segment)
+        self.size += segment.size
+        self._sealing.append(full)
+        done: Deferred[None] = self._in_thread(self._seal, full)
+        done.addErrback(self._not_sealed, full)
+        done.addCallback(lambda _: self._sealing.remove(full))
+        return segment
 
     @staticmethod
-    def _not_synced(reason: Failure) -> None:
+    def _seal(segment: Segment) -> None:
+        try:
+            segment.sync()
+        finally:
+            segment.close()
+
+    def _not_sealed(self, reason: Failure, segment: Segment) -> None:
         reason.trap(OSError)
-        error = reason.value
-        raise StorageUnavailable(getattr(error, "strerror", None) or str(error))
+        self._note_not_on_disk(reason)
+        self._log.error(
+            "{name} could not be flushed to the disk: a loss of power may take its end; check"
+            " the disk: {error}",
+            name=segment.name,
+            error=str(reason.value),
+        )
+
+    def sync(self) -> Deferred[None]:
+        """Flush to the disk, in a thread."""
+        if self._closed:
+            return fail(StorageUnavailable("the log is closed"))
+        if self._not_on_disk is not None:
+            return fail(StorageUnavailable(self._not_on_disk))
+        done: Deferred[None] = self._in_thread(_sync_all, [*self._sealing, self._segments[-1]])
+        return done.addErrback(self._not_synced)
+
+    def _not_synced(self, reason: Failure) -> None:
+        reason.trap(OSError)
+        raise StorageUnavailable(self._note_not_on_disk(reason))
+
+    def _note_not_on_disk(self, reason: Failure) -> str:
+        """The system may have forgotten what it could not write: the next flush would lie."""
+        text = getattr(reason.value, "strerror", None) or str(reason.value)
+        self._not_on_disk = f"the log could not be flushed ({text}); check the disk, then restart"
+        return text
+
+    # -- dropping ----------------------------------------------------------------------------
+
+    def forget(self, index: int, keep: int | None = None) -> Deferred[int]:
+        """Remove the oldest segments, in a thread; the one appended to stays."""
+        keep = self._limit if keep is None else keep
+        going: list[Segment] = []
+        size = self.size
+        if not self._dropping:
+            for segment in self._segments[:-1]:
+                if size <= keep or segment.last > index:
+                    break
+                going.append(segment)
+                size -= segment.size
+        self._dropping = True
+        done: Deferred[int] = self._in_thread(self._remove, [segment.name for segment in going])
+        return done.addCallback(self._removed)
+
+    def _remove(self, names: Sequence[str]) -> int:
+        """Remove files, the oldest first, so that no gap can be left."""
+        for number, name in enumerate(names):
+            try:
+                self._files.remove(name)
+            except OSError as error:
+                self._log.error(
+                    "{name} is covered by snapshots but cannot be removed: {error}",
+                    name=name,
+                    error=error.strerror,
+                )
+                return number
+        return len(names)
+
+    def _removed(self, number: int) -> int:
+        self._dropping = False
+        gone, self._segments = self._segments[:number], self._segments[number:]
+        freed = sum(segment.size for segment in gone)
+        self.size -= freed
+        self._warned = self._warned and self.size >= self._limit
+        return freed
 
     def close(self) -> None:
-        """Flush to the disk and give back the file."""
-        if self._handle is not None:
-            try:
-                self._handle.sync()
-            except OSError as error:
-                self._log.error("the log could not be flushed: {error}", error=error.strerror)
-            self._close()
-
-    def _close(self) -> None:
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            handle.close()
+        """Flush to the disk and give back the files."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            _sync_all([*self._sealing, self._segments[-1]])
+        except OSError as error:
+            self._log.error("the log could not be flushed: {error}", error=error.strerror)
+        self._segments[-1].close()
 
 
-def _first(place: tuple[int, int]) -> int:
-    return place[0]
+def _sync_all(segments: Sequence[Segment]) -> None:
+    for segment in segments:
+        segment.sync()

@@ -215,7 +215,28 @@ def _refusal(cwd: Path, *options: str, **variables: str) -> str:
         ("NUN_TCP_ADDR", "ssl:0:privateKey=/no/key.pem", "Cannot listen on ssl:0"),
         ("NUN_TCP_ADDR", "pigeon:/loft", "Cannot listen on pigeon:/loft: "),
         ("NUN_TCP_ADDR", "no.such.host.invalid:0", "Cannot listen on tcp:0"),
-        ("NUN_TCP_ADDR", "tcp:0:interface=127.0.0.1:colour=red", "Cannot listen on tcp:0"),
+        (
+            "NUN_TCP_ADDR",
+            "tcp:0:interface=127.0.0.1:colour=red",
+            "Cannot listen on tcp:0:interface=127.0.0.1:colour=red: it has an argument that this"
+            " type of endpoint does not take, or lacks one.",
+        ),
+        ("NUN_TCP_ADDR", "tcp:0:interface=127.0.0.1:backlog=many", ": 'many' is not a number."),
+        (
+            "NUN_TCP_ADDR",
+            "ssl:0:privateKey=log-of-nothing",
+            "Cannot listen on ssl:0:privateKey=log-of-nothing: no such file or directory.",
+        ),
+        (
+            "NUN_TCP_ADDR",
+            f"ssl:0:privateKey={__file__}",
+            f"Cannot listen on ssl:0:privateKey={__file__}: its key or certificate cannot be used.",
+        ),
+        (
+            "NUN_TCP_ADDR",
+            "systemd:domain=INET:index=0",
+            "Cannot listen on systemd:domain=INET:index=0: the system handed over no such socket.",
+        ),
         ("NUN_DBS_DIR", "/proc/nuntwist", "The data directory /proc/nuntwist cannot be used: "),
     ],
 )
@@ -297,6 +318,68 @@ def test_a_used_port_gives_back_what_was_taken_before_it(tmp_path: Path) -> None
     node = Process(tmp_path)
     with node:
         assert node.stop() == 0
+
+
+def test_a_port_that_only_root_may_have(tmp_path: Path) -> None:
+    setpriv = shutil.which("setpriv")
+    low = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+    if setpriv is None or os.geteuid() != 0 or int(low.read_text()) <= 80:
+        pytest.skip("takes root, setpriv, and a port that is refused to others")
+    # Root without the capability: it still owns the files.
+    before = (setpriv, "--bounding-set=-net_bind_service", "--inh-caps=-net_bind_service")
+    status, output, errors = run_to_end(
+        cwd=tmp_path, before=before, **{**LISTENERS, **CREDENTIALS, "NUN_TCP_ADDR": "127.0.0.1:80"}
+    )
+    assert (status, output) == (1, "")
+    assert "Cannot listen on tcp:80:interface=127.0.0.1: permission denied." in errors
+    assert "Errno" not in errors
+
+
+AGAIN = """
+import sys
+from twisted.internet import task
+from twisted.internet.defer import ensureDeferred
+from nuntwist.config import make_config
+from nuntwist.errors import StartError
+from nuntwist.service import make_node_service
+
+def made(address, reactor):
+    listeners = {"ws-address": "off", "http-address": "off", "tcp-address": address}
+    return make_node_service(make_config({**listeners, "dbs-dir": sys.argv[1]}, {}), reactor)
+
+def refused(service):
+    try:
+        service.privilegedStartService()
+    except StartError as error:
+        print(error)
+
+async def main(reactor):
+    refused(made("unix:/no/such/place", reactor))
+    for _ in range(2):
+        first = made("127.0.0.1:0", reactor)
+        first.privilegedStartService()
+        first.startService()
+        refused(made("127.0.0.1:0", reactor))
+        await first.stopService()
+
+task.react(lambda reactor: ensureDeferred(main(reactor)))
+"""
+
+
+def test_a_process_may_start_a_node_again_where_one_has_ended(tmp_path: Path) -> None:
+    """The data directory is given back by a stop, and by a start that failed half-way."""
+    done = subprocess.run(
+        [sys.executable, "-c", AGAIN, str(tmp_path / "dbs")],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    first, *others = done.stdout.splitlines()
+    assert first == "Cannot listen on unix:/no/such/place: no such file or directory."
+    assert len(others) == 2
+    assert all("is used by another process" in sentence for sentence in others)
 
 
 def test_the_help_names_every_option(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from nuntwist.cluster.identity import Identity
 from nuntwist.errors import StartError
 from nuntwist.files import DiskFiles, replace_durably, write_all
 from nuntwist.interfaces import IOplog, IStorage
-from nuntwist.oplog.segments import FileOplog, segment_name
+from nuntwist.oplog.segment import segment_name
+from nuntwist.oplog.segments import FileOplog
 from nuntwist.storage.disk import DiskStorage
 from nuntwist.values import Epoch
 from tests.unit.conformance_oplog import EPOCH, OplogConformance, all_of, run

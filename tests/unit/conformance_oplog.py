@@ -156,3 +156,16 @@ class OplogConformance:
         assert outcome == [None]
         log.append(EPOCH, run(4, 1))
         assert self.again(log).count == 4
+
+    def test_what_is_forgotten_is_the_beginning(self) -> None:
+        log = self.filled(*[run(first, 5) for first in range(1, 50, 5)])
+        freed: list[int] = []
+        before = log.size
+        log.forget(23, keep=0).addCallback(freed.append)
+        assert freed == [before - log.size]
+        assert log.first <= 24
+        assert log.count == 50 - log.first + 1
+        assert all_of(log, 23) == run(24, 27)
+        log.append(EPOCH, run(51, 1))
+        assert log.last == Position(EPOCH, 51)
+        assert all_of(log, log.first - 1) == run(log.first, 52 - log.first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from typing import Any
 
@@ -16,12 +17,13 @@ from nuntwist.cluster.identity import Identity
 from nuntwist.core.counters import NodeInfo
 from nuntwist.core.node import Node
 from nuntwist.errors import StartError, StorageUnavailable
-from nuntwist.files import MemoryFiles
-from nuntwist.oplog.segments import FileOplog, segment_name
+from nuntwist.files import MemoryFiles, Stopped
+from nuntwist.oplog.segment import segment_name
+from nuntwist.oplog.segments import FileOplog
 from nuntwist.secrets import ScryptSecrets
 from nuntwist.storage.disk import DiskStorage, snapshot_name
 from nuntwist.testing import LineConnection, MemoryNode
-from nuntwist.values import VALUE, VERSION
+from nuntwist.values import SET, VALUE, VERSION
 
 LOG = segment_name(1)
 State = dict[bytes, dict[bytes, tuple[bytes | None, int]]]
@@ -241,6 +243,86 @@ def test_no_snapshot_of_what_the_disk_may_not_have() -> None:
     assert not any(name.startswith("database-") for name in files.contents)
 
 
+# -- a snapshot that is not there --------------------------------------------------------------
+
+
+def test_a_database_without_its_snapshot_stops_the_start() -> None:
+    files = MemoryFiles()
+    node = start(files)
+    node.admin("create-db d t", "use-db $admin nun-pwd", "set like-a-database {}")
+    using(node).ask("set k v")
+    snapshot(node)
+    before = state(node)
+    left = killed(files)
+    del left.contents[snapshot_name(1)]
+    names = left.names()
+    (outcome,) = recover(left)
+    assert isinstance(outcome, Failure)
+    assert outcome.check(StartError)
+    assert "snapshot of the database d, number 1, is missing" in str(outcome.value)
+    assert left.names() == names
+    # As the sentence says: without any snapshot, all is in the log.
+    del left.contents[snapshot_name(0)]
+    assert state(start(left)) == before
+
+
+def test_a_log_that_begins_too_late_stops_the_start() -> None:
+    files = MemoryFiles()
+    node = start(files)
+    node.admin("create-db d t")
+    client = using(node)
+    for number in range(20):
+        client.send(f"set k{number} v")
+    snapshot(node)
+    left = killed(files)
+    log = FileOplog(left, 1, limit=node.oplog.size)
+    log.open()
+    log.append(log.last.epoch, [(b"v", 0, 22, log.last_stamp + 1, SET, 1, b"late")])
+    log.append(log.last.epoch, [(b"v", 0, 23, log.last_stamp + 1, SET, 1, b"later")])
+    log.forget(21, keep=0)
+    log.close()
+    assert recover(killed(left)) == [2]
+    del left.contents[snapshot_name(0)]
+    (outcome,) = recover(left)
+    assert isinstance(outcome, Failure)
+    assert outcome.check(StartError)
+    assert "log begins with operation 22, but the snapshots cover no more than operation 0" in str(
+        outcome.value
+    )
+
+
+def test_the_snapshot_of_a_dropped_database_is_removed_behind_the_log() -> None:
+    files = MemoryFiles()
+    node = start(files)
+    admin = node.admin("create-db d t")
+    snapshot(node)
+    done: Deferred[None] = Deferred()
+    node.oplog.sync = lambda: done  # type: ignore[method-assign]
+    admin.send("drop-db d")
+    node.settle()
+    assert admin.received() == ""
+    assert snapshot_name(1) in files.contents
+    done.callback(None)
+    node.settle()
+    assert admin.received() == "drop-db success\nok \n"
+    assert snapshot_name(1) not in files.contents
+
+
+def test_a_snapshot_that_cannot_be_removed_yet_goes_at_the_next_start() -> None:
+    files = MemoryFiles()
+    node = start(files)
+    admin = node.admin("create-db d t")
+    snapshot(node)
+    failed: Deferred[None] = Deferred()
+    failed.errback(StorageUnavailable("no medium"))
+    node.oplog.sync = lambda: failed  # type: ignore[method-assign]
+    assert admin.ask("drop-db d") == "drop-db success\nok \n"
+    assert snapshot_name(1) in files.contents
+    left = killed(files)
+    assert b"d" not in state(start(left))
+    assert snapshot_name(1) not in left.contents
+
+
 # -- any moment ------------------------------------------------------------------------------------
 
 
@@ -305,6 +387,146 @@ def test_everything_that_matters_comes_back() -> None:
         assert f"resolve {number} c " in waiting.ask("arbiter")
         assert waiting.ask(f"resolve {number} c k 6 settled") == "ok \n"
         assert waiting.ask("get-safe k") == "value-version 7 settled\nok \n"
+
+
+def test_open_conflicts_keep_their_order_and_what_was_before_them() -> None:
+    """Neither is in a snapshot; both can be told from the conflict keys."""
+    files = MemoryFiles()
+    node = start(files)
+    node.admin("create-db c t arbiter")
+    arbiter = using(node, "c")
+    arbiter.send("arbiter")
+    for key, version in (("one", 8), ("two", 3)):
+        arbiter.send(f"set-safe {key} {version} first")
+    for number in range(9):
+        arbiter.send(f"set-safe {'one' if number % 3 else 'two'} 1 value-{number}")
+    before = node.node.catalogue.by_name[b"c"]
+    asked = [
+        (key, number.decode().rpartition("_")[2])
+        for key, pending in before.conflicts.items()
+        for number in pending
+    ]
+    assert before.version_before == {b"one": 9, b"two": 4}
+    for snapshotted in (False, True):
+        if snapshotted:
+            snapshot(node)
+        again = start(killed(files))
+        after = again.node.catalogue.by_name[b"c"]
+        assert list(after.conflicts.items()) == list(before.conflicts.items())
+        assert after.version_before == before.version_before
+        client = using(again, "c")
+        client.send("arbiter")
+        for key, number in asked:
+            assert client.ask(f"resolve {number} c {key.decode()} 0 settled") == "ok \n"
+        assert client.ask("get-safe one") == "value-version 10 settled\nok \n"
+        assert client.ask("get-safe two") == "value-version 5 settled\nok \n"
+
+
+class Scenario:
+    """A row of steps on one set of files, which may end in any of them.
+
+    :ivar states: what the node held after each step that was done.
+    :ivar safe: how many states there were after the last snapshot: no loss of power takes
+        those back.
+    """
+
+    def __init__(self, files: MemoryFiles) -> None:
+        self.files = files
+        self.states: list[State] = []
+        self.safe = 0
+
+    def run(self) -> None:
+        """Do all steps, or those before the files end.
+
+        :raise Stopped: in the next one.
+        """
+        node = MemoryNode(FileOplog(self.files, 1), DiskStorage(self.files, at_once))
+        self.note(node)
+        admin = node.admin()
+        for step in STEPS_TO_END_IN:
+            if step == "snapshot":
+                self.snapshot(node)
+            elif ": " in step:
+                name, _, command = step.partition(": ")
+                client = node.tcp()
+                client.send(f"use-db {name} t")
+                client.send(command)
+            else:
+                admin.send(step)
+            node.settle()
+            self.note(node)
+            if step == "snapshot":
+                self.safe = len(self.states)
+
+    def snapshot(self, node: MemoryNode) -> None:
+        node.node.snapshots.take_changed().addErrback(lambda _: None)
+
+    def note(self, node: MemoryNode) -> None:
+        stop_at = self.files.stop_at
+        if stop_at is not None and self.files.steps > stop_at:
+            raise Stopped
+        self.states.append(state(node))
+
+
+def at_once(function: Any, *args: Any) -> Deferred[Any]:
+    """As a thread would, and it ends with the process."""
+    return maybeDeferred(function, *args)
+
+
+STEPS_TO_END_IN = (
+    "create-db d t",
+    "create-db e t newer",
+    "d: set a 1",
+    "e: set b 1",
+    "snapshot true d",
+    "d: set a 2",
+    "drop-db e",
+    "snapshot",
+    "create-db e t",
+    "e: increment n 4",
+    "d: remove a",
+    "snapshot true e",
+    "drop-db d",
+    "create-db d t arbiter",
+    "d: set z 1",
+    "snapshot",
+    "e: set b 2",
+    "drop-db d",
+    "drop-db e",
+    "create-db d t",
+    "snapshot",
+    "d: set last 1",
+)
+
+
+@pytest.mark.parametrize("power_lost", [False, True], ids=["killed", "power lost"])
+def test_an_end_at_every_step_of_the_disk(power_lost: bool) -> None:
+    whole = Scenario(MemoryFiles())
+    whole.run()
+    assert whole.files.steps > 60
+    for stop_at in range(whole.files.steps + 1):
+        files = MemoryFiles()
+        files.stop_at = stop_at
+        cut = Scenario(files)
+        with contextlib.suppress(Stopped):
+            cut.run()
+        done = len(cut.states)
+        assert cut.states == whole.states[:done]
+        files.restart(power_lost=power_lost)
+        earliest = cut.safe - 1 if power_lost else done - 1
+        possible = whole.states[max(0, earliest) : done + 1]
+        node = start(files)
+        found = state(node)
+        assert found in possible, stop_at
+        # Whatever a start mends stays mended, and what a snapshot says agrees with it.
+        assert state(start(killed(files))) == found, stop_at
+        snapshot(node)
+        assert state(start(killed(files))) == found, stop_at
+        assert all(
+            files.contents.get(snapshot_name(number)) is None
+            for number in range(1, 99)
+            if number not in node.node.catalogue.by_id
+        ), stop_at
 
 
 COMMANDS = st.one_of(

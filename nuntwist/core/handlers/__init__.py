@@ -48,6 +48,8 @@ HANDLERS: dict[str, Callable[[Node, Client, Any], Outcome]] = {
     "snapshot": databases.snapshot,
     "cluster-state": operate.cluster_state,
     "metrics-state": operate.metrics_state,
+    "oplog-state": operate.oplog_state,
+    "oplog-clean": operate.oplog_clean,
     "debug": operate.debug,
     "list-commands": operate.list_commands,
     "help": operate.help_,

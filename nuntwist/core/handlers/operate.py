@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from twisted.internet.defer import Deferred
+
 from nuntwist.core.handlers.common import selected
 from nuntwist.errors import CommandError
 from nuntwist.language.commands import BY_WORD
@@ -31,6 +33,28 @@ def metrics_state(node: Node, client: Client, arguments: tuple[()]) -> Reply:
         f" get_query_time_moving_avg: {node.counters.command_time:.1f}\n\n"
     )
     return Reply((text.encode(),))
+
+
+def oplog_state(node: Node, client: Client, arguments: tuple[()]) -> Reply:
+    """What the log holds, and whether it takes writes."""
+    oplog, refusal = node.oplog, node.pipeline.journal.refusal
+    last = oplog.last
+    text = (
+        f"oplog-state segments: {oplog.segments}, bytes: {oplog.size}, count: {oplog.count},"
+        f" first: {oplog.first}, last: {last.index}, epoch: {last.epoch.number},"
+        f" covered: {max(0, node.snapshots.covered())},"
+        f" writes: {'taken' if refusal is None else 'refused'}\n"
+    )
+    return Reply((text.encode(),))
+
+
+def oplog_clean(node: Node, client: Client, arguments: tuple[int]) -> Deferred[Reply]:
+    """Drop what snapshots cover."""
+    (keep,) = arguments
+    if keep < 0:
+        raise CommandError(b"oplog-clean takes a number of bytes, 0 or more")
+    freed = node.oplog.forget(node.snapshots.covered(), keep)
+    return freed.addCallback(lambda size: Reply((b"oplog-clean %d bytes\n" % size,)))
 
 
 def list_commands(node: Node, client: Client, arguments: tuple[()]) -> Reply:

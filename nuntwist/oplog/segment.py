@@ -1,0 +1,170 @@
+"""One file of the log: checking it at the start, appending to it, reading it.
+
+A segment begins with a head (magic, format) and then holds records, each written with one
+``write`` on a descriptor opened for appending. Its name says the index of its first operation.
+It is *active* while it is appended to, the last one of the log; then it is sealed (on the disk,
+and closed) and only read.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+
+from nuntwist.errors import CorruptData
+from nuntwist.files import Files, Handle, write_all
+from nuntwist.oplog.reader import Record, records
+from nuntwist.oplog.record import HEAD_SIZE, decode, last_stamp
+from nuntwist.values import Epoch, Op
+
+SEGMENT_HEAD = b"NUNLOG\r\n\x01\x00\x00\x00\x00\x00\x00\x00"
+"""Magic (with a line end that careless copying would change), then the format, 8 bytes."""
+_MAGIC = SEGMENT_HEAD[:8]
+_PREFIX, _SUFFIX = "oplog-", ".seg"
+NOTE_EVERY = 1 << 20
+"""Bytes of log between two places that ``read`` can begin at."""
+
+
+def segment_name(first: int) -> str:
+    """The name of the segment whose first index this is."""
+    return f"{_PREFIX}{first:020d}{_SUFFIX}"
+
+
+def segments_in(files: Files) -> list[Segment]:
+    """The segments of a directory, by rising index; not checked so far."""
+    numbers = []
+    for name in files.names():
+        number = name.removeprefix(_PREFIX).removesuffix(_SUFFIX)
+        if number.isdecimal() and number.isascii() and segment_name(int(number)) == name:
+            numbers.append(int(number))
+    return [Segment(files, number) for number in sorted(numbers)]
+
+
+class Segment:
+    """One file.
+
+    :param files: the directory it lives in.
+    :param first: the index of its first operation.
+    :ivar last: the index of the last one; one less than ``first`` where there is none.
+    :ivar size: its whole bytes.
+    :ivar epoch: of the last record; None where there is none.
+    :ivar last_stamp: of the last operation; 0 where there is none.
+    :ivar handle: to append with, while it is active.
+    """
+
+    def __init__(self, files: Files, first: int) -> None:
+        self.name = segment_name(first)
+        self.first = first
+        self.last = first - 1
+        self.size = 0
+        self.epoch: Epoch | None = None
+        self.last_stamp = 0
+        self.handle: Handle | None = None
+        self._files = files
+        self._places: list[tuple[int, int]] = []
+
+    # -- the start ---------------------------------------------------------------------------
+
+    def check(self) -> int:
+        """Check every record.
+
+        :return: how many bytes of the file are not whole: a torn tail.
+        :raise CorruptData: it is damaged.
+        """
+        name, size = self.name, self._files.size(self.name)
+        whole, last = len(SEGMENT_HEAD), self.first - 1
+        record: Record | None = None
+        with self._files.open_read(name) as file:
+            if not self._begins_well(file.read(whole), size):
+                return size
+            for record in records(file, name, whole, size):
+                head, _, offset = record
+                first = head.first
+                if first != last + 1:
+                    raise CorruptData(name, offset, f"index {first} stands where {last + 1} must")
+                last += head.operations
+                whole = offset + HEAD_SIZE + head.length
+                self.note(first, offset)
+        self.size = whole
+        if record is not None:
+            head, body, offset = record
+            self.last, self.epoch = last, head.epoch
+            # Stamps rise along the log, so the last record holds the highest.
+            self.last_stamp = last_stamp(decode(head, body, name, offset))
+        return size - whole
+
+    def _begins_well(self, begin: bytes, size: int) -> bool:
+        """Whether it has its head; False where that was torn while it was written.
+
+        :raise CorruptData: it has another.
+        """
+        if begin == SEGMENT_HEAD:
+            return True
+        if size <= len(SEGMENT_HEAD) and (SEGMENT_HEAD.startswith(begin) or not any(begin)):
+            return False
+        if begin.startswith(_MAGIC):
+            raise CorruptData(self.name, len(_MAGIC), "a newer release wrote it, or it is damaged")
+        raise CorruptData(self.name, 0, "it does not begin as a log does")
+
+    def activate(self) -> int:
+        """Open it for appending, made where it is not there, without a torn tail.
+
+        :return: how many bytes were cut off.
+        :raise OSError: it could not be done.
+        """
+        handle = self._files.append_to(self.name)
+        try:
+            torn = handle.size - self.size
+            if torn > 0:
+                handle.truncate(self.size)
+                handle.sync()
+            if self.size == 0:
+                write_all(handle, SEGMENT_HEAD)
+                self.size = len(SEGMENT_HEAD)
+        except OSError:
+            handle.close()
+            raise
+        self.handle = handle
+        return torn
+
+    # -- use ---------------------------------------------------------------------------------
+
+    def note(self, first: int, offset: int) -> None:
+        """Note where a record begins, if the last place noted is far from it."""
+        if not self._places or offset - self._places[-1][1] >= NOTE_EVERY:
+            self._places.append((first, offset))
+
+    def read(self, after: int) -> Iterator[Sequence[Op]]:
+        """Give its operations after an index, a record at a time.
+
+        :raise CorruptData: it was damaged since it was checked.
+        """
+        name, start = self.name, len(SEGMENT_HEAD)
+        place = bisect_right(self._places, after + 1, key=_first)
+        if place:
+            start = self._places[place - 1][1]
+        with self._files.open_read(name) as file:
+            file.seek(start)
+            for head, body, offset in records(file, name, start, self.size):
+                if head.last <= after:
+                    continue
+                ops = decode(head, body, name, offset)
+                yield ops if head.first > after else ops[after + 1 - head.first :]
+
+    def sync(self) -> None:
+        """Put it on the disk.
+
+        :raise OSError: it may not be there.
+        """
+        if self.handle is not None:
+            self.handle.sync()
+
+    def close(self) -> None:
+        """Give back the file."""
+        handle, self.handle = self.handle, None
+        if handle is not None:
+            handle.close()
+
+
+def _first(place: tuple[int, int]) -> int:
+    return place[0]
