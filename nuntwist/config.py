@@ -40,6 +40,7 @@ class NodeConfig:
     :ivar log_level: one of settings.LEVELS: the lowest that is written.
     :ivar log_format: ``text`` or ``json``.
     :ivar election_timeout_ms: silence after which an election begins, in milliseconds.
+    :ivar durability: ``os``, ``interval`` or ``disk``: what an answered write has survived.
     :ivar max_oplog_bytes: how large the op log may grow, in bytes.
     :ivar declutter_seconds: time between two snapshots on the timer, in seconds.
     :ivar max_line: longest command, line or WebSocket message, in bytes.
@@ -62,6 +63,7 @@ class NodeConfig:
     log_format: str = "text"
     election_timeout_ms: int = 1000
     max_oplog_bytes: int = GIB
+    durability: str = "os"
     declutter_seconds: float = 300.0
     max_line: int = MIB
     max_body: int = 8 * MIB

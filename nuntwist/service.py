@@ -49,6 +49,7 @@ from nuntwist.net.http import NqlResource, NqlSite
 from nuntwist.net.rounds import Rounds
 from nuntwist.net.tcp import LineFactory
 from nuntwist.net.websocket import FrameFactory
+from nuntwist.oplog.flushed import FlushedOplog
 from nuntwist.oplog.segments import FileOplog
 from nuntwist.secrets import ScryptSecrets
 from nuntwist.storage.disk import DiskStorage
@@ -96,6 +97,7 @@ def _counted(count: int, singular: str) -> str:
 
 HASHING_THREADS = 2
 WRITING_THREADS = 2
+FLUSHING_THREADS = 2
 _ENDPOINT_ERRORS = (
     ValueError,
     TypeError,
@@ -107,6 +109,10 @@ _ENDPOINT_ERRORS = (
     CertificateError,
 )
 """What the parsers of endpoints raise for a wrong text."""
+FLUSH_SECONDS = 1.0
+"""How often the log is flushed with durability ``interval``."""
+WATCH_SECONDS = 0.2
+"""How often is looked whether so much was logged that a snapshot is due."""
 GRACE_SECONDS = 5.0
 """How long a stop waits for clients to take what they were sent."""
 
@@ -138,6 +144,7 @@ class NodeService(Service):
         self._reactor = reactor
         self._hashing = ThreadPool(0, HASHING_THREADS, name="hashing")
         self._writing = ThreadPool(0, WRITING_THREADS, name="writing")
+        self._flushing = ThreadPool(0, FLUSHING_THREADS, name="flushing")
         self._rounds = Rounds(reactor)
         self._started = False
         self._stopping = False
@@ -172,9 +179,8 @@ class NodeService(Service):
         files.lock()
         self._undo.append(files.unlock)
         identity = Identity(files, random.SystemRandom())
-        in_thread = self._in_thread(self._writing)
-        self._oplog = FileOplog(files, identity.node_id, in_thread, config.max_oplog_bytes)
-        self._storage = DiskStorage(files, in_thread)
+        self._oplog = self._make_log(files, identity)
+        self._storage = DiskStorage(files, self._in_thread(self._writing))
         for part in (self._oplog, self._storage):
             try:
                 part.open()
@@ -209,6 +215,14 @@ class NodeService(Service):
                 replay=config.max_oplog_bytes // 4,
             ),
         )
+
+    def _make_log(self, files: DiskFiles, identity: Identity) -> FileOplog | FlushedOplog:
+        config = self.config
+        in_thread = self._in_thread(self._flushing)
+        log = FileOplog(files, identity.node_id, in_thread, config.max_oplog_bytes)
+        if config.durability == "os":
+            return log
+        return FlushedOplog(log, before_answers=config.durability == "disk")
 
     def _in_thread(self, pool: ThreadPool) -> Any:
         def run(function: Any, *args: Any) -> Deferred[Any]:
@@ -292,8 +306,10 @@ class NodeService(Service):
         if self.config.declutter_seconds > 0:
             self._timer.start(self.config.declutter_seconds, now=False)
         self._watch_log = LoopingCall(self._snapshot_if_due)
-        self._watch_log.clock = self._reactor
-        self._watch_log.start(1.0, now=False)
+        self._flush_log = LoopingCall(self._flush)
+        for timer, seconds in ((self._watch_log, WATCH_SECONDS), (self._flush_log, FLUSH_SECONDS)):
+            timer.clock = self._reactor
+            timer.start(seconds, now=False)
         self._reactor.callWhenRunning(self._take_signals)
 
     def _take_signals(self) -> None:
@@ -327,6 +343,10 @@ class NodeService(Service):
     def _snapshot_if_due(self) -> Deferred[None] | None:
         return self._snapshot_changed() if self.node.snapshots.are_due() else None
 
+    def _flush(self) -> None:
+        if isinstance(self._oplog, FlushedOplog):
+            self._oplog.flush_now()
+
     # -- stopping ----------------------------------------------------------------------------
 
     @inlineCallbacks
@@ -339,7 +359,7 @@ class NodeService(Service):
         if not self._started:
             return
         self._started = False
-        for timer in (self._timer, self._watch_log):
+        for timer in (self._timer, self._watch_log, self._flush_log):
             if timer.running:
                 timer.stop()
         yield DeferredList([self._closed(port) for port in self.ports])
@@ -355,7 +375,7 @@ class NodeService(Service):
         self._log.info("stopped")
 
     def _stop_threads(self) -> None:
-        for pool in (self._hashing, self._writing):
+        for pool in (self._hashing, self._writing, self._flushing):
             if pool.started:
                 pool.stop()
 

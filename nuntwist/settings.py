@@ -170,6 +170,11 @@ SETTINGS: tuple[Setting, ...] = (
         "How large the log may grow; a quarter of it makes a snapshot", _size(MIB, 1024 * GIB),
     ),
     Setting(
+        "durability", "NUN_DURABILITY", "durability", None, "os",
+        "What an answered write has survived: os, interval or disk",
+        _one_of("os", "interval", "disk"),
+    ),
+    Setting(
         "storage_strategy", "NUN_STORAGE_STRATEGY", None, None, "disk",
         "Where snapshots are kept", _one_of("disk", "s3"), False,
     ),

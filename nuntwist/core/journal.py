@@ -66,6 +66,7 @@ class Journal:
         self.replaced: list[Op | None] = []
         self.refusal: bytes | None = None
         self.in_flight: deque[Batch] = deque()
+        self._trouble = False
         self._catalogue = catalogue
         self._counters = counters
         self._tombstones: list[Op] = []
@@ -151,6 +152,7 @@ class Journal:
 
         def broken(reason: Failure) -> None:
             reason.trap(StorageUnavailable, OutcomeUnknown)
+            self._go_back(op[INDEX] - 1)
             done.errback(CommandError(self.refuse(reason.value or OutcomeUnknown())))
 
         durable.addCallbacks(kept, broken)
@@ -179,6 +181,9 @@ class Journal:
 
     def reveal(self, index: int) -> None:
         """The log is durable up to ``index``."""
+        if self._trouble:
+            self._trouble = False
+            self._log.info("the log takes writes again")
         self.revealed = max(self.revealed, index)
         while self.in_flight and self.in_flight[0].ops[-1][INDEX] <= self.revealed:
             self.in_flight.popleft()
@@ -189,12 +194,16 @@ class Journal:
 
     def take_back(self, ops: Sequence[Op], replaced: Sequence[Op | None]) -> None:
         """Undo operations in memory, the last first."""
-        self.index = ops[0][INDEX] - 1
         for op, old in zip(reversed(ops), reversed(replaced), strict=True):
             database = self._catalogue.by_id.get(op[DATABASE])
             if database is not None:
                 database.restore(op[KEY], old)
-                database.last_index = min(database.last_index, self.index)
+                database.last_index = min(database.last_index, ops[0][INDEX] - 1)
+        self._go_back(ops[0][INDEX] - 1)
+
+    def _go_back(self, index: int) -> None:
+        """What came after an index did not happen."""
+        self.index = min(self.index, index)
         self._tombstones = [op for op in self._tombstones if op[INDEX] <= self.index]
         if self._awaited:
             self._wake()
@@ -207,18 +216,21 @@ class Journal:
         self._counters.failed_batches += 1
         reason = str(error).encode()
         if isinstance(error, OutcomeUnknown):
+            if self.refusal is None:
+                self._log.critical(
+                    "the log failed, so no more writes are taken; reads and watches go on;"
+                    " check the disk and restart the node: {error}",
+                    error=str(error),
+                )
             self.refusal = b"storage unavailable: the log failed, the node must be restarted"
-            self._log.critical(
-                "the log failed and could not be cut back, so no more writes are taken; reads"
-                " and watches go on; check the disk and restart the node: {error}",
+            return b"outcome unknown: " + reason
+        if not self._trouble:
+            self._trouble = True
+            self._log.error(
+                "writes were refused because the log could not take them; free space or mend the"
+                " disk, nothing has to be restarted: {error}",
                 error=str(error),
             )
-            return b"outcome unknown: " + reason
-        self._log.error(
-            "writes were refused because the log could not take them; free space or mend the"
-            " disk, nothing has to be restarted: {error}",
-            error=str(error),
-        )
         return b"storage unavailable: " + reason
 
     def _wake(self) -> None:

@@ -292,6 +292,8 @@ class Pipeline:
         client.waiting = False
         if client.closed:
             return
+        # An operation that was lost meanwhile is nothing to wait for.
+        client.needed = min(client.needed, self.journal.index)
         self.commit()
         if reply is not None:
             self._answer_alone(client, reply)

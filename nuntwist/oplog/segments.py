@@ -6,10 +6,13 @@ be cut back is not written to again. At the start all checksums are checked: a r
 torn at the very end was never acknowledged, and is cut off and reported; any other damage, and
 any gap, stops the start.
 
-A segment that has reached its share of the limit is sealed and the next one begun, in the middle
-of the writing. Segments go, the oldest first, when snapshots cover them and the log is over its
-limit. What no snapshot covers is never dropped: the log then grows past its limit, with a
-warning, and at twice the limit writes are refused.
+A segment that has reached its share of the limit is flushed in a thread, while writes go on; the
+next one is begun when all of it is on the disk. So a loss of power can take the end of the last
+segment only, and a gap between two is always damage.
+
+Segments go, the oldest first, when snapshots cover them and the log is over its limit. What no
+snapshot covers is never dropped: the log then grows past its limit, with a warning, and at twice
+the limit writes are refused.
 """
 
 from __future__ import annotations
@@ -67,7 +70,8 @@ class FileOplog:
         self._not_on_disk: str | None = None
         self._closed = True
         self._segments: list[Segment] = []
-        self._sealing: list[Segment] = []
+        self._flushing: Segment | None = None
+        self._flushed: Segment | None = None
         self._dropping = False
         self._warned = False
         self._epoch = NO_EPOCH
@@ -163,7 +167,7 @@ class FileOplog:
             raise StorageUnavailable(str(error)) from None
         segment = self._segments[-1]
         if segment.size >= self._segment_bytes and first > segment.first:
-            segment = self._rotate()
+            segment = self._after(segment)
         handle = segment.handle
         assert handle is not None
         offset = segment.size
@@ -192,16 +196,43 @@ class FileOplog:
             raise OutcomeUnknown(self._lost) from None
         raise StorageUnavailable(text) from None
 
-    def _rotate(self) -> Segment:
-        """Begin the next segment; the one before is sealed in a thread.
+    def _after(self, full: Segment) -> Segment:
+        """What to append to after a full segment: the next one, or still this one until it has
+        been flushed.
 
-        :raise StorageUnavailable: it could not be begun, or the log has reached twice its limit.
+        :raise StorageUnavailable: the next could not be begun, or the log has reached twice its
+            limit.
         """
+        self._check_limit()
+        if self._flushing is not full:
+            self._flushing = full
+            done: Deferred[None] = self._in_thread(full.sync)
+            done.addCallbacks(self._note_flushed, self._not_flushed, (full,), {}, (full,))
+        if self._flushed is not full or self._not_on_disk is not None:
+            return full
+        try:
+            # What came during the flush: little, so it need not have a thread.
+            full.sync()
+        except OSError:
+            self._not_flushed(Failure(), full)
+            return full
+        segment = Segment(self._files, self._last + 1)
+        try:
+            segment.activate()
+        except OSError as error:
+            raise StorageUnavailable(error.strerror or str(error)) from None
+        full.close()
+        self._segments.append(segment)
+        self.size += segment.size
+        return segment
+
+    def _check_limit(self) -> None:
         if self.size >= 2 * self._limit:
             raise StorageUnavailable(
                 f"the log has twice its limit of {self._limit} bytes: snapshots do not cover it"
             )
-        if self.size >= self._limit and not self._warned:
+        # A little over the limit is usual: it is cut at the end of the next snapshots.
+        if self.size >= self._limit * 3 // 2 and not self._warned:
             self._warned = True
             self._log.warn(
                 "the log has {size:,} bytes, its limit is {limit:,}: it is cut when snapshots"
@@ -210,29 +241,15 @@ class FileOplog:
                 size=self.size,
                 limit=self._limit,
             )
-        segment = Segment(self._files, self._last + 1)
-        try:
-            segment.activate()
-        except OSError as error:
-            raise StorageUnavailable(error.strerror or str(error)) from None
-        full = self._segments[-1]
-        self._segments.append(segment)
-        self.size += segment.size
-        self._sealing.append(full)
-        done: Deferred[None] = self._in_thread(self._seal, full)
-        done.addErrback(self._not_sealed, full)
-        done.addCallback(lambda _: self._sealing.remove(full))
-        return segment
 
-    @staticmethod
-    def _seal(segment: Segment) -> None:
-        try:
-            segment.sync()
-        finally:
-            segment.close()
+    def _note_flushed(self, _: object, segment: Segment) -> None:
+        self._flushed = segment
 
-    def _not_sealed(self, reason: Failure, segment: Segment) -> None:
+    def _not_flushed(self, reason: Failure, segment: Segment) -> None:
         reason.trap(OSError)
+        if self._closed:
+            # Closed under the hands of the thread; that has flushed it.
+            return
         self._note_not_on_disk(reason)
         self._log.error(
             "{name} could not be flushed to the disk: a loss of power may take its end; check"
@@ -247,7 +264,7 @@ class FileOplog:
             return fail(StorageUnavailable("the log is closed"))
         if self._not_on_disk is not None:
             return fail(StorageUnavailable(self._not_on_disk))
-        done: Deferred[None] = self._in_thread(_sync_all, [*self._sealing, self._segments[-1]])
+        done: Deferred[None] = self._in_thread(self._segments[-1].sync)
         return done.addErrback(self._not_synced)
 
     def _not_synced(self, reason: Failure) -> None:
@@ -305,12 +322,7 @@ class FileOplog:
             return
         self._closed = True
         try:
-            _sync_all([*self._sealing, self._segments[-1]])
+            self._segments[-1].sync()
         except OSError as error:
             self._log.error("the log could not be flushed: {error}", error=error.strerror)
         self._segments[-1].close()
-
-
-def _sync_all(segments: Sequence[Segment]) -> None:
-    for segment in segments:
-        segment.sync()

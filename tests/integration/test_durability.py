@@ -197,13 +197,20 @@ def _has_done(writers: Sequence[Writer], enough: int) -> bool:
     return sum(done) >= enough and all(done)
 
 
-@pytest.mark.parametrize("snapshots", [False, True], ids=["log", "log-and-snapshots"])
+@pytest.mark.parametrize(
+    ("durability", "snapshots"),
+    [("os", False), ("os", True), ("disk", True), ("interval", True)],
+    ids=["log", "log-and-snapshots", "disk", "interval"],
+)
 def test_killed_under_writers_it_loses_nothing_it_acknowledged(
-    node: Process, snapshots: bool
+    start: Start, durability: str, snapshots: bool
 ) -> None:
+    # So small that the log turns over, and so large that a slow disk keeps up.
+    size = "2MiB" if durability == "disk" else "8MiB"
+    node = start(variables={"NUN_DURABILITY": durability, "NUN_MAX_OP_LOG_SIZE": size})
     node.create("d")
     earlier: State = {}
-    for seed in range(4):
+    for seed in range(4 if durability == "os" else 2):
         chance = random.Random(f"{seed} {snapshots}")
         writers = [
             LineWriter(node, f"tcp-a{seed}", seed),
@@ -231,6 +238,9 @@ def test_killed_under_writers_it_loses_nothing_it_acknowledged(
         assert {k: v for k, v in found.items() if k in earlier} == earlier
         earlier = found
         no_trace_of_trouble(node.log)
+    if snapshots:
+        node.admin("snapshot true $admin", "oplog-clean")
+        assert "first: 1," not in node.admin("oplog-state")
     assert node.stop() == 0
     node.start()
     assert contents(node) == earlier

@@ -64,7 +64,11 @@ class OplogConformance:
         """An open log with some batches."""
         log = self.opened()
         for ops in batches:
-            assert log.append(EPOCH, ops) is None
+            durable = log.append(EPOCH, ops)
+            fired: list[None] = [None] if durable is None else []
+            if durable is not None:
+                durable.addCallback(fired.append)
+            assert fired == [None]
         return log
 
     def test_it_provides_the_interface(self) -> None:

@@ -69,6 +69,7 @@ def test_every_setting_reaches_its_field() -> None:
         "NUN_LOG_FORMAT": "json",
         "NUN_ELECTION_TIMEOUT": "7",
         "NUN_MAX_OP_LOG_SIZE": "2MiB",
+        "NUN_DURABILITY": "disk",
         "NUN_DECLUTTER_INTERVAL": "1.5",
         "NUN_MAX_LINE": "2k",
         "NUN_MAX_BODY": "3 KiB",

@@ -598,3 +598,27 @@ def test_a_segment_that_may_not_be_on_the_disk_lets_no_sync_succeed(
     outcome: list[Failure] = []
     log.sync().addErrback(outcome.append)
     assert outcome[0].check(StorageUnavailable)
+
+
+def test_the_next_segment_waits_until_the_full_one_is_on_the_disk(files: MemoryFiles) -> None:
+    """Otherwise a loss of power could leave a gap between the two."""
+    log = full(files)
+    log.close()
+    waiting: list[Deferred[None]] = []
+
+    def in_thread(function: object) -> Deferred[None]:
+        waiting.append(Deferred())
+        return waiting[-1]
+
+    log = FileOplog(files, ORIGIN, in_thread, limit=5_000)
+    log.open()
+    for _ in range(5):
+        log.append(EPOCH, run(log.count + 1, 3))
+    assert (log.segments, len(waiting)) == (1, 1)
+    waiting[0].callback(None)
+    assert log.segments == 1
+    log.append(EPOCH, run(log.count + 1, 3))
+    assert log.segments == 2
+    last = log.last.index
+    files.restart(power_lost=True)
+    assert all_of(small(files)) == run(1, last - 3)

@@ -29,9 +29,9 @@ LOG = segment_name(1)
 State = dict[bytes, dict[bytes, tuple[bytes | None, int]]]
 
 
-def start(files: MemoryFiles) -> MemoryNode:
+def start(files: MemoryFiles, log_limit: int = 1 << 30) -> MemoryNode:
     """A node on what the files hold."""
-    return MemoryNode(FileOplog(files, 1), DiskStorage(files, maybeDeferred))
+    return MemoryNode(FileOplog(files, 1, limit=log_limit), DiskStorage(files, maybeDeferred))
 
 
 def killed(files: MemoryFiles, log_bytes: int | None = None) -> MemoryFiles:
@@ -430,8 +430,9 @@ class Scenario:
         those back.
     """
 
-    def __init__(self, files: MemoryFiles) -> None:
+    def __init__(self, files: MemoryFiles, log_limit: int) -> None:
         self.files = files
+        self.log_limit = log_limit
         self.states: list[State] = []
         self.safe = 0
 
@@ -440,7 +441,7 @@ class Scenario:
 
         :raise Stopped: in the next one.
         """
-        node = MemoryNode(FileOplog(self.files, 1), DiskStorage(self.files, at_once))
+        node = start(self.files, self.log_limit)
         self.note(node)
         admin = node.admin()
         for step in STEPS_TO_END_IN:
@@ -466,11 +467,6 @@ class Scenario:
         if stop_at is not None and self.files.steps > stop_at:
             raise Stopped
         self.states.append(state(node))
-
-
-def at_once(function: Any, *args: Any) -> Deferred[Any]:
-    """As a thread would, and it ends with the process."""
-    return maybeDeferred(function, *args)
 
 
 STEPS_TO_END_IN = (
@@ -500,14 +496,16 @@ STEPS_TO_END_IN = (
 
 
 @pytest.mark.parametrize("power_lost", [False, True], ids=["killed", "power lost"])
-def test_an_end_at_every_step_of_the_disk(power_lost: bool) -> None:
-    whole = Scenario(MemoryFiles())
+@pytest.mark.parametrize("log_limit", [1 << 30, 1_500], ids=["whole log", "cut log"])
+def test_an_end_at_every_step_of_the_disk(power_lost: bool, log_limit: int) -> None:
+    whole = Scenario(MemoryFiles(), log_limit)
     whole.run()
     assert whole.files.steps > 60
+    assert (LOG in whole.files.contents) == (log_limit > 1_500)
     for stop_at in range(whole.files.steps + 1):
         files = MemoryFiles()
         files.stop_at = stop_at
-        cut = Scenario(files)
+        cut = Scenario(files, log_limit)
         with contextlib.suppress(Stopped):
             cut.run()
         done = len(cut.states)
@@ -515,18 +513,15 @@ def test_an_end_at_every_step_of_the_disk(power_lost: bool) -> None:
         files.restart(power_lost=power_lost)
         earliest = cut.safe - 1 if power_lost else done - 1
         possible = whole.states[max(0, earliest) : done + 1]
-        node = start(files)
+        node = start(files, log_limit)
         found = state(node)
         assert found in possible, stop_at
         # Whatever a start mends stays mended, and what a snapshot says agrees with it.
-        assert state(start(killed(files))) == found, stop_at
+        assert state(start(killed(files), log_limit)) == found, stop_at
         snapshot(node)
-        assert state(start(killed(files))) == found, stop_at
-        assert all(
-            files.contents.get(snapshot_name(number)) is None
-            for number in range(1, 99)
-            if number not in node.node.catalogue.by_id
-        ), stop_at
+        assert state(start(killed(files), log_limit)) == found, stop_at
+        left = {name for name in files.names() if name.endswith(".snapshot")}
+        assert left <= {snapshot_name(number) for number in node.node.catalogue.by_id}, stop_at
 
 
 COMMANDS = st.one_of(
@@ -550,23 +545,57 @@ STEPS = st.lists(
 )
 
 
+Model = dict[str, dict[str, str]]
+
+
+def follow(model: Model, name: str, command: str) -> None:
+    """What a command that was not refused does, as the protocol says."""
+    word, key, *rest = command.split(" ", 2)
+    values = model[name]
+    if word == "set":
+        values[key] = rest[0]
+    elif word == "set-safe":
+        values[key] = rest[0].partition(" ")[2]
+    elif word == "remove":
+        values.pop(key, None)
+    elif word == "increment":
+        values[key] = str(int(values.get(key, "0")) + 1)
+
+
+def plain_values(node: MemoryNode) -> Model:
+    """All values of keys that clients chose, by database."""
+    return {
+        name.decode(): {
+            key.decode(): (value or b"").decode()
+            for key, (value, _) in values.items()
+            if not key.startswith(b"$")
+        }
+        for name, values in state(node).items()
+        if name != b"$admin"
+    }
+
+
 @settings(max_examples=80)
 @given(STEPS)
 def test_no_order_of_things_changes_what_is_there(steps: list[tuple[Any, ...]]) -> None:
     files = MemoryFiles()
     node = start(files)
     admin = node.admin()
+    model: Model = {}
     for step in steps:
         if step[0] == "run":
             client = node.tcp()
             client.send("auth nun nun-pwd")
-            client.send(f"use-db {step[1]} t")
+            client.ask(f"use-db {step[1]} t")
             for command in step[2]:
-                client.send(command)
+                if client.ask(command).endswith("ok \n"):
+                    follow(model, step[1], command)
         elif step[0] == "create":
-            admin.send(f"create-db {step[1]} t")
+            if admin.ask(f"create-db {step[1]} t").endswith("ok \n"):
+                model[step[1]] = {}
         elif step[0] == "drop":
-            admin.send(f"drop-db {step[1]}")
+            if admin.ask(f"drop-db {step[1]}").endswith("ok \n"):
+                del model[step[1]]
         elif step[0] == "snapshot":
             admin.send(f"snapshot true {step[1]}")
         elif step[0] == "all":
@@ -579,6 +608,7 @@ def test_no_order_of_things_changes_what_is_there(steps: list[tuple[Any, ...]]) 
             node = start(files)
             admin = node.admin()
             assert state(node) == before
+        assert plain_values(node) == model
     before = state(node)
     files = killed(files)
     again = start(files)

@@ -1,0 +1,225 @@
+"""A log that is flushed to the disk, before each answer or every second.
+
+What the operating system was handed survives the end of the process; what was flushed survives
+a loss of power too. A flush takes from a fraction of a millisecond to much longer, so it is made
+in a thread, one at a time, and covers all batches written before it (group commit). A write
+beside a running flush would stall the whole node, so batches wait in memory meanwhile, and are
+written when it is done. Each gets a Deferred::
+
+    append ── no flush runs ──> written ──> [flush] ──> its Deferred fires
+       └───── a flush runs ───> waits ────> written when that is done, then as above
+
+With ``before_answers`` (durability ``disk``) every batch waits for its flush. Without
+(``interval``) a batch that need not wait is answered at once, and :meth:`flush_now` is called
+every second.
+
+A failed flush is the end of writing: the system may have forgotten what it could not write, and
+the next flush would lie. Nothing that waited for it is acknowledged, and nothing is appended
+until a restart has read back what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from nuntwist.errors import OutcomeUnknown, StorageUnavailable
+from nuntwist.interfaces import IOplog
+from nuntwist.oplog.record import HEAD_SIZE, OP_SIZE
+from nuntwist.values import INDEX, KEY, VALUE, Epoch, Op, Position
+
+WAITING_LIMIT = 64 << 20
+"""Bytes that may wait in memory for a flush to end; writes over it are refused."""
+
+Waiting = tuple[Epoch, Sequence[Op], "Deferred[None]"]
+
+
+@implementer(IOplog)
+class FlushedOplog:
+    """Another log, flushed.
+
+    :param oplog: whose ``append`` is done on return, and whose ``sync`` flushes.
+    :param before_answers: whether each batch waits for a flush.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, oplog: IOplog, before_answers: bool, waiting_limit: int = WAITING_LIMIT
+    ) -> None:
+        self._oplog = oplog
+        self._before_answers = before_answers
+        self._waiting_limit = waiting_limit
+        self._forget()
+
+    def _forget(self) -> None:
+        self._flushing = False
+        self._changed = False
+        self._lost: str | None = None
+        self._unflushed: list[Deferred[None]] = []
+        self._waiting: list[Waiting] = []
+        self._waiting_bytes = 0
+
+    def open(self) -> None:
+        """Open the other."""
+        self._forget()
+        self._oplog.open()
+
+    # -- what it holds -----------------------------------------------------------------------
+
+    @property
+    def last(self) -> Position:
+        """The position of the last operation taken, written or waiting."""
+        if self._waiting:
+            epoch, ops, _ = self._waiting[-1]
+            return Position(epoch, ops[-1][INDEX])
+        last: Position = self._oplog.last
+        return last
+
+    @property
+    def count(self) -> int:
+        """How many operations it holds, those that wait included."""
+        first: int = self._oplog.first
+        return self.last.index - first + 1
+
+    def __getattr__(self, name: str) -> Any:
+        # first, size, segments, appended, last_stamp: as the other has them.
+        return getattr(self._oplog, name)
+
+    def read(self, after: int) -> Iterator[Sequence[Op]]:
+        """Give the operations after an index that are written."""
+        read: Iterator[Sequence[Op]] = self._oplog.read(after)
+        return read
+
+    # -- appending ---------------------------------------------------------------------------
+
+    def append(self, epoch: Epoch, ops: Sequence[Op]) -> Deferred[None] | None:
+        """Write a batch, or let it wait for the flush under way.
+
+        :return: fires with None when the batch is on the disk (without ``before_answers``,
+            when it is written); fails with StorageUnavailable or OutcomeUnknown.
+        """
+        if self._lost is not None:
+            raise StorageUnavailable(self._lost)
+        if self._flushing:
+            return self._wait(epoch, ops)
+        self._oplog.append(epoch, ops)
+        if not self._before_answers:
+            self._changed = True
+            return None
+        return self._flushed_by_next()
+
+    def _wait(self, epoch: Epoch, ops: Sequence[Op]) -> Deferred[None]:
+        first, last = ops[0][INDEX], self.last.index
+        if first != last + 1:
+            raise ValueError(f"index {first} was to be logged after {last}")
+        size = HEAD_SIZE + sum(OP_SIZE + len(op[KEY]) + len(op[VALUE] or b"") for op in ops)
+        if self._waiting_bytes + size > self._waiting_limit:
+            raise StorageUnavailable(
+                f"over {self._waiting_limit} bytes wait for the disk, which is too slow"
+            )
+        done: Deferred[None] = Deferred()
+        self._waiting.append((epoch, ops, done))
+        self._waiting_bytes += size
+        return done
+
+    def _flushed_by_next(self) -> Deferred[None]:
+        done: Deferred[None] = Deferred()
+        self._unflushed.append(done)
+        self._flush()
+        return done
+
+    # -- flushing ----------------------------------------------------------------------------
+
+    def flush_now(self) -> None:
+        """Flush what was written since the last flush, if anything was."""
+        if self._changed and self._lost is None:
+            self._flush()
+
+    def sync(self) -> Deferred[None]:
+        """Flush; a flush under way is not enough."""
+        if self._lost is not None:
+            return fail(StorageUnavailable(self._lost))
+        return self._flushed_by_next().addErrback(_unavailable)
+
+    def _flush(self) -> None:
+        if self._flushing:
+            return
+        self._flushing, self._changed = True, False
+        covered, self._unflushed = self._unflushed, []
+        flushed: Deferred[None] = self._oplog.sync()
+        flushed.addCallbacks(
+            self._flush_done, self._flush_failed, callbackArgs=(covered,), errbackArgs=(covered,)
+        )
+
+    def _flush_done(self, _: object, covered: list[Deferred[None]]) -> None:
+        # Still flushing, for whoever appends from a callback: it has to wait behind the others.
+        self._fire(covered)
+        while self._waiting:
+            self._write_waiting()
+        self._flushing = False
+        if self._unflushed:
+            self._flush()
+
+    def _write_waiting(self) -> None:
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        written = []
+        error: StorageUnavailable | OutcomeUnknown | None = None
+        for epoch, ops, done in waiting:
+            if error is None:
+                try:
+                    self._oplog.append(epoch, ops)
+                except (StorageUnavailable, OutcomeUnknown) as caught:
+                    error = caught
+                else:
+                    written.append(done)
+        if self._before_answers:
+            self._unflushed += written
+        else:
+            self._changed = True
+            self._fire(written)
+        if error is not None:
+            for _, _, done in waiting[len(written) :]:
+                done.errback(type(error)(*error.args))
+
+    @staticmethod
+    def _fire(deferreds: list[Deferred[None]]) -> None:
+        for done in deferreds:
+            done.callback(None)
+
+    def _flush_failed(self, reason: Failure, covered: list[Deferred[None]]) -> None:
+        reason.trap(StorageUnavailable)
+        self._lost = str(reason.value)
+        self._log.critical(
+            "the log could not be flushed to the disk, so no more writes are taken; reads and"
+            " watches go on; check the disk and restart the node: {error}",
+            error=self._lost,
+        )
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        unflushed, self._unflushed = self._unflushed, []
+        self._flushing = False
+        for done in [*covered, *unflushed, *(done for _, _, done in waiting)]:
+            done.errback(OutcomeUnknown(self._lost))
+
+    # -- the rest ----------------------------------------------------------------------------
+
+    def forget(self, index: int, keep: int | None = None) -> Deferred[int]:
+        """As the other."""
+        forgotten: Deferred[int] = self._oplog.forget(index, keep)
+        return forgotten
+
+    def close(self) -> None:
+        """Flush and close the other; what waited is written first."""
+        while self._waiting:
+            self._write_waiting()
+        self._oplog.close()
+
+
+def _unavailable(reason: Failure) -> None:
+    reason.trap(OutcomeUnknown)
+    raise StorageUnavailable(str(reason.value))
