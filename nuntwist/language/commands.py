@@ -216,7 +216,8 @@ TABLE: tuple[Command, ...] = (
     ),
     Command("cluster-state", (), _A, "Lists the members of the replica set and their roles."),
     Command("metrics-state", (), _A, "Shows counters of this node."),
-    Command("oplog-state", (), _A, "Shows what the log of this node holds."),
+    # Stands alone, so that what was written before it is in the log.
+    Command("oplog-state", (), _A, "Shows what the log of this node holds.", waits=True),
     Command(
         "oplog-clean",
         (Argument("KEEP_BYTES", Kind.NUMBER, 0),),

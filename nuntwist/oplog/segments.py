@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from twisted.internet.defer import Deferred, execute, fail
+from twisted.internet.defer import Deferred, execute, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -284,12 +284,13 @@ class FileOplog:
         keep = self._limit if keep is None else keep
         going: list[Segment] = []
         size = self.size
-        if not self._dropping:
-            for segment in self._segments[:-1]:
-                if size <= keep or segment.last > index:
-                    break
-                going.append(segment)
-                size -= segment.size
+        for segment in self._segments[:-1]:
+            if size <= keep or segment.last > index:
+                break
+            going.append(segment)
+            size -= segment.size
+        if self._dropping or not going:
+            return succeed(0)
         self._dropping = True
         done: Deferred[int] = self._in_thread(self._remove, [segment.name for segment in going])
         return done.addCallback(self._removed)

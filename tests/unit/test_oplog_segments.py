@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -622,3 +623,27 @@ def test_the_next_segment_waits_until_the_full_one_is_on_the_disk(files: MemoryF
     last = log.last.index
     files.restart(power_lost=True)
     assert all_of(small(files)) == run(1, last - 3)
+
+
+def test_segments_go_once_however_often_that_is_asked_for(
+    files: MemoryFiles, warnings: list[LogEvent]
+) -> None:
+    filled(files, 60, limit=9_000)
+    calls: list[tuple[Callable[..., int], Any, Deferred[int]]] = []
+
+    def later(function: Callable[..., int], *args: Any) -> Deferred[int]:
+        calls.append((function, args, Deferred()))
+        return calls[-1][2]
+
+    log = FileOplog(files, ORIGIN, later, limit=9_000)
+    log.open()
+    freed: list[int] = []
+    for _ in range(3):
+        log.forget(1_000).addCallback(freed.append)
+    assert len(calls) == 1
+    function, args, fires = calls[0]
+    fires.callback(function(*args))
+    assert freed[:2] == [0, 0]
+    assert freed[2] > 0
+    assert log.size == sum(map(len, files.contents.values())) <= 9_000
+    assert [event for event in warnings if "error" in event] == []

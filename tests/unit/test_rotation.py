@@ -148,3 +148,11 @@ def test_a_gap_between_snapshots_and_log_stops_the_start(lost: str) -> None:
         del left.contents[name]
     (outcome,) = recover(left)
     assert "The log begins with operation" in str(outcome.value)  # type: ignore[union-attr]
+
+
+def test_the_state_tells_of_what_was_written_before_it() -> None:
+    node = start(MemoryFiles())
+    node.admin("create-db d t")
+    client = node.admin("use-db d t")
+    client.send("set a 1\nset b 1\noplog-state")
+    assert "count: 3, first: 1, last: 3," in client.received()
