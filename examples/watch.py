@@ -42,7 +42,8 @@ class Watcher(WebSocketClientProtocol):
         word, _, rest = payload.decode().rstrip("\n").partition(" ")
         if word in ("value", "changed", "removed", "error"):
             print(word, rest, flush=True)
-        if word == "error":
+        if word == "error" and not self.factory.refused:
+            self.factory.refused = True
             sys.stderr.write(f"the node refused: {rest}\n")
             reactor.stop()
 
@@ -52,6 +53,7 @@ class Factory(ReconnectingClientFactory, WebSocketClientFactory):
 
     protocol = Watcher
     maxDelay = 5
+    refused = False
 
 
 def main() -> None:

@@ -95,6 +95,9 @@ def parse(text: bytes) -> Request:
 def _take(command: Command, argument: Argument, rest: bytes) -> tuple[Value, bytes]:
     if argument.kind is Kind.REST:
         word, rest = rest.replace(b"\n", b""), b""
+    elif argument.kind in _LIMITS and argument is command.arguments[-1]:
+        # All that is left has to be the number: adding another one would be worse than an error.
+        word, rest = rest.strip(b" "), b""
     else:
         word, _, rest = rest.partition(b" ")
     if not word:

@@ -162,6 +162,14 @@ class NqlResource(Resource):
         Answer(request, self._pipeline).run(request.content.read())
         return NOT_DONE_YET
 
+    def render_HEAD(self, request: Request) -> int:
+        """The head of the page. (Twisted's own logs a warning for every one.)"""
+        body = self.render_GET(request)
+        request.setHeader(b"content-length", b"%d" % len(body))
+        request.write(b"")
+        request.finish()
+        return NOT_DONE_YET
+
     def render_GET(self, request: Request) -> bytes:
         """The page, at ``/``."""
         if request.path != b"/":

@@ -49,6 +49,7 @@ class Segment:
     :ivar size: its whole bytes.
     :ivar epoch: of the last record; None where there is none.
     :ivar last_stamp: of the last operation; 0 where there is none.
+    :ivar handed: bytes that the system was asked to write to the disk.
     :ivar handle: to append with, while it is active.
     """
 
@@ -59,6 +60,7 @@ class Segment:
         self.size = 0
         self.epoch: Epoch | None = None
         self.last_stamp = 0
+        self.handed = 0
         self.handle: Handle | None = None
         self._files = files
         self._places: list[tuple[int, int]] = []

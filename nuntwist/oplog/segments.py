@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from nuntwist.errors import CorruptData, OutcomeUnknown, StartError, StorageUnavailable
-from nuntwist.files import Files, Handle, write_all
+from nuntwist.files import WRITE_BACK_EVERY, Files, Handle, write_all
 from nuntwist.interfaces import IOplog
 from nuntwist.oplog.record import TooLarge, encode
 from nuntwist.oplog.segment import Segment, segment_name, segments_in
@@ -185,6 +185,9 @@ class FileOplog:
         self._epoch = segment.epoch = epoch
         self._last = segment.last = ops[-1][INDEX]
         self.last_stamp = segment.last_stamp = ops[-1][STAMP]
+        if segment.size - segment.handed >= WRITE_BACK_EVERY:
+            segment.handed = segment.size
+            self._in_thread(handle.write_back).addErrback(_only_a_hint)
         return None
 
     def _cut_back(self, handle: Handle, offset: int, reason: OSError) -> NoReturn:
@@ -327,3 +330,7 @@ class FileOplog:
         except OSError as error:
             self._log.error("the log could not be flushed: {error}", error=error.strerror)
         self._segments[-1].close()
+
+
+def _only_a_hint(reason: Failure) -> None:
+    reason.trap(OSError)

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from nuntwist.errors import CorruptData, StartError, StorageUnavailable
-from nuntwist.files import Files, Handle, write_all
+from nuntwist.files import WRITE_BACK_EVERY, Files, Handle, write_all
 from nuntwist.interfaces import ISnapshotWriter, IStorage, SnapshotHeader
 from nuntwist.storage import format as snapshot
 from nuntwist.values import Op
@@ -48,6 +48,7 @@ class _Writer:
         self._name = snapshot_name(header.database_id)
         self._temporary = f"{_PREFIX}{header.database_id}{_TEMPORARY}"
         self._count = 0
+        self._handed = 0
         self._broken: StorageUnavailable | None = None
         try:
             self._handle: Handle = files.append_to(self._temporary)
@@ -69,6 +70,9 @@ class _Writer:
             self._broken = _unavailable(error)
             raise self._broken from None
         self._count += len(entries)
+        if self._handle.size - self._handed >= WRITE_BACK_EVERY:
+            self._handed = self._handle.size
+            self._in_thread(self._handle.write_back).addErrback(_only_a_hint)
 
     def commit(self) -> Deferred[None]:
         """End it, flush it, put it in its place."""
@@ -96,6 +100,10 @@ class _Writer:
             self._handle.close()
         with suppress(OSError):
             self._files.remove(self._temporary)
+
+
+def _only_a_hint(reason: Failure) -> None:
+    reason.trap(OSError)
 
 
 def _unavailable(error: BaseException | None) -> StorageUnavailable:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, execute
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import provider
@@ -647,3 +647,20 @@ def test_segments_go_once_however_often_that_is_asked_for(
     assert freed[2] > 0
     assert log.size == sum(map(len, files.contents.values())) <= 9_000
     assert [event for event in warnings if "error" in event] == []
+
+
+def test_the_system_is_asked_to_write_as_the_log_grows(
+    files: MemoryFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def in_thread(function: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        asked.append(function.__name__)
+        return execute(function, *args)
+
+    monkeypatch.setattr("nuntwist.oplog.segments.WRITE_BACK_EVERY", 1_000)
+    log = FileOplog(files, ORIGIN, in_thread)
+    log.open()
+    while log.size < 5_500:
+        log.append(EPOCH, run(log.count + 1, 3))
+    assert asked in (["write_back"] * 4, ["write_back"] * 5)

@@ -144,6 +144,7 @@ def test_aliases_are_the_same_command() -> None:
         ("set-safe k x v", "invalid number: x"),
         ("increment k x", "invalid number: x"),
         ("increment k 1.5", "invalid number: 1.5"),
+        ("increment k 3 4", "invalid number: 3 4"),
     ],
 )
 def test_error_texts(text: str, message: str) -> None:
@@ -241,6 +242,7 @@ def test_increments_have_64_bits() -> None:
 
 def test_a_missing_number_has_its_default() -> None:
     assert arguments_of(b"increment k") == arguments_of(b"increment k ") == (b"k", 1)
+    assert arguments_of(b"increment k  3") == arguments_of(b"increment k 3 ") == (b"k", 3)
 
 
 # -- what is kept and what is not --

@@ -106,7 +106,8 @@ def test_the_commands() -> None:
     last, epoch = node.oplog.last.index, node.oplog.last.epoch.number
     said = admin.ask("oplog-state")
     assert said == (
-        f"oplog-state segments: {node.oplog.segments}, bytes: {node.oplog.size}, count: {last},"
+        f"oplog-state pending_ops: 0, segments: {node.oplog.segments}, bytes: {node.oplog.size},"
+        f" count: {last},"
         f" first: 1, last: {last}, epoch: {epoch}, covered: {last}, writes: taken\nok \n"
     )
     size = node.oplog.size

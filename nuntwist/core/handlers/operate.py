@@ -40,7 +40,9 @@ def oplog_state(node: Node, client: Client, arguments: tuple[()]) -> Reply:
     oplog, refusal = node.oplog, node.pipeline.journal.refusal
     last = oplog.last
     text = (
-        f"oplog-state segments: {oplog.segments}, bytes: {oplog.size}, count: {oplog.count},"
+        # Early exporters send this command and take the first number as pending operations.
+        f"oplog-state pending_ops: 0, segments: {oplog.segments}, bytes: {oplog.size},"
+        f" count: {oplog.count},"
         f" first: {oplog.first}, last: {last.index}, epoch: {last.epoch.number},"
         f" covered: {max(0, node.snapshots.covered())},"
         f" writes: {'taken' if refusal is None else 'refused'}\n"
