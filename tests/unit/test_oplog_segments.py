@@ -76,12 +76,14 @@ def files() -> MemoryFiles:
 
 @pytest.fixture
 def warnings() -> Iterator[list[LogEvent]]:
-    """What is logged at warning level or above."""
+    """What the log says at warning level or above. (Twisted itself may tell, whenever garbage is
+    collected, of a process of an earlier test that ended in a thread.)"""
     events: list[LogEvent] = []
 
     @provider(ILogObserver)
     def observe(event: LogEvent) -> None:
-        if event["log_level"].name in ("warn", "error", "critical"):
+        told = event["log_level"].name in ("warn", "error", "critical")
+        if told and event["log_namespace"].startswith("nuntwist"):
             events.append(event)
 
     globalLogPublisher.addObserver(observe)
