@@ -73,6 +73,7 @@ class FileOplog:
         self._flushing: Segment | None = None
         self._flushed: Segment | None = None
         self._dropping = False
+        self._hinting = False
         self._warned = False
         self._epoch = NO_EPOCH
         self._last = 0
@@ -185,10 +186,19 @@ class FileOplog:
         self._epoch = segment.epoch = epoch
         self._last = segment.last = ops[-1][INDEX]
         self.last_stamp = segment.last_stamp = ops[-1][STAMP]
-        if segment.size - segment.handed >= WRITE_BACK_EVERY:
+        if segment.size - segment.handed >= WRITE_BACK_EVERY and not self._hinting:
             segment.handed = segment.size
-            self._in_thread(handle.write_back).addErrback(_only_a_hint)
+            self._write_back(handle)
         return None
+
+    def _write_back(self, handle: Handle) -> None:
+        # One at a time: on a slow disk they would stand in line before the flushes.
+        self._hinting = True
+        hinted: Deferred[None] = self._in_thread(handle.write_back)
+        hinted.addErrback(_only_a_hint).addCallback(self._hinted)
+
+    def _hinted(self, _: object) -> None:
+        self._hinting = False
 
     def _cut_back(self, handle: Handle, offset: int, reason: OSError) -> NoReturn:
         text = reason.strerror or str(reason)

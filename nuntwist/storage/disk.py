@@ -49,6 +49,7 @@ class _Writer:
         self._temporary = f"{_PREFIX}{header.database_id}{_TEMPORARY}"
         self._count = 0
         self._handed = 0
+        self._hinting = False
         self._broken: StorageUnavailable | None = None
         try:
             self._handle: Handle = files.append_to(self._temporary)
@@ -70,9 +71,14 @@ class _Writer:
             self._broken = _unavailable(error)
             raise self._broken from None
         self._count += len(entries)
-        if self._handle.size - self._handed >= WRITE_BACK_EVERY:
+        if self._handle.size - self._handed >= WRITE_BACK_EVERY and not self._hinting:
             self._handed = self._handle.size
-            self._in_thread(self._handle.write_back).addErrback(_only_a_hint)
+            self._hinting = True
+            hinted = self._in_thread(self._handle.write_back)
+            hinted.addErrback(_only_a_hint).addCallback(self._hinted)
+
+    def _hinted(self, _: object) -> None:
+        self._hinting = False
 
     def commit(self) -> Deferred[None]:
         """End it, flush it, put it in its place."""

@@ -666,3 +666,15 @@ def test_the_system_is_asked_to_write_as_the_log_grows(
     while log.size < 5_500:
         log.append(EPOCH, run(log.count + 1, 3))
     assert asked in (["write_back"] * 4, ["write_back"] * 5)
+    # On a slow disk only one is under way.
+    never: list[Deferred[Any]] = []
+
+    def slow(function: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        never.append(Deferred())
+        return never[-1]
+
+    log = FileOplog(MemoryFiles(), ORIGIN, slow)
+    log.open()
+    while log.size < 5_500:
+        log.append(EPOCH, run(log.count + 1, 3))
+    assert len(never) == 1
