@@ -78,6 +78,16 @@ class Files(Protocol):
     def append_to(self, name: str) -> Handle:
         """Open a file for appending, made where it is not there."""
 
+    def create(self, name: str) -> Handle:
+        """Open an empty file for appending, whatever was there; its name lasts after
+        ``sync_names``."""
+
+    def sync_names(self) -> None:
+        """Return when no name that was given or taken so far can be lost.
+
+        :raise OSError: one may be.
+        """
+
     def rename(self, old: str, new: str) -> None:
         """Put a file in the place of another, at once and durably."""
 
@@ -100,9 +110,7 @@ def replace_durably(files: Files, name: str, data: bytes) -> None:
     :raise OSError: it could not be done; the file is as it was.
     """
     temporary = name + ".new"
-    if temporary in files.names():
-        files.remove(temporary)
-    handle = files.append_to(temporary)
+    handle = files.create(temporary)
     try:
         write_all(handle, data)
         handle.sync()
@@ -136,8 +144,8 @@ def _error(number: int) -> OSError:
 class _DiskHandle:
     """A descriptor opened with O_APPEND."""
 
-    def __init__(self, path: str) -> None:
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    def __init__(self, path: str, flags: int = 0) -> None:
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | flags, 0o600)
         self.size = os.fstat(self._descriptor).st_size
 
     def write(self, data: bytes) -> int:
@@ -216,6 +224,14 @@ class DiskFiles:
         if fresh:
             _sync_directory(self._directory)
         return handle
+
+    def create(self, name: str) -> Handle:
+        """Open, emptied."""
+        return _DiskHandle(self._path(name), os.O_TRUNC)
+
+    def sync_names(self) -> None:
+        """Flush the directory."""
+        _sync_directory(self._directory)
 
     def rename(self, old: str, new: str) -> None:
         """Replace."""
@@ -408,6 +424,17 @@ class MemoryFiles:
         """Open for appending."""
         self.step("open")
         return _MemoryHandle(self, name)
+
+    def create(self, name: str) -> Handle:
+        """Open, emptied."""
+        self.step("open")
+        self._forget(name)
+        self.contents[name] = bytearray()
+        return _MemoryHandle(self, name)
+
+    def sync_names(self) -> None:
+        """Names are never lost here."""
+        self.step("sync")
 
     def rename(self, old: str, new: str) -> None:
         """Replace."""

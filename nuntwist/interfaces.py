@@ -6,13 +6,13 @@ Each has at least two implementations and one conformance suite that runs on all
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
-from nuntwist.values import Epoch, Op, Position
+from nuntwist.values import NO_EPOCH, Epoch, Op, Position
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +25,21 @@ class SnapshotHeader:
     :ivar index: the log's last index when the snapshot was begun.  The entries were copied
         while writes went on, so some are later; replaying every operation after ``index``,
         in order, leaves the state right, because operations are outcomes.
+    :ivar epoch: the epoch of the node that took it.
+    :ivar stamp: when it was begun, by the hybrid clock; 0 where that is not known.
+    :ivar partitions: into how many pieces the entries are split, by a hash of the key.
+    :ivar databases: only in that of ``$admin``: id and name of every other database there was
+        at ``index``; None in all others (and in those of releases that did not tell).
     """
 
     database_id: int
     name: bytes
     strategy: bytes
     index: int
+    epoch: Epoch = NO_EPOCH
+    partitions: int = 1
+    stamp: int = 0
+    databases: tuple[tuple[int, bytes], ...] | None = None
 
 
 class IOplog(Interface):
@@ -43,6 +52,8 @@ class IOplog(Interface):
     first = Attribute("The index of the first operation kept; last.index + 1 while there is none.")
     segments = Attribute("How many pieces it has that can go by themselves.")
     appended = Attribute("How many bytes were appended since it was opened.")
+    failed = Attribute("Why nothing more can be appended until a restart; None while it can.")
+    base = Attribute("The index that begin_after made it begin after; 0 for a log from the start.")
 
     def open() -> None:
         """Check what is there and make ready to append.
@@ -51,6 +62,12 @@ class IOplog(Interface):
 
         :raise CorruptData: when a checksum before the tail is wrong.
         :raise StartError: when the log cannot be opened, or another process has it.
+        """
+
+    def begin_after(position: Position) -> None:
+        """Make a log that holds no operation go on after a position, which snapshots reach.
+
+        :raise StartError: it could not be written.
         """
 
     def read(after: int) -> Iterator[Sequence[Op]]:
@@ -90,9 +107,10 @@ class IOplog(Interface):
 class ISnapshotWriter(Interface):
     """One snapshot being written; it counts for nothing until it is committed."""
 
-    def write(entries: Sequence[Op]) -> None:
+    def write(partition: int, entries: Sequence[Op]) -> None:
         """Take some entries (SET operations of this database).
 
+        :param partition: one of those that were announced.
         :raise StorageUnavailable: it can't be written; abort it.
         """
 
@@ -110,10 +128,14 @@ class ISnapshotWriter(Interface):
 class IStorage(Interface):
     """Keeps snapshots, one a database."""
 
+    held = Attribute("A mapping of database id to the SnapshotHeader of what is kept of it.")
+    at_once = Attribute("How many snapshots are best committed at the same time.")
+
     def open() -> None:
-        """Make ready.
+        """Make ready; ``held`` is right from here on.
 
         :raise StartError: when the place cannot be used.
+        :raise CorruptData: when it is damaged; nothing was changed.
         """
 
     def load(
@@ -125,9 +147,19 @@ class IStorage(Interface):
             what a callable raises.
         """
 
-    def begin(header: SnapshotHeader) -> ISnapshotWriter:
+    def tidy() -> Deferred[None]:
+        """Remove what belongs to no snapshot, left by an earlier process; called when a start
+        has gone well, as it may be what is left of a lost one.
+
+        :return: fires with None; what cannot be removed stays, and is logged.
+        """
+
+    def begin(header: SnapshotHeader, changed: Collection[int] | None) -> ISnapshotWriter:
         """Begin a snapshot.
 
+        :param changed: the partitions that will be written; all others are taken over from
+            the snapshot that is kept, which has as many partitions. None: all are written,
+            and whatever else is there of the database is cleared away.
         :raise StorageUnavailable: it can't be written.
         """
 

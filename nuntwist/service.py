@@ -5,7 +5,7 @@
 
 - ``privilegedStartService`` opens the data directory, recovers, becomes primary, and listens;
   whatever is in the way is one sentence in a StartError.
-- ``startService`` starts the timer of snapshots and takes over SIGTERM and SIGINT, so that
+- ``startService`` starts the schedule of snapshots and takes over SIGTERM and SIGINT, so that
   the process ends with status 0 after an orderly stop.
 - ``stopService`` stops listening, answers what is in flight, closes WebSockets with a close
   frame, takes a snapshot and closes the log.
@@ -42,6 +42,7 @@ from nuntwist.config import NodeConfig
 from nuntwist.core.counters import NodeInfo
 from nuntwist.core.limits import Limits
 from nuntwist.core.node import Node
+from nuntwist.core.schedule import Schedule
 from nuntwist.errors import CommandError, CorruptData, StartError
 from nuntwist.files import DiskFiles
 from nuntwist.net.fast import SendingReactor
@@ -86,7 +87,7 @@ def _damaged(error: CorruptData, where: str, from_log: bool) -> StartError:
     """
     way = "move it away to start with nothing"
     if from_log:
-        way = "move all its *.snapshot files away: then all is read from the log"
+        way = "move all its database-* files away: then all is read from the log"
     return StartError(f"{error}; nothing was changed: restore {where} from a backup, or {way}.")
 
 
@@ -111,8 +112,6 @@ _ENDPOINT_ERRORS = (
 """What the parsers of endpoints raise for a wrong text."""
 FLUSH_SECONDS = 1.0
 """How often the log is flushed with durability ``interval``."""
-WATCH_SECONDS = 0.2
-"""How often is looked whether so much was logged that a snapshot is due."""
 GRACE_SECONDS = 5.0
 """How long a stop waits for clients to take what they were sent."""
 
@@ -180,7 +179,7 @@ class NodeService(Service):
         self._undo.append(files.unlock)
         identity = Identity(files, random.SystemRandom())
         self._oplog = self._make_log(files, identity)
-        self._storage = DiskStorage(files, self._in_thread(self._writing))
+        self._storage = DiskStorage(files, self._in_thread(self._writing), identity.node_id)
         for part in (self._oplog, self._storage):
             try:
                 part.open()
@@ -240,7 +239,7 @@ class NodeService(Service):
         if isinstance(replayed, Failure):
             if isinstance(replayed.value, CorruptData):
                 error = replayed.value
-                from_log = error.path.endswith(".snapshot") and self._oplog.first == 1
+                from_log = error.path.startswith("database-") and self._oplog.first == 1
                 raise _damaged(error, self.config.dbs_dir, from_log) from None
             if isinstance(replayed.value, StartError):
                 raise replayed.value from None
@@ -301,15 +300,13 @@ class NodeService(Service):
         super().startService()
         self._started = True
         self._rounds.install()
-        self._timer = LoopingCall(self._snapshot_changed)
-        self._timer.clock = self._reactor
-        if self.config.declutter_seconds > 0:
-            self._timer.start(self.config.declutter_seconds, now=False)
-        self._watch_log = LoopingCall(self._snapshot_if_due)
+        node, seconds = self.node, self.config.declutter_seconds
+        self._schedule = Schedule(node.snapshots, self._reactor, seconds)
+        # A log that was begun after snapshots from elsewhere needs some of its own soon.
+        self._schedule.start(at_once=node.catalogue.admin.saved_index < self._oplog.base)
         self._flush_log = LoopingCall(self._flush)
-        for timer, seconds in ((self._watch_log, WATCH_SECONDS), (self._flush_log, FLUSH_SECONDS)):
-            timer.clock = self._reactor
-            timer.start(seconds, now=False)
+        self._flush_log.clock = self._reactor
+        self._flush_log.start(FLUSH_SECONDS, now=False)
         self._reactor.callWhenRunning(self._take_signals)
 
     def _take_signals(self) -> None:
@@ -334,15 +331,6 @@ class NodeService(Service):
 
     # -- running -----------------------------------------------------------------------------
 
-    @inlineCallbacks
-    def _snapshot_changed(self) -> Generator[Deferred[Any], Any, None]:
-        # What fails is logged where it happens; the timer comes again.
-        with contextlib.suppress(CommandError):
-            yield self.node.snapshots.take_changed()
-
-    def _snapshot_if_due(self) -> Deferred[None] | None:
-        return self._snapshot_changed() if self.node.snapshots.are_due() else None
-
     def _flush(self) -> None:
         if isinstance(self._oplog, FlushedOplog):
             self._oplog.flush_now()
@@ -359,15 +347,17 @@ class NodeService(Service):
         if not self._started:
             return
         self._started = False
-        for timer in (self._timer, self._watch_log, self._flush_log):
-            if timer.running:
-                timer.stop()
+        self._flush_log.stop()
         yield DeferredList([self._closed(port) for port in self.ports])
         self._lines.finish_all()
         self._frames.finish_all()
         yield self._clients_gone()
+        self.node.end_transfers()
+        yield self._schedule.stop()
         try:
-            yield self._snapshot_changed()
+            # What fails is logged where it happens; the log has all.
+            with contextlib.suppress(CommandError):
+                yield self.node.snapshots.take_changed()
         finally:
             for undo in reversed(self._undo):
                 undo()

@@ -343,7 +343,10 @@ class MemoryNode:
             seconds=self.clock.seconds,
             limits=limits,
         )
-        self.node.recover()
+        failed: list[Failure] = []
+        self.node.recover().addErrback(failed.append)
+        if failed:
+            failed[0].raiseException()
         self.node.start()
         pipeline = self.node.pipeline
         self.lines = LineFactory(pipeline)

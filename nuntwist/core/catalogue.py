@@ -4,6 +4,9 @@
 recovery at start, the stream from a primary, and (for operations that are not one key of one
 database) a live write; a live write of one key stores its operation the same way.
 
+A database that is being restored is *staged*: it has an id and a name that no client can say,
+and is in no list; a NAME_DATABASE operation puts it in its place, and what had the name goes.
+
 The database ``$admin`` is the catalogue as clients see it: it holds a key for every database,
 itself included, with the value ``{}``.  Those keys follow from the operations that create and
 drop databases; they are not operations of their own.
@@ -20,6 +23,7 @@ from nuntwist.values import (
     INDEX,
     KEY,
     KIND,
+    NAME_DATABASE,
     SET,
     STAMP,
     VALUE,
@@ -28,6 +32,8 @@ from nuntwist.values import (
 
 ADMIN_NAME = b"$admin"
 NAMED = b"{}"
+STAGED = b"$restoring "
+"""What the names of staged databases begin with; no word of a command can hold the space."""
 STRATEGIES = (b"none", b"newer", b"arbiter")
 
 
@@ -54,6 +60,8 @@ class Catalogue:
             self.create(op)
         elif kind == DROP_DATABASE:
             self.drop(op)
+        elif kind == NAME_DATABASE:
+            self.adopt(op)
         else:
             database = self.by_id.get(op[DATABASE])
             if database is not None:
@@ -67,24 +75,47 @@ class Catalogue:
         database = self.restore(op[DATABASE], op[KEY], strategy)
         index, stamp = op[INDEX], op[STAMP]
         database.store((token, 0, index, stamp, SET, database.number, TOKEN_KEY))
-        self._list(op[KEY], index, stamp)
+        if not op[KEY].startswith(STAGED):
+            self._list(op[KEY], index, stamp)
         return database
 
     def restore(self, number: int, name: bytes, strategy: bytes) -> Database:
         """Add a database as a snapshot's header names it, still empty."""
-        database = Database(number, name, strategy)
-        self.by_name[name] = self.by_id[number] = database
+        database = self.by_id[number] = Database(number, name, strategy)
+        if not name.startswith(STAGED):
+            self.by_name[name] = database
         return database
 
     def drop(self, op: Op) -> Database | None:
         """Take out the database that a DROP_DATABASE operation names; gives it back."""
-        number, name = op[DATABASE], op[KEY]
+        return self._take_out(op[DATABASE], op[KEY])
+
+    def _take_out(self, number: int, name: bytes) -> Database | None:
         database = self.by_id.pop(number, None)
         if database is not None and self.by_name.get(name) is database:
             del self.by_name[name]
         if self.is_listed(number, name):
-            self.admin.restore(name, None)
+            self.admin.forget(name)
         return database
+
+    def adopt(self, op: Op) -> Database | None:
+        """Give a staged database its name, as a NAME_DATABASE operation says.
+
+        :return: the one that had the name, which is gone.
+        """
+        name = op[KEY]
+        before = self._take_out(int(op[VALUE]), name) if op[VALUE] else None
+        database = self.by_id.get(op[DATABASE])
+        if database is not None:
+            database.name = name
+            database.last_index = max(database.last_index, op[INDEX])
+            self.by_name[name] = database
+            self._list(name, database.number, op[STAMP])
+        return before
+
+    def staged(self) -> list[Database]:
+        """The databases that have no name yet."""
+        return [d for d in self.by_id.values() if d.name.startswith(STAGED)]
 
     def is_listed(self, number: int, name: bytes) -> bool:
         """Whether ``$admin`` names a database: an entry has the index of its creation."""
@@ -94,8 +125,8 @@ class Catalogue:
     def relist(self) -> None:
         """Put every database into ``$admin`` (after snapshots were loaded)."""
         for name, database in self.by_name.items():
-            if self.admin.find(name) is None:
-                self._list(name, 0 if database is self.admin else database.number, 0)
+            if not self.is_listed(database.number, name):
+                self._list(name, database.number, 0)
 
     def _list(self, name: bytes, index: int, stamp: int) -> None:
         self.admin.store((NAMED, 0, index, stamp, SET, ADMIN_ID, name))

@@ -13,15 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 from nuntwist.core.permissions import Permissions
 from nuntwist.errors import CommandError
 from nuntwist.heap import permanent_dicts
-from nuntwist.values import INDEX, KEY, SET, VALUE, VERSION, Op
+from nuntwist.values import IN_RESOLUTION, INDEX, KEY, SET, STAMP, VALUE, VERSION, Op
 
 if TYPE_CHECKING:
     from nuntwist.core.client import Client
     from nuntwist.core.scan import Scan
+    from nuntwist.core.view import View
     from nuntwist.language.replies import Encoding
 
 SHARDS = 64
@@ -58,9 +60,15 @@ class Database:
     :ivar conflicts: for each key in resolution, its open conflict keys, oldest first.
     :ivar version_before: for each key in resolution, the version it had before.
     :ivar arbiters: the clients that resolve its conflicts.
-    :ivar scans: listings under way, which are told before a key comes or goes.
+    :ivar scans: what looks at it as it was at one moment, and is told before it changes.
     :ivar last_index: the index of the last operation on it.
     :ivar saved_index: the index its last snapshot begins at; -1 before the first.
+    :ivar saved_stamp: when that was; 0 where it is not known.
+    :ivar removed_stamp: when a key was removed last, as far as is known.
+    :ivar selected_at: wall time in seconds when it was selected last; 0 for never since the start.
+    :ivar partitions: into how many that snapshot is split.
+    :ivar removed_from: those from which keys have gone since; what has come or changed tells
+        so by its index.
     """
 
     __slots__ = (
@@ -69,10 +77,15 @@ class Database:
         "last_index",
         "name",
         "number",
+        "partitions",
         "permissions",
+        "removed_from",
+        "removed_stamp",
         "saved_index",
+        "saved_stamp",
         "scans",
         "selected",
+        "selected_at",
         "shards",
         "strategy",
         "version_before",
@@ -90,9 +103,14 @@ class Database:
         self.conflicts: dict[bytes, list[bytes]] = {}
         self.version_before: dict[bytes, int] = {}
         self.arbiters: dict[Client, None] = {}
-        self.scans: list[Scan] = []
+        self.scans: list[Scan | View] = []
         self.last_index = 0
         self.saved_index = -1
+        self.saved_stamp = 0
+        self.removed_stamp = 0
+        self.selected_at = 0.0
+        self.partitions = 1
+        self.removed_from: set[int] = set()
 
     def find(self, key: bytes) -> Op | None:
         """The entry of a key, or its tombstone, or None."""
@@ -112,8 +130,10 @@ class Database:
         shard_number = hash(key) & MASK
         shard = self.shards[shard_number]
         old = shard.get(key)
-        if self.scans and (old is None or (old[VALUE] is None) != (op[VALUE] is None)):
-            self.before_change(shard_number)
+        if self.scans:
+            comes_or_goes = old is None or (old[VALUE] is None) != (op[VALUE] is None)
+            for scan in self.scans:
+                scan.note(shard_number, old, comes_or_goes)
         shard[key] = op
         if op[INDEX] > self.last_index:
             self.last_index = op[INDEX]
@@ -126,8 +146,8 @@ class Database:
     def restore(self, key: bytes, old: Op | None) -> None:
         """Put back what an operation took the place of (its log write failed)."""
         shard_number = hash(key) & MASK
-        if self.scans:
-            self.before_change(shard_number)
+        for scan in self.scans:
+            scan.note_return(shard_number, old)
         if old is None:
             del self.shards[shard_number][key]
         else:
@@ -140,6 +160,13 @@ class Database:
         shard = self.shards[hash(tombstone[KEY]) & MASK]
         if shard.get(tombstone[KEY]) is tombstone:
             del shard[tombstone[KEY]]
+            self.removed_from.add(partition_of(tombstone[KEY], self.partitions))
+            self.removed_stamp = max(self.removed_stamp, tombstone[STAMP])
+
+    def forget(self, key: bytes) -> None:
+        """Take out an entry that no operation on the key has removed."""
+        self.restore(key, None)
+        self.removed_from.add(partition_of(key, self.partitions))
 
     def entries(self, shard_number: int) -> list[Op]:
         """The logged entries of one shard, as they are now (what a snapshot keeps)."""
@@ -163,9 +190,38 @@ class Database:
         return self.value(TOKEN_KEY if user is None else USER_PREFIX + user)
 
     def before_change(self, shard_number: int) -> None:
-        """Let the listings under way copy a shard from which keys are to come or go."""
+        """Let those that look at it copy a shard which is to be emptied."""
         for scan in self.scans:
             scan.take(shard_number)
+
+    def free(self) -> Iterator[None]:
+        """Give back the memory of one that is gone, a shard a turn: a million keys at once take
+        100 ms."""
+        for number, shard in enumerate(self.shards):
+            self.before_change(number)
+            shard.clear()
+            yield None
+
+    def mend_conflicts(self) -> None:
+        """Put open conflicts in their order, and find the version of a key before its first
+        one: a snapshot keeps neither, but the first conflict key, which arbiters are sent,
+        tells it."""
+        for pending in self.conflicts.values():
+            pending.sort(key=self._age)
+        in_order = sorted(self.conflicts.items(), key=lambda item: self._age(item[1][0]))
+        self.conflicts = dict(in_order)
+        for key, pending in in_order:
+            entry = self.find(key)
+            if entry is None or entry[VERSION] != IN_RESOLUTION or key in self.version_before:
+                continue
+            # resolve NUMBER DATABASE VERSION KEY OLD NEW
+            words = (self.value(pending[0]) or b"").split(b" ", 4)
+            if len(words) == 5 and words[3].isdigit():
+                self.version_before[key] = int(words[3])
+
+    def _age(self, key: bytes) -> int:
+        entry = self.find(key)
+        return 0 if entry is None else entry[INDEX]
 
     def _note_special(self, key: bytes, op: Op | None) -> None:
         value = None if op is None else op[VALUE]
@@ -194,6 +250,11 @@ class Database:
             pending.append(key)
         if not pending:
             del self.conflicts[about]
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """In which partition of a snapshot a key is; the same in every process."""
+    return crc32(key) % partitions
 
 
 def visible(shard: dict[bytes, Op], hidden: bool) -> list[bytes]:

@@ -14,7 +14,8 @@ that is anything else, which the general road then takes:
   cleaning and its key is no ``$`` key;
 - the client may do everything with every plain key of its database, and that is not
   ``$admin``, where some keys are the server's;
-- the key is not in conflict resolution, and adding it is not watched by a listing.
+- the key is not in conflict resolution, no view of the database is kept, and adding the key
+  is not watched by a listing.
 
 A chunk of one line has a lane of its own, ``single``, under the same conditions.
 """
@@ -181,6 +182,8 @@ def _sets(
     pipeline: Pipeline, client: Client, database: Database, lines: list[bytes], at: int, stop: int
 ) -> int:
     journal, shards, watchers = pipeline.journal, database.shards, database.watchers
+    if database.scans and any(scan.of_values for scan in database.scans):
+        return at
     number, listed = database.number, bool(database.scans)
     add_op, add_replaced = journal.ops.append, journal.replaced.append
     add, ok, room = client.out.append, client.encoding.ok, client.room

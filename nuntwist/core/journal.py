@@ -49,6 +49,8 @@ class Journal:
     :param oplog: open, and replayed into ``catalogue``.
     :ivar ops: the operations of the batch under way; the hot road adds to it directly, and
         to ``replaced`` what each took the place of.
+    :ivar undone: how many times something was taken back.
+    :ivar in_trouble: whether the last write failed, while the next may go through.
     :ivar refusal: why writes are refused (an error text), or None.
     """
 
@@ -65,8 +67,9 @@ class Journal:
         self.ops: list[Op] = []
         self.replaced: list[Op | None] = []
         self.refusal: bytes | None = None
+        self.undone = 0
         self.in_flight: deque[Batch] = deque()
-        self._trouble = False
+        self.in_trouble = False
         self._catalogue = catalogue
         self._counters = counters
         self._tombstones: list[Op] = []
@@ -111,34 +114,44 @@ class Journal:
         key: bytes,
         value: bytes | None,
         version: int = 0,
+        place: int = 0,
     ) -> Op:
         """Make an operation for :meth:`append_alone`; without a database it has a new id.
 
         The batch under way must be empty.
 
+        :param place: among those that are appended together.
         :raise CommandError: writes are refused.
         """
         if self.refusal is not None:
             raise CommandError(self.refusal)
-        index = self.index + 1
+        index = self.index + 1 + place
         number = index if database is None else database
         return (value, version, index, self.stamps.next(), kind, number, key)
 
     def append_alone(self, op: Op, apply: Callable[[], None]) -> Deferred[None]:
         """Log an operation that is not one key of one database: durable before applied.
 
-        :param op: as :meth:`make` gave it.
+        As :meth:`append_together` with one.
+        """
+        return self.append_together([op], apply)
+
+    def append_together(self, ops: list[Op], apply: Callable[[], None]) -> Deferred[None]:
+        """Log operations of which all or none are to be, durable before they are applied.
+
+        :param ops: the first as :meth:`make` gave it, the others with the indexes after it.
         :param apply: moves the state.
         :return: fires with None when all that is done; fails with CommandError where it was
             not logged, and then nothing has changed.
         """
         done: Deferred[None] = Deferred()
         try:
-            durable = self.oplog.append(self.epoch, [op])
+            durable = self.oplog.append(self.epoch, ops)
         except (StorageUnavailable, OutcomeUnknown) as error:
             done.errback(CommandError(self.refuse(error)))
             return done
-        self.index = op[INDEX]
+        first, last = ops[0][INDEX], ops[-1][INDEX]
+        self.index = last
         if durable is None:
             self.revealed = self.index
             apply()
@@ -146,13 +159,13 @@ class Journal:
             return done
 
         def kept(_: object) -> None:
-            self.reveal(op[INDEX])
+            self.reveal(last)
             apply()
             done.callback(None)
 
         def broken(reason: Failure) -> None:
             reason.trap(StorageUnavailable, OutcomeUnknown)
-            self._go_back(op[INDEX] - 1)
+            self._go_back(first - 1)
             done.errback(CommandError(self.refuse(reason.value or OutcomeUnknown())))
 
         durable.addCallbacks(kept, broken)
@@ -181,8 +194,8 @@ class Journal:
 
     def reveal(self, index: int) -> None:
         """The log is durable up to ``index``."""
-        if self._trouble:
-            self._trouble = False
+        if self.in_trouble:
+            self.in_trouble = False
             self._log.info("the log takes writes again")
         self.revealed = max(self.revealed, index)
         while self.in_flight and self.in_flight[0].ops[-1][INDEX] <= self.revealed:
@@ -203,6 +216,7 @@ class Journal:
 
     def _go_back(self, index: int) -> None:
         """What came after an index did not happen."""
+        self.undone += 1
         self.index = min(self.index, index)
         self._tombstones = [op for op in self._tombstones if op[INDEX] <= self.index]
         if self._awaited:
@@ -215,7 +229,8 @@ class Journal:
         """
         self._counters.failed_batches += 1
         reason = str(error).encode()
-        if isinstance(error, OutcomeUnknown):
+        unknown = isinstance(error, OutcomeUnknown)
+        if unknown or self.oplog.failed is not None:
             if self.refusal is None:
                 self._log.critical(
                     "the log failed, so no more writes are taken; reads and watches go on;"
@@ -223,9 +238,9 @@ class Journal:
                     error=str(error),
                 )
             self.refusal = b"storage unavailable: the log failed, the node must be restarted"
-            return b"outcome unknown: " + reason
-        if not self._trouble:
-            self._trouble = True
+            return (b"outcome unknown: " if unknown else b"storage unavailable: ") + reason
+        if not self.in_trouble:
+            self.in_trouble = True
             self._log.error(
                 "writes were refused because the log could not take them; free space or mend the"
                 " disk, nothing has to be restarted: {error}",

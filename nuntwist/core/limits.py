@@ -23,6 +23,8 @@ class Limits:
     :ivar sends: connections written to in one turn when one change goes to many.
     :ivar replay: bytes logged since the last snapshots at which the next are taken, whatever
         the time: a start replays no more than about that.
+    :ivar partitions: into how many files a snapshot of a database is split.
+    :ivar one_partition: a database with fewer keys is in one file.
     :ivar keys_at_once: a database with at most this many keys is listed in one go.
     """
 
@@ -35,4 +37,6 @@ class Limits:
     slice_commands: int = 512
     sends: int = 512
     replay: int = 256 << 20
+    partitions: int = 10
+    one_partition: int = 1_000
     keys_at_once: int = 2_000

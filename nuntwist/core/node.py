@@ -6,22 +6,28 @@ memory, and ``nuntwist.service`` builds the same on a reactor with files.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
+from nuntwist.core.backup import Backup
 from nuntwist.core.catalogue import Catalogue
 from nuntwist.core.client import Client
 from nuntwist.core.counters import Counters, NodeInfo
+from nuntwist.core.database import Database
 from nuntwist.core.handlers import HANDLERS
 from nuntwist.core.limits import Limits
 from nuntwist.core.pipeline import Pipeline
 from nuntwist.core.recovery import Recovery
 from nuntwist.core.removals import LateRemovals
+from nuntwist.core.restore import Restore
 from nuntwist.core.snapshots import Snapshots
+from nuntwist.core.transfers import Transfers
+from nuntwist.errors import CommandError
 from nuntwist.interfaces import IElection, IOplog, ISecrets, IStorage
 from nuntwist.values import ADMIN_ID, DROP_DATABASE, VALUE, Epoch, Op, StampClock
 
@@ -36,6 +42,7 @@ class Node:
     :param call_later: IReactorTime.callLater.
     :param seconds: monotonic time, in seconds.
     :param call_at_end: as for the pipeline.
+    :param elsewhere: as for the recovery.
     """
 
     _log = Logger()
@@ -53,7 +60,9 @@ class Node:
         seconds: Callable[[], float],
         limits: Limits | None = None,
         call_at_end: Callable[[Callable[[], None]], object] | None = None,
+        elsewhere: bool = False,
     ) -> None:
+        self._elsewhere = elsewhere
         self.info = info
         self.oplog = oplog
         self.storage = LateRemovals(storage, oplog)
@@ -76,6 +85,9 @@ class Node:
         self.pipeline.handlers = {
             word: partial(handler, self) for word, handler in HANDLERS.items()
         }
+        self.wall = wall
+        self.backups: Transfers[Backup] = Transfers("backup", call_later)
+        self.restores: Transfers[Restore] = Transfers("restore", call_later)
         self.snapshots = Snapshots(self.catalogue, self.storage, self.pipeline)
 
     # -- the start ---------------------------------------------------------------------------
@@ -85,12 +97,14 @@ class Node:
 
         :return: fires with how many operations were replayed; fails with CorruptData or StartError.
         """
-        recovered = Recovery(self.catalogue, self.oplog, self.storage).run()
-        return recovered.addCallback(self._recovered)
+        recovery = Recovery(self.catalogue, self.oplog, self.storage, self._elsewhere)
 
-    def _recovered(self, replayed: int) -> int:
-        self.stamps.observe(self.oplog.last_stamp)
-        return replayed
+        def recovered(replayed: int) -> int:
+            self.pipeline.journal.index = self.pipeline.journal.revealed = self.oplog.last.index
+            self.stamps.observe(recovery.last_stamp)
+            return replayed
+
+        return recovery.run().addCallback(recovered)
 
     def start(self) -> None:
         """Stand for election; alone, that is to become primary."""
@@ -105,10 +119,48 @@ class Node:
             number=epoch.number,
             index=self.pipeline.journal.index,
         )
+        self.drop_staged(self.catalogue.staged())
 
     def stand_again(self) -> None:
         """Stand for election anew."""
         self.election.start(self._elected)
+
+    # -- restores ----------------------------------------------------------------------------
+
+    def drop_staged(self, databases: Sequence[Database]) -> None:
+        """Drop what a restore has not come to an end with; where that cannot be logged now,
+        the next start does it."""
+        journal = self.pipeline.journal
+        for database in databases:
+            if self.catalogue.by_id.get(database.number) is not database:
+                continue
+            self.pipeline.commit()
+            try:
+                op = journal.make(DROP_DATABASE, database.number, database.name, None)
+            except CommandError as error:
+                self._not_dropped(Failure(error))
+                continue
+            dropped = journal.append_alone(op, partial(self._drop, database, op))
+            dropped.addErrback(self._not_dropped)
+
+    def end_transfers(self) -> None:
+        """Give up backups and restores: the node stops."""
+        self.backups.drop_all()
+        self.restores.drop_all()
+
+    def _drop(self, database: Database, op: Op) -> None:
+        self._log.info("dropped what an unfinished restore has left")
+        self.catalogue.drop(op)
+        self.pipeline.streams.work(database.free())
+        self.storage.drop(database.number)
+
+    def _not_dropped(self, reason: Failure) -> None:
+        reason.trap(CommandError)
+        self._log.error(
+            "what is left of an unfinished restore cannot be dropped now, the next start does"
+            " it: {error}",
+            error=str(reason.value),
+        )
 
     # -- what handlers tell ------------------------------------------------------------------
 

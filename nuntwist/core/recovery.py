@@ -9,19 +9,23 @@ already is passed over. A crash at any moment leaves what this can set right:
 - A database younger than the snapshot of ``$admin``, with or without a snapshot of its own.
 - A snapshot with some entries later than its index: replaying leaves them as they are.
 
+A node without a log of its own, whose snapshots are kept elsewhere, begins with what they hold:
+its log goes on after the last operation in any of them.
+
 What a crash cannot leave stops the start, because going on would lose writes in silence: a log
 that ends before what a snapshot holds or begins after it, and a database without its snapshot.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from operator import itemgetter
 
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
 
-from nuntwist.core.catalogue import NAMED, Catalogue
-from nuntwist.core.database import MASK, SHARDS, Database
+from nuntwist.core.catalogue import Catalogue
+from nuntwist.core.database import MASK
 from nuntwist.errors import StartError
 from nuntwist.interfaces import IOplog, IStorage, SnapshotHeader
 from nuntwist.values import (
@@ -29,16 +33,18 @@ from nuntwist.values import (
     CREATE_DATABASE,
     DATABASE,
     DROP_DATABASE,
-    IN_RESOLUTION,
     INDEX,
     KEY,
     KIND,
+    NAME_DATABASE,
+    NO_EPOCH,
+    STAMP,
     VALUE,
-    VERSION,
     Op,
+    Position,
 )
 
-_index = itemgetter(INDEX)
+_index, _stamp = itemgetter(INDEX), itemgetter(STAMP)
 
 
 class Recovery:
@@ -47,13 +53,24 @@ class Recovery:
     :param catalogue: new; filled here.
     :param oplog: open.
     :param storage: open.
+    :param elsewhere: whether snapshots are not kept where the log is, so that a node may begin
+        without one.
+    :ivar last_stamp: the highest stamp found.
     """
 
-    def __init__(self, catalogue: Catalogue, oplog: IOplog, storage: IStorage) -> None:
+    _log = Logger()
+
+    def __init__(
+        self, catalogue: Catalogue, oplog: IOplog, storage: IStorage, elsewhere: bool = False
+    ) -> None:
         self._catalogue = catalogue
         self._oplog = oplog
         self._storage = storage
         self._gone: set[int] = set()
+        self._listed: dict[int, bytes] | None = None
+        self._without_log = elsewhere and oplog.count == 0
+        self._reached = oplog.last
+        self.last_stamp = oplog.last_stamp
 
     def run(self) -> Deferred[int]:
         """Recover.
@@ -65,13 +82,17 @@ class Recovery:
         return loaded.addCallback(lambda _: self._go_on())
 
     def _go_on(self) -> int:
+        if self._reached > self._oplog.last:
+            self._oplog.begin_after(self._reached)
         replayed = self._replay()
         self._check_snapshots()
+        self._note_held()
         self._catalogue.relist()
         for database in self._catalogue.by_id.values():
-            _mend_conflicts(database)
+            database.mend_conflicts()
+        # Whatever comes of these two: the next start does them again.
+        self._storage.tidy()
         for number in sorted(self._gone):
-            # Whatever comes of it: the log or $admin says at the next start that it is gone.
             self._storage.drop(number)
         return replayed
 
@@ -79,24 +100,32 @@ class Recovery:
 
     def _restore(self, header: SnapshotHeader) -> None:
         admin = self._catalogue.admin
-        self._check_end(header.index, header.name)
-        if admin.saved_index >= header.database_id and not self._catalogue.is_listed(
-            header.database_id, header.name
-        ):
+        self._check_end(Position(header.epoch, header.index), header.name)
+        if admin.saved_index >= header.database_id and not self._is_listed(header):
             # Dropped before the snapshot of $admin was begun; only the file was left.
             self._gone.add(header.database_id)
             return
         if header.database_id == ADMIN_ID:
             database = admin
+            if header.databases is not None:
+                self._listed = dict(header.databases)
         else:
             database = self._catalogue.restore(header.database_id, header.name, header.strategy)
         database.saved_index = database.last_index = header.index
+
+    def _is_listed(self, header: SnapshotHeader) -> bool:
+        """Whether the snapshot of ``$admin`` tells of a database."""
+        if self._listed is None:
+            return self._catalogue.is_listed(header.database_id, header.name)
+        return header.database_id in self._listed
 
     def _load(self, entries: Sequence[Op]) -> None:
         if not entries or entries[0][DATABASE] in self._gone:
             return
         database = self._catalogue.by_id[entries[0][DATABASE]]
-        self._check_end(max(map(_index, entries)), database.name)
+        self._check_end(Position(NO_EPOCH, max(map(_index, entries))), database.name)
+        if self._without_log:
+            self.last_stamp = max(self.last_stamp, max(map(_stamp, entries)))
         shards = database.shards
         for op in entries:
             key = op[KEY]
@@ -105,19 +134,24 @@ class Recovery:
             else:
                 shards[hash(key) & MASK][key] = op
 
-    def _check_end(self, index: int, name: bytes) -> None:
+    def _check_end(self, held: Position, name: bytes) -> None:
         """Refuse a log that ends before what a snapshot holds: it would give the same
         indexes again, and recovery would take new operations for old ones.
 
         :raise StartError: it does.
         """
         last = self._oplog.last.index
-        if index > last:
-            raise StartError(
-                f"The log ends at operation {last}, but the snapshot of the database"
-                f" {name.decode()} has operation {index}: the end of the log is missing."
-                " Nothing was changed; restore the whole data directory from a backup."
-            )
+        if held.index <= last:
+            return
+        if self._without_log:
+            reached = self._reached
+            self._reached = Position(max(reached.epoch, held.epoch), max(reached.index, held.index))
+            return
+        raise StartError(
+            f"The log ends at operation {last}, but the snapshot of the database"
+            f" {name.decode()} has operation {held.index}: the end of the log is missing."
+            " Nothing was changed; restore the whole data directory from a backup."
+        )
 
     def _check_begin(self, covered: int) -> None:
         """Refuse a log that begins beyond what the snapshots cover.
@@ -125,7 +159,7 @@ class Recovery:
         :raise StartError: it does.
         """
         first = self._oplog.first
-        if first > covered + 1:
+        if first > covered + 1 and first != self._oplog.base + 1:
             raise StartError(
                 f"The log begins with operation {first}, but the snapshots cover no more than"
                 f" operation {covered}: a snapshot or the beginning of the log is missing."
@@ -146,6 +180,11 @@ class Recovery:
                     catalogue.apply(op)
                     self._gone.add(op[DATABASE])
                     replayed += 1
+                elif kind == NAME_DATABASE:
+                    catalogue.apply(op)
+                    if op[VALUE]:
+                        self._gone.add(int(op[VALUE]))
+                    replayed += 1
                 elif kind == CREATE_DATABASE:
                     if database is None:
                         catalogue.apply(op)
@@ -158,47 +197,41 @@ class Recovery:
         return replayed
 
     def _check_snapshots(self) -> None:
-        """Refuse to go on without a database that ``$admin`` names: it was older than the
-        snapshot of ``$admin``, so it had one of its own, and what came before is only there.
+        """Refuse to go on without a database that the snapshot of ``$admin`` names: it was
+        there at that time, so it had one of its own, and what came before is only there.
 
         :raise StartError: there is one.
         """
-        for name, index in self._names_without_database():
-            ops: Sequence[Op] = next(iter(self._oplog.read(index - 1)), ())
-            # A client may have written such a key; the log knows, where it reaches so far back.
-            if ops and ops[0][KIND] == CREATE_DATABASE and ops[0][KEY] == name:
-                way = ", or move all its *.snapshot files away: then all is read from the log"
-                raise StartError(
-                    f"The snapshot of the database {name.decode()}, number {index}, is missing."
-                    " Nothing was changed; restore the data directory from a backup"
-                    f"{way if self._oplog.first == 1 else ''}."
+        covered = self._catalogue.admin.saved_index
+        for number, name in (self._listed or {}).items():
+            if number > covered or number in self._catalogue.by_id or number in self._gone:
+                continue
+            if self._without_log:
+                # It may have been dropped after that: without the log nobody knows.
+                self._log.warn(
+                    "there is no snapshot of the database {name}, number {number}: it was dropped,"
+                    " or is lost",
+                    name=name.decode(),
+                    number=number,
                 )
+                continue
+            way = ", or move all database-* files away: then all is read from the log"
+            raise StartError(
+                f"The snapshot of the database {name.decode()}, number {number}, is missing."
+                " Nothing was changed; restore the data directory from a backup"
+                f"{way if self._oplog.first == 1 else ''}."
+            )
 
-    def _names_without_database(self) -> Iterator[tuple[bytes, int]]:
-        catalogue = self._catalogue
-        for shard in range(SHARDS):
-            for op in catalogue.admin.entries(shard):
-                if op[VALUE] == NAMED and op[INDEX] not in catalogue.by_id:
-                    yield op[KEY], op[INDEX]
-
-
-def _mend_conflicts(database: Database) -> None:
-    """Put open conflicts in their order, and find the version of a key before its first one:
-    a snapshot keeps neither, but the first conflict key, which arbiters are sent, tells it."""
-
-    def age(key: bytes) -> int:
-        entry = database.find(key)
-        return 0 if entry is None else entry[INDEX]
-
-    for pending in database.conflicts.values():
-        pending.sort(key=age)
-    in_order = sorted(database.conflicts.items(), key=lambda item: age(item[1][0]))
-    database.conflicts = dict(in_order)
-    for key, pending in in_order:
-        entry = database.find(key)
-        if entry is None or entry[VERSION] != IN_RESOLUTION or key in database.version_before:
-            continue
-        # resolve NUMBER DATABASE VERSION KEY OLD NEW
-        words = (database.value(pending[0]) or b"").split(b" ", 4)
-        if len(words) == 5 and words[3].isdigit():
-            database.version_before[key] = int(words[3])
+    def _note_held(self) -> None:
+        """Take up what the storage that is written to holds (it may not be the one that was
+        read): what it has not is to be written, and what nobody knows goes."""
+        by_id, held = self._catalogue.by_id, self._storage.held
+        for number, database in by_id.items():
+            header = held.get(number)
+            database.saved_index = -1 if header is None else header.index
+            database.saved_stamp = 0 if header is None else header.stamp
+            if header is not None and database.partitions != header.partitions:
+                database.partitions = header.partitions
+                if database.removed_from:
+                    database.removed_from = set(range(header.partitions))
+        self._gone.update(number for number in held if number not in by_id)

@@ -7,7 +7,7 @@ leave a database that is there by the log and has no snapshot.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -33,6 +33,18 @@ class LateRemovals:
         self._storage = storage
         self._oplog = oplog
 
+    @property
+    def held(self) -> Mapping[int, SnapshotHeader]:
+        """As the other."""
+        held: Mapping[int, SnapshotHeader] = self._storage.held
+        return held
+
+    @property
+    def at_once(self) -> int:
+        """As the other."""
+        at_once: int = self._storage.at_once
+        return at_once
+
     def open(self) -> None:
         """As the other."""
         self._storage.open()
@@ -46,9 +58,14 @@ class LateRemovals:
         loaded: Deferred[None] = self._storage.load(database, entries)
         return loaded
 
-    def begin(self, header: SnapshotHeader) -> ISnapshotWriter:
+    def tidy(self) -> Deferred[None]:
         """As the other."""
-        return self._storage.begin(header)
+        tidied: Deferred[None] = self._storage.tidy()
+        return tidied
+
+    def begin(self, header: SnapshotHeader, changed: Collection[int] | None) -> ISnapshotWriter:
+        """As the other."""
+        return self._storage.begin(header, changed)
 
     def drop(self, database_id: int) -> Deferred[None]:
         """Remove a snapshot when the log is on the disk; where it cannot be put there, the

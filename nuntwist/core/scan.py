@@ -28,6 +28,8 @@ class Scan:
     :param database: it is registered there until :meth:`close`.
     """
 
+    of_values = False
+
     def __init__(self, database: Database) -> None:
         self._database = database
         self._taken: dict[int, list[Op]] = {}
@@ -38,6 +40,15 @@ class Scan:
         """Copy a shard if that was not done; the database calls this before it changes."""
         if shard_number >= self._next and shard_number not in self._taken:
             self._taken[shard_number] = list(self._database.shards[shard_number].values())
+
+    def note(self, shard_number: int, old: Op | None, comes_or_goes: bool) -> None:
+        """A key is to change: of values it wants to know nothing."""
+        if comes_or_goes:
+            self.take(shard_number)
+
+    def note_return(self, shard_number: int, old: Op | None) -> None:
+        """A key is to be what it was before."""
+        self.take(shard_number)
 
     def shards(self) -> Iterator[list[Op]]:
         """The entries of all shards, one a step."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from nuntwist.core import watches
 from nuntwist.core.client import Client
 from nuntwist.core.conflicts import version_of
 from nuntwist.core.database import CONNECTIONS_KEY, Database, local_entry
@@ -36,6 +37,22 @@ def deselect(client: Client, notify: Notify) -> None:
     database.arbiters.pop(client, None)
     database.selected.pop(client, None)
     _count(database, notify)
+
+
+def release(database: Database) -> list[Client]:
+    """Take a database that is gone from all who had selected or watched it.
+
+    :return: those who had selected it.
+    """
+    for clients in [c for e in database.watchers.values() for c in e.values()]:
+        for watcher in tuple(clients):
+            watches.unsubscribe_all(watcher, database)
+    members = list(database.selected)
+    for member in members:
+        member.database = member.user = None
+    database.selected.clear()
+    database.arbiters.clear()
+    return members
 
 
 def _count(database: Database, notify: Notify) -> None:

@@ -98,6 +98,7 @@ def _key(missing_word: str) -> str:
 _KEY = Argument("KEY")
 _DB = Argument("DB")
 _VALUE = Argument("VALUE", Kind.REST, b"")
+_ID = Argument("ID", Kind.NUMBER)
 _NODE = Argument("NODE", Kind.WORD, b"")
 _N, _A, _D = Needs.NOTHING, Needs.ADMIN, Needs.DATABASE
 
@@ -227,9 +228,68 @@ TABLE: tuple[Command, ...] = (
     ),
     Command(
         "debug",
-        (Argument("WHAT", default=b""),),
+        (Argument("WHAT", default=b""), Argument("json", default=b"")),
         _A,
-        "Shows pending-ops, pending-conflicts, list-dbs or process-info; force-election.",
+        "Shows pending-ops, pending-conflicts, list-dbs [json] or process-info; force-election.",
+        waits=True,
+    ),
+    Command(
+        "backup-begin",
+        (Argument("DB|DB", Kind.REST, b""),),
+        _A,
+        "Begins a backup of databases (all); use nun-db backup.",
+        waits=True,
+    ),
+    Command(
+        "backup-read",
+        (_ID,),
+        _A,
+        "Gives the next piece of a backup.",
+        missing="backup-read must be followed by a number",
+        waits=True,
+    ),
+    Command(
+        "backup-drop",
+        (_ID,),
+        _A,
+        "Gives up a backup.",
+        missing="backup-drop must be followed by a number",
+        waits=True,
+    ),
+    Command(
+        "restore-begin",
+        (Argument("MODE"), Argument("DB|DB", Kind.REST, b"")),
+        _A,
+        "Begins to take in a backup: new, force or merge; use nun-db restore.",
+        missing="restore-begin takes new, force or merge: ",
+        writes=True,
+        waits=True,
+    ),
+    Command(
+        "restore-write",
+        (_ID, Argument("BASE64", Kind.REST)),
+        _A,
+        "Takes in the next piece of a backup.",
+        missing="restore-write must be followed by a number and base64",
+        writes=True,
+        waits=True,
+    ),
+    Command(
+        "restore-commit",
+        (_ID,),
+        _A,
+        "Lets all that was taken in appear at once.",
+        missing="restore-commit must be followed by a number",
+        writes=True,
+        waits=True,
+    ),
+    Command(
+        "restore-drop",
+        (_ID,),
+        _A,
+        "Gives up a restore.",
+        missing="restore-drop must be followed by a number",
+        waits=True,
     ),
     Command("list-commands", (), _A, "Lists the words of all commands."),
     Command("help", (Argument("COMMAND", default=b""),), _N, "Explains commands, one line each."),

@@ -87,9 +87,19 @@ class FlushedOplog:
         first: int = self._oplog.first
         return self.last.index - first + 1
 
+    @property
+    def failed(self) -> str | None:
+        """Why nothing more can be appended."""
+        failed: str | None = self._lost or self._oplog.failed
+        return failed
+
     def __getattr__(self, name: str) -> Any:
-        # first, size, segments, appended, last_stamp: as the other has them.
+        # first, size, segments, appended, last_stamp, base: as the other has them.
         return getattr(self._oplog, name)
+
+    def begin_after(self, position: Position) -> None:
+        """As the other."""
+        self._oplog.begin_after(position)
 
     def read(self, after: int) -> Iterator[Sequence[Op]]:
         """Give the operations after an index that are written."""

@@ -24,12 +24,20 @@ class MemoryOplog:
         self.size = 0
         self.first = 1
         self.appended = 0
+        self.base = 0
+        self.failed = None
         self._batches: list[list[Op]] = []
         self._closed = False
 
     def open(self) -> None:
         """Take appends (again); what it held before, it holds."""
         self._closed = False
+
+    def begin_after(self, position: Position) -> None:
+        """Go on after a position."""
+        if self.count:
+            raise ValueError("the log holds operations")
+        self.last, self.base, self.first = position, position.index, position.index + 1
 
     def read(self, after: int) -> Iterator[Sequence[Op]]:
         """Give the operations after an index, a batch at a time."""

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from nuntwist.errors import CorruptData
-from nuntwist.values import DROP_DATABASE, INDEX, REMOVE, STAMP, Epoch, Op
+from nuntwist.values import INDEX, NAME_DATABASE, REMOVE, STAMP, Epoch, Op
 
 FORMAT: Final = 1
 HEAD_SIZE: Final = 52
@@ -47,6 +47,10 @@ _new = tuple.__new__
 
 class TooLarge(ValueError):
     """A batch that does not fit in one record."""
+
+
+class Newer(CorruptData):
+    """What a newer release wrote: its checksum is right, but this one cannot read it."""
 
 
 class Head(NamedTuple):
@@ -118,7 +122,7 @@ def read_head(data: bytes, at: int, name: str, offset: int) -> Head:
         raise CorruptData(name, offset, "the head of a record does not match its checksum")
     _, _, length, form, flags, reserved, operations, first, _, _, _ = head
     if form != FORMAT or flags or reserved:
-        raise CorruptData(
+        raise Newer(
             name, offset, f"format {form}.{flags}.{reserved} is not known, a newer release wrote it"
         )
     if length > LARGEST_BODY or operations == 0 or first == 0:
@@ -151,7 +155,7 @@ def decode(head: Head, body: bytes, name: str, offset: int) -> list[Op]:
             middle = start + key_size
             at = middle + value_size
             value: bytes | None = body[middle:at]
-            if kind > DROP_DATABASE:
+            if kind > NAME_DATABASE:
                 kind, at = _with_fields(kind, body, at, name, offset)
             if kind == REMOVE:
                 value = None
@@ -170,9 +174,9 @@ def _with_fields(word: int, body: bytes, at: int, name: str, offset: int) -> tup
     :return: the kind, and where the next operation begins.
     """
     kind, flags = word & 0xFF, word >> 8
-    if kind > DROP_DATABASE or flags != WITH_FIELDS:
+    if kind > NAME_DATABASE or flags != WITH_FIELDS:
         reason = f"an operation of kind {kind}.{flags} is not known, a newer release wrote it"
-        raise CorruptData(name, offset, reason)
+        raise Newer(name, offset, reason)
     return kind, at + _FIELDS.size + _FIELDS.unpack_from(body, at)[0]
 
 

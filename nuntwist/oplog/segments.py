@@ -2,7 +2,8 @@
 
 What ``write`` has returned from survives the end of the process, whatever ends it. A write that
 fails is cut back to the last whole record, so that the next one may be tried; a file that cannot
-be cut back is not written to again. At the start all checksums are checked: a record that is
+be cut back, or be flushed, is not written to again: what was not flushed the system may have
+forgotten, and so may even the end of this process lose it. At the start all checksums are checked: a record that is
 torn at the very end was never acknowledged, and is cut off and reported; any other damage, and
 any gap, stops the start.
 
@@ -28,6 +29,7 @@ from zope.interface import implementer
 from nuntwist.errors import CorruptData, OutcomeUnknown, StartError, StorageUnavailable
 from nuntwist.files import WRITE_BACK_EVERY, Files, Handle, write_all
 from nuntwist.interfaces import IOplog
+from nuntwist.oplog.base import read_base, write_base
 from nuntwist.oplog.record import TooLarge, encode
 from nuntwist.oplog.segment import Segment, segment_name, segments_in
 from nuntwist.values import INDEX, NO_EPOCH, STAMP, Epoch, Op, Position
@@ -47,6 +49,7 @@ class FileOplog:
     :param in_thread: runs a function away from the reactor and gives a Deferred of its result.
     :param limit: bytes above which segments go that snapshots cover.
     :ivar appended: bytes appended since it was opened.
+    :ivar failed: why nothing more can be appended; None while it can.
     """
 
     _log = Logger()
@@ -66,8 +69,8 @@ class FileOplog:
         self._forget_all()
 
     def _forget_all(self) -> None:
-        self._lost: str | None = None
-        self._not_on_disk: str | None = None
+        self.base = 0
+        self.failed: str | None = None
         self._closed = True
         self._segments: list[Segment] = []
         self._flushing: Segment | None = None
@@ -108,6 +111,7 @@ class FileOplog:
         self._forget_all()
         name = segment_name(1)
         try:
+            self.base = read_base(self._files)
             segments = segments_in(self._files) or [Segment(self._files, 1)]
             name = segments[-1].name
             self._check(segments)
@@ -143,6 +147,25 @@ class FileOplog:
                 raise CorruptData(segment.name, segment.size, what)
             before = segment
 
+    def begin_after(self, position: Position) -> None:
+        """Begin a new first segment after a position; the base is noted before, so that a
+        crash in between leaves a log that may be told so again."""
+        if self.count:
+            raise ValueError("the log holds operations")
+        (empty,) = self._segments
+        segment = Segment(self._files, position.index + 1)
+        try:
+            write_base(self._files, position.index)
+            if segment.first != empty.first:
+                empty.close()
+                self._files.remove(empty.name)
+                segment.activate()
+                self._segments = [segment]
+        except OSError as error:
+            raise StartError(f"The log cannot be begun: {error.strerror}.") from None
+        self.base = self._last = position.index
+        self._epoch = position.epoch
+
     # -- use ---------------------------------------------------------------------------------
 
     def read(self, after: int) -> Iterator[Sequence[Op]]:
@@ -157,8 +180,8 @@ class FileOplog:
         :raise ValueError: the operations do not follow on the last one: a log with a gap
             could not be read back.
         """
-        if self._closed or self._lost is not None:
-            raise StorageUnavailable(self._lost or "the log is closed")
+        if self._closed or self.failed is not None:
+            raise StorageUnavailable(self.failed or "the log is closed")
         first = ops[0][INDEX]
         if first != self._last + 1:
             raise ValueError(f"index {first} was to be logged after {self._last}")
@@ -205,8 +228,8 @@ class FileOplog:
         try:
             handle.truncate(offset)
         except OSError as error:
-            self._lost = f"{text}, then {error.strerror}"
-            raise OutcomeUnknown(self._lost) from None
+            self.failed = f"{text}, then {error.strerror}"
+            raise OutcomeUnknown(self.failed) from None
         raise StorageUnavailable(text) from None
 
     def _after(self, full: Segment) -> Segment:
@@ -221,14 +244,14 @@ class FileOplog:
             self._flushing = full
             done: Deferred[None] = self._in_thread(full.sync)
             done.addCallbacks(self._note_flushed, self._not_flushed, (full,), {}, (full,))
-        if self._flushed is not full or self._not_on_disk is not None:
+        if self._flushed is not full:
             return full
         try:
             # What came during the flush: little, so it need not have a thread.
             full.sync()
         except OSError:
             self._not_flushed(Failure(), full)
-            return full
+            raise StorageUnavailable(self.failed) from None
         segment = Segment(self._files, self._last + 1)
         try:
             segment.activate()
@@ -264,19 +287,13 @@ class FileOplog:
             # Closed under the hands of the thread; that has flushed it.
             return
         self._note_not_on_disk(reason)
-        self._log.error(
-            "{name} could not be flushed to the disk: a loss of power may take its end; check"
-            " the disk: {error}",
-            name=segment.name,
-            error=str(reason.value),
-        )
 
     def sync(self) -> Deferred[None]:
         """Flush to the disk, in a thread."""
         if self._closed:
             return fail(StorageUnavailable("the log is closed"))
-        if self._not_on_disk is not None:
-            return fail(StorageUnavailable(self._not_on_disk))
+        if self.failed is not None:
+            return fail(StorageUnavailable(self.failed))
         done: Deferred[None] = self._in_thread(self._segments[-1].sync)
         return done.addErrback(self._not_synced)
 
@@ -287,7 +304,13 @@ class FileOplog:
     def _note_not_on_disk(self, reason: Failure) -> str:
         """The system may have forgotten what it could not write: the next flush would lie."""
         text = getattr(reason.value, "strerror", None) or str(reason.value)
-        self._not_on_disk = f"the log could not be flushed ({text}); check the disk, then restart"
+        if self.failed is None:
+            self.failed = f"the log could not be flushed ({text}); check the disk, then restart"
+            self._log.critical(
+                "the log could not be flushed to the disk, so no more writes are taken; reads and"
+                " watches go on; check the disk and restart the node: {error}",
+                error=text,
+            )
         return text
 
     # -- dropping ----------------------------------------------------------------------------

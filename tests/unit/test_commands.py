@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from nuntwist.testing import LineConnection, MemoryNode
@@ -315,3 +317,35 @@ def test_an_election_raises_the_epoch(node: MemoryNode) -> None:
     before = node.node.pipeline.journal.epoch
     node.admin("debug force-election")
     assert node.node.pipeline.journal.epoch > before
+
+
+def test_list_dbs_as_json_tells_what_is_unused() -> None:
+    node = MemoryNode()
+    admin = node.admin("create-db d t", "create-db é t arbiter")
+    client = node.tcp()
+    client.send("use-db d t\nset k 12345\nset gone v\nwatch k\nremove gone")
+    node.clock.advance(60)
+    client.send("remove nothing")
+
+    def described() -> list[dict[str, object]]:
+        word, _, text = admin.ask("debug list-dbs json").partition(" ")
+        assert word == "dbs-list-json"
+        listed: list[dict[str, object]] = json.loads(text.removesuffix("ok \n"))
+        return listed
+
+    listed = described()
+    assert [one["name"] for one in listed] == ["$admin", "d", "é"]
+    d, other = listed[1:]
+    # The token's hash counts as well.
+    token = len(node.node.catalogue.by_name[b"d"].value(b"$$token") or b"") + len("$$token")
+    assert (d["keys"], d["bytes"], d["strategy"]) == (2, len("k12345") + token, "none")
+    assert (d["connections"], d["watched_keys"]) == (1, 1)
+    assert str(d["last_write"]).startswith("2026-01-01T00:00:00")
+    assert str(d["last_selected"]).startswith("2026-01-01T00:00:00")
+    assert (d["last_snapshot"], d["changed_since"]) == (None, True)
+    assert (other["connections"], other["last_selected"]) == (0, None)
+    admin.ask("snapshot true d")
+    d = described()[1]
+    assert str(d["last_snapshot"]).startswith("2026-01-01T00:01:00")
+    assert d["changed_since"] is False
+    assert admin.ask("debug process-info json") == "error no JSON for: process-info \n"

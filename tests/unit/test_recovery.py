@@ -21,7 +21,7 @@ from nuntwist.files import MemoryFiles, Stopped
 from nuntwist.oplog.segment import segment_name
 from nuntwist.oplog.segments import FileOplog
 from nuntwist.secrets import ScryptSecrets
-from nuntwist.storage.disk import DiskStorage, snapshot_name
+from nuntwist.storage.disk import DiskStorage, manifest_name
 from nuntwist.testing import LineConnection, MemoryNode
 from nuntwist.values import SET, VALUE, VERSION
 
@@ -94,6 +94,17 @@ def using(node: MemoryNode, name: str = "d") -> LineConnection:
 # -- what was dropped ------------------------------------------------------------------------------
 
 
+def snapshot_of(files: MemoryFiles, number: int) -> dict[str, bytes]:
+    """The files of the snapshot of a database."""
+    begins = (f"database-{number}.", f"database-{number}-")
+    return {name: bytes(files.contents[name]) for name in files.names() if name.startswith(begins)}
+
+
+def put_back(files: MemoryFiles, kept: dict[str, bytes]) -> None:
+    """Make files hold again what they held."""
+    files.contents.update({name: bytearray(content) for name, content in kept.items()})
+
+
 @pytest.mark.parametrize("admin_first", [False, True])
 def test_a_dropped_database_stays_dropped(admin_first: bool) -> None:
     files = MemoryFiles()
@@ -104,22 +115,22 @@ def test_a_dropped_database_stays_dropped(admin_first: bool) -> None:
         snapshot(node)
     else:
         admin.ask("snapshot true d")
-    left = bytes(files.contents[snapshot_name(1)])
+    left = snapshot_of(files, 1)
     assert admin.ask("drop-db d") == "drop-db success\nok \n"
-    assert snapshot_name(1) not in files.contents
+    assert manifest_name(1) not in files.contents
     # Killed before the file was removed, started, snapshotted, killed again.
     files = killed(files)
-    files.contents[snapshot_name(1)] = bytearray(left)
+    put_back(files, left)
     node = start(files)
     assert b"d" not in state(node)
-    assert snapshot_name(1) not in files.contents
+    assert manifest_name(1) not in files.contents
     snapshot(node)
     files = killed(files)
-    files.contents[snapshot_name(1)] = bytearray(left)
+    put_back(files, left)
     again = start(files)
     assert set(state(again)) == {b"$admin", b"e"}
     assert again.admin("use-db $admin nun-pwd").ask("get d") == "value <Empty>\nok \n"
-    assert snapshot_name(1) not in files.contents
+    assert manifest_name(1) not in files.contents
 
 
 def test_a_name_used_again_is_the_new_database() -> None:
@@ -128,7 +139,7 @@ def test_a_name_used_again_is_the_new_database() -> None:
     admin = node.admin("create-db d t")
     using(node).ask("set k old")
     snapshot(node)
-    left = bytes(files.contents[snapshot_name(1)])
+    left = snapshot_of(files, 1)
     admin.send("drop-db d")
     admin.send("create-db d t newer")
     using(node).ask("set new v")
@@ -136,13 +147,13 @@ def test_a_name_used_again_is_the_new_database() -> None:
         if snapshotted:
             snapshot(node)
         files = killed(files)
-        files.contents[snapshot_name(1)] = bytearray(left)
+        put_back(files, left)
         again = start(files)
         assert again.node.catalogue.by_name[b"d"].strategy == b"newer"
         client = using(again)
         assert client.ask("get k") == "value <Empty>\nok \n"
         assert client.ask("get new") == "value v\nok \n"
-        assert snapshot_name(1) not in files.contents
+        assert manifest_name(1) not in files.contents
         node = again
 
 
@@ -165,7 +176,7 @@ def test_a_snapshot_of_admin_alone_takes_all_that_changed() -> None:
     admin = node.admin("create-db d t")
     using(node).ask("set k v")
     assert admin.ask("snapshot true $admin") == "ok \n"
-    assert snapshot_name(1) in files.contents
+    assert manifest_name(1) in files.contents
     assert state(start(killed(files))) == state(node)
 
 
@@ -223,11 +234,11 @@ def test_a_snapshot_is_made_final_after_the_log_is_on_the_disk() -> None:
     admin.send("snapshot true d")
     node.settle()
     assert asked == [1]
-    assert snapshot_name(1) not in files.contents
+    assert manifest_name(1) not in files.contents
     done.callback(None)
     node.settle()
     assert admin.received() == "ok \n"
-    assert snapshot_name(1) in files.contents
+    assert manifest_name(1) in files.contents
 
 
 def test_no_snapshot_of_what_the_disk_may_not_have() -> None:
@@ -254,7 +265,7 @@ def test_a_database_without_its_snapshot_stops_the_start() -> None:
     snapshot(node)
     before = state(node)
     left = killed(files)
-    del left.contents[snapshot_name(1)]
+    del left.contents[manifest_name(1)]
     names = left.names()
     (outcome,) = recover(left)
     assert isinstance(outcome, Failure)
@@ -262,7 +273,8 @@ def test_a_database_without_its_snapshot_stops_the_start() -> None:
     assert "snapshot of the database d, number 1, is missing" in str(outcome.value)
     assert left.names() == names
     # As the sentence says: without any snapshot, all is in the log.
-    del left.contents[snapshot_name(0)]
+    for name in snapshot_of(left, 0) | snapshot_of(left, 1):
+        del left.contents[name]
     assert state(start(left)) == before
 
 
@@ -282,7 +294,7 @@ def test_a_log_that_begins_too_late_stops_the_start() -> None:
     log.forget(21, keep=0)
     log.close()
     assert recover(killed(left)) == [2]
-    del left.contents[snapshot_name(0)]
+    del left.contents[manifest_name(0)]
     (outcome,) = recover(left)
     assert isinstance(outcome, Failure)
     assert outcome.check(StartError)
@@ -301,11 +313,11 @@ def test_the_snapshot_of_a_dropped_database_is_removed_behind_the_log() -> None:
     admin.send("drop-db d")
     node.settle()
     assert admin.received() == ""
-    assert snapshot_name(1) in files.contents
+    assert manifest_name(1) in files.contents
     done.callback(None)
     node.settle()
     assert admin.received() == "drop-db success\nok \n"
-    assert snapshot_name(1) not in files.contents
+    assert manifest_name(1) not in files.contents
 
 
 def test_a_snapshot_that_cannot_be_removed_yet_goes_at_the_next_start() -> None:
@@ -317,10 +329,10 @@ def test_a_snapshot_that_cannot_be_removed_yet_goes_at_the_next_start() -> None:
     failed.errback(StorageUnavailable("no medium"))
     node.oplog.sync = lambda: failed  # type: ignore[method-assign]
     assert admin.ask("drop-db d") == "drop-db success\nok \n"
-    assert snapshot_name(1) in files.contents
+    assert manifest_name(1) in files.contents
     left = killed(files)
     assert b"d" not in state(start(left))
-    assert snapshot_name(1) not in left.contents
+    assert manifest_name(1) not in left.contents
 
 
 # -- any moment ------------------------------------------------------------------------------------
@@ -520,8 +532,9 @@ def test_an_end_at_every_step_of_the_disk(power_lost: bool, log_limit: int) -> N
         assert state(start(killed(files), log_limit)) == found, stop_at
         snapshot(node)
         assert state(start(killed(files), log_limit)) == found, stop_at
-        left = {name for name in files.names() if name.endswith(".snapshot")}
-        assert left <= {snapshot_name(number) for number in node.node.catalogue.by_id}, stop_at
+        left = {name for name in files.names() if name.startswith("database-")}
+        by_id = node.node.catalogue.by_id
+        assert left == {name for number in by_id for name in snapshot_of(files, number)}, stop_at
 
 
 COMMANDS = st.one_of(

@@ -78,7 +78,7 @@ def test_without_snapshots_nothing_goes() -> None:
     assert "the log has twice its limit" in answer
     assert node.oplog.first == 1
     assert client.ask("get k1") == "value v\nok \n"
-    assert "writes: taken" in admin.ask("oplog-state")
+    assert "writes: failing" in admin.ask("oplog-state")
     assert admin.ask("snapshot true $admin") == "ok \n"
     assert client.ask("set more v") == "ok \n"
     assert state(start(killed(files))) == state(node)
@@ -142,7 +142,7 @@ def test_a_gap_between_snapshots_and_log_stops_the_start(lost: str) -> None:
     written(files, 400)
     left = killed(files)
     if lost == "snapshots":
-        gone = [name for name in left.contents if name.endswith(".snapshot")]
+        gone = [name for name in left.contents if name.endswith(".manifest")]
     else:
         gone = logs(left)[:-1]
     for name in gone:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nuntwist.core.handlers import (
     arbitration,
+    archives,
     cluster,
     databases,
     operate,
@@ -51,6 +52,13 @@ HANDLERS: dict[str, Callable[[Node, Client, Any], Outcome]] = {
     "oplog-state": operate.oplog_state,
     "oplog-clean": operate.oplog_clean,
     "debug": operate.debug,
+    "backup-begin": archives.backup_begin,
+    "backup-read": archives.backup_read,
+    "backup-drop": archives.backup_drop,
+    "restore-begin": archives.restore_begin,
+    "restore-write": archives.restore_write,
+    "restore-commit": archives.restore_commit,
+    "restore-drop": archives.restore_drop,
     "list-commands": operate.list_commands,
     "help": operate.help_,
     "ping": operate.ping,

@@ -69,5 +69,5 @@ def replicate_increment(node: Node, client: Client, arguments: tuple[bytes, byte
 
 def replicate_snapshot(node: Node, client: Client, arguments: tuple[bytes, bytes]) -> Outcome:
     """Write snapshots of databases."""
-    names, _ = arguments
-    return databases.snapshot_named(node, names)
+    names, reclaim = arguments
+    return databases.snapshot_named(node, names, reclaim == b"true")

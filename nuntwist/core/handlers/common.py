@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from nuntwist.core.database import Database
 from nuntwist.errors import CommandError
+from nuntwist.language.parser import shorten
 from nuntwist.values import INDEX, Op
 
 if TYPE_CHECKING:
@@ -34,6 +35,26 @@ def named(node: Node, name: bytes) -> Database:
     if database is None:
         raise CommandError(NO_SUCH_DATABASE)
     return database
+
+
+def names_in(text: bytes) -> list[bytes]:
+    """The names in ``NAME|NAME``."""
+    return [name for name in text.strip(b" ").split(b"|") if name]
+
+
+def all_named(node: Node, text: bytes) -> list[Database]:
+    """The databases given as ``NAME|NAME``.
+
+    :raise CommandError: one is not there.
+    """
+    names = names_in(text)
+    unknown = [name for name in names if name not in node.catalogue.by_name]
+    if len(unknown) == 1:
+        raise CommandError(b"%b is not a valid database name" % shorten(unknown[0]))
+    if unknown:
+        listed = b"".join(shorten(name) + b", " for name in unknown)
+        raise CommandError(listed + b"are not a valid database names")
+    return [node.catalogue.by_name[name] for name in names]
 
 
 def see(client: Client, entry: Op | None) -> Op | None:

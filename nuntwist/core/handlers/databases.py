@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 
-from nuntwist.core import sessions, watches
+from nuntwist.core import sessions
 from nuntwist.core.catalogue import STRATEGIES
 from nuntwist.core.database import Database
-from nuntwist.core.handlers.common import NO_SUCH_DATABASE, named, selected
+from nuntwist.core.handlers.common import NO_SUCH_DATABASE, all_named, named, selected
 from nuntwist.errors import CommandError
 from nuntwist.language.parser import shorten
 from nuntwist.language.replies import OK, Reply
@@ -55,6 +54,7 @@ def _select(
     if not right:
         node.note_refused_login(client)
         raise CommandError(INVALID_TOKEN)
+    database.selected_at = node.wall()
     if not client.closed:
         sessions.select(client, database, user, node.pipeline.notify)
     return OK
@@ -98,29 +98,15 @@ def drop_db(node: Node, client: Client, arguments: tuple[bytes]) -> Deferred[Rep
 
     def apply() -> None:
         node.catalogue.drop(op)
-        for clients in [c for e in database.watchers.values() for c in e.values()]:
-            for watcher in tuple(clients):
-                watches.unsubscribe_all(watcher, database)
-        for member in tuple(database.selected):
-            member.database = member.user = None
-        database.selected.clear()
-        database.arbiters.clear()
+        sessions.release(database)
         node.tell_catalogue(name)
-        node.pipeline.streams.work(_free(database))
+        node.pipeline.streams.work(database.free())
 
     def forget(_: object) -> Deferred[Reply]:
         dropped = node.storage.drop(database.number)
         return dropped.addCallback(lambda _: Reply((b"drop-db success\n",)))
 
     return journal.append_alone(op, apply).addCallback(forget)
-
-
-def _free(database: Database) -> Iterator[None]:
-    """Give back a database's memory, a shard a turn: a million keys at once take 100 ms."""
-    for number, shard in enumerate(database.shards):
-        database.before_change(number)
-        shard.clear()
-        yield None
 
 
 def snapshot(node: Node, client: Client, arguments: tuple[bytes, bytes]) -> Outcome:
@@ -131,24 +117,17 @@ def snapshot(node: Node, client: Client, arguments: tuple[bytes, bytes]) -> Outc
     if not names:
         if client.database is None:
             raise CommandError(b"No database selected")
-        return _take(node, [selected(client)])
-    return snapshot_named(node, names)
+        return _take(node, [selected(client)], reclaim == b"true")
+    return snapshot_named(node, names, reclaim == b"true")
 
 
-def snapshot_named(node: Node, names: bytes) -> Deferred[Reply]:
+def snapshot_named(node: Node, names: bytes, whole: bool) -> Deferred[Reply]:
     """Write snapshots of databases given as ``NAME|NAME``.
 
     :raise CommandError: one is not there; then none is snapshotted.
     """
-    asked = [name for name in names.strip(b" ").split(b"|") if name]
-    unknown = [name for name in asked if name not in node.catalogue.by_name]
-    if len(unknown) == 1:
-        raise CommandError(b"%b is not a valid database name" % shorten(unknown[0]))
-    if unknown:
-        listed = b"".join(shorten(name) + b", " for name in unknown)
-        raise CommandError(listed + b"are not a valid database names")
-    return _take(node, [node.catalogue.by_name[name] for name in asked])
+    return _take(node, all_named(node, names), whole)
 
 
-def _take(node: Node, databases: list[Database]) -> Deferred[Reply]:
-    return node.snapshots.take(databases).addCallback(lambda _: OK)
+def _take(node: Node, databases: list[Database], whole: bool) -> Deferred[Reply]:
+    return node.snapshots.take(databases, whole).addCallback(lambda _: OK)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 
+from nuntwist.core.handlers import overview
 from nuntwist.core.handlers.common import selected
 from nuntwist.errors import CommandError
 from nuntwist.language.commands import BY_WORD
@@ -16,6 +17,7 @@ from nuntwist.language.replies import NO_DATABASE, OK, Reply
 if TYPE_CHECKING:
     from nuntwist.core.client import Client
     from nuntwist.core.node import Node
+    from nuntwist.core.pipeline import Outcome
 
 
 def cluster_state(node: Node, client: Client, arguments: tuple[()]) -> Reply:
@@ -37,7 +39,10 @@ def metrics_state(node: Node, client: Client, arguments: tuple[()]) -> Reply:
 
 def oplog_state(node: Node, client: Client, arguments: tuple[()]) -> Reply:
     """What the log holds, and whether it takes writes."""
-    oplog, refusal = node.oplog, node.pipeline.journal.refusal
+    oplog, journal = node.oplog, node.pipeline.journal
+    writes = "failing" if journal.in_trouble else "taken"
+    if journal.refusal is not None or oplog.failed is not None:
+        writes = "refused"
     last = oplog.last
     text = (
         # Early exporters send this command and take the first number as pending operations.
@@ -45,7 +50,7 @@ def oplog_state(node: Node, client: Client, arguments: tuple[()]) -> Reply:
         f" count: {oplog.count},"
         f" first: {oplog.first}, last: {last.index}, epoch: {last.epoch.number},"
         f" covered: {max(0, node.snapshots.covered())},"
-        f" writes: {'taken' if refusal is None else 'refused'}\n"
+        f" writes: {writes}\n"
     )
     return Reply((text.encode(),))
 
@@ -78,12 +83,16 @@ def ping(node: Node, client: Client, arguments: tuple[()]) -> Reply:
     return Reply((b"pong\n",))
 
 
-def debug(node: Node, client: Client, arguments: tuple[bytes]) -> Reply:
+def debug(node: Node, client: Client, arguments: tuple[bytes, bytes]) -> Outcome:
     """One of several looks inside."""
-    (word,) = arguments
+    word, form = arguments
     look = _LOOKS.get(word)
     if look is None:
         raise CommandError(b"unknown debug command: " + shorten(word))
+    if form == b"json":
+        if look is _list_dbs:
+            return overview.describe_all(node)
+        raise CommandError(b"no JSON for: " + shorten(word))
     return look(node, client)
 
 

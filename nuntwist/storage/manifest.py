@@ -1,0 +1,149 @@
+"""The manifest: what the snapshot of one database consists of. Described in docs/formats.md.
+
+It names the partition files and says of what size and with what checksum each must be, so files
+of two snapshots are never taken for one. It is replaced in one step, when all it names is where
+a crash cannot take it: that step is the snapshot.
+
+It is JSON, so that an operator can read it; ``checksum`` covers all the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nuntwist.errors import CorruptData
+from nuntwist.interfaces import SnapshotHeader
+from nuntwist.values import Epoch
+
+FORMAT: Final = 1
+LARGEST: Final = 1 << 28
+"""Bytes above which nothing is a manifest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One partition file.
+
+    :ivar name: of the file, or of the object.
+    :ivar index: the log's index when it was written; all that came later has left it as it is,
+        up to the index of the manifest.
+    :ivar entries: how many it holds.
+    :ivar size: its bytes.
+    :ivar checksum: CRC-32 of all of them.
+    """
+
+    name: str
+    index: int
+    entries: int
+    size: int
+    checksum: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What one snapshot consists of.
+
+    :ivar generation: one more for each snapshot of this database.
+    :ivar writer: the id of the node that wrote it.
+    :ivar parts: one a partition, in order; None for a partition without entries.
+    """
+
+    header: SnapshotHeader
+    generation: int
+    writer: int
+    parts: tuple[Part | None, ...]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The partition files it names."""
+        return frozenset(part.name for part in self.parts if part is not None)
+
+    def encode(self) -> bytes:
+        """Give its bytes."""
+        header = self.header
+        fields: dict[str, Any] = {
+            "format": FORMAT,
+            "id": header.database_id,
+            "name": header.name.decode(),
+            "strategy": header.strategy.decode(),
+            "index": header.index,
+            "epoch": [header.epoch.number, header.epoch.node],
+            "stamp": header.stamp,
+            "generation": self.generation,
+            "writer": self.writer,
+            "parts": [
+                part
+                and {
+                    "name": part.name,
+                    "index": part.index,
+                    "entries": part.entries,
+                    "size": part.size,
+                    "crc32": part.checksum,
+                }
+                for part in self.parts
+            ],
+        }
+        if header.databases is not None:
+            fields["databases"] = [[number, name.decode()] for number, name in header.databases]
+        fields["checksum"] = _checksum(fields)
+        return json.dumps(fields, ensure_ascii=False, indent=1).encode() + b"\n"
+
+
+def decode(data: bytes, name: str) -> Manifest:
+    """Read a manifest.
+
+    :param name: for errors.
+    :raise CorruptData: it is none, or damaged.
+    """
+    try:
+        fields = json.loads(data)
+        if not isinstance(fields, dict):
+            raise ValueError("it is no manifest")
+        form = fields.get("format")
+        if form != FORMAT:
+            raise ValueError(f"format {form} is not known here, a newer release wrote it")
+        if fields.pop("checksum", None) != _checksum(fields):
+            raise ValueError("it does not match its checksum")
+        return _manifest(fields)
+    except UnicodeDecodeError:
+        raise CorruptData(name, 0, "it is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise CorruptData(name, error.pos, "it is not JSON") from None
+    except (KeyError, TypeError):
+        raise CorruptData(name, 0, "a field is missing, or of another type") from None
+    except ValueError as error:
+        raise CorruptData(name, 0, str(error)) from None
+
+
+def _manifest(fields: dict[str, Any]) -> Manifest:
+    parts = tuple(part and _part(part) for part in fields["parts"])
+    databases = fields.get("databases")
+    number, node = fields["epoch"]
+    header = SnapshotHeader(
+        database_id=fields["id"],
+        name=fields["name"].encode(),
+        strategy=fields["strategy"].encode(),
+        index=fields["index"],
+        epoch=Epoch(number, node),
+        partitions=len(parts),
+        stamp=fields["stamp"],
+        databases=None if databases is None else tuple(map(_named, databases)),
+    )
+    return Manifest(header, fields["generation"], fields["writer"], parts)
+
+
+def _named(pair: list[Any]) -> tuple[int, bytes]:
+    number, name = pair
+    return number, name.encode()
+
+
+def _part(fields: dict[str, Any]) -> Part:
+    return Part(fields["name"], fields["index"], fields["entries"], fields["size"], fields["crc32"])
+
+
+def _checksum(fields: dict[str, Any]) -> int:
+    text = json.dumps(fields, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return zlib.crc32(text.encode())
