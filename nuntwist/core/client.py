@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from nuntwist.core.database import EVERYBODY
 
@@ -21,6 +21,19 @@ if TYPE_CHECKING:
 
 Run: TypeAlias = tuple[list[bytes], int, int] | bytes
 """Commands that were run (lines, first, stop), or bytes that stand for some."""
+
+
+class Held(NamedTuple):
+    """What a batch sends to one client, which waits for the log.
+
+    :ivar needed: the index up to which the log must be durable.
+    :ivar runs: the commands it answers, and ``size`` their bytes.
+    """
+
+    needed: int
+    data: bytes
+    runs: list[Run]
+    size: int
 
 
 class Outlet(Protocol):
@@ -78,10 +91,12 @@ class Client:
     :ivar watching: its watched keys, by database.
     :ivar out: encoded replies and events of the batch under way.
     :ivar needed: the log index that must be durable before ``out`` may leave.
-    :ivar held: (needed index, bytes) of earlier batches whose log is not durable so far.
+    :ivar held: what earlier batches send while the log is not durable so far.
     :ivar ready: bytes that may leave as soon as it is this client's turn.
-    :ivar chunks: the commands (lines, first, stop) or fixed bytes that ``out`` answers: run
-        again where the batch could not be logged.
+    :ivar chunks: the commands (lines, first, stop) that ``out`` answers, or fixed bytes in it:
+        run again where the batch could not be logged.
+    :ivar kept: bytes of commands that are kept with what is held.
+    :ivar stalled: so many that it is not read until all is let go.
     :ivar backlog: (lines, next, plain) that wait to be run.
     :ivar waiting: a command waits for a hash, a disk or a slice of a long listing.
     :ivar streaming: a long answer is being written; nothing else may be written between.
@@ -107,6 +122,7 @@ class Client:
         "encoding",
         "ending",
         "held",
+        "kept",
         "needed",
         "out",
         "outlet",
@@ -116,6 +132,7 @@ class Client:
         "ready",
         "room",
         "send",
+        "stalled",
         "streaming",
         "unsent",
         "user",
@@ -138,7 +155,7 @@ class Client:
         self.watch_count = 0
         self.out: list[bytes] = []
         self.needed = 0
-        self.held: deque[tuple[int, bytes]] = deque()
+        self.held: deque[Held] = deque()
         self.ready: list[bytes] = []
         self.chunks: list[Run] = []
         self.backlog: deque[tuple[list[bytes], int, bool]] = deque()
@@ -152,6 +169,8 @@ class Client:
         self.ending = False
         self.room = 0
         self.unsent = 0
+        self.kept = 0
+        self.stalled = False
 
     def detach(self) -> None:
         """Let go of the transport, so that no cycle of references is left behind."""

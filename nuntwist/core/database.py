@@ -58,7 +58,9 @@ class Database:
     :ivar selected: the clients that have selected it, in order.
     :ivar permissions: parsed permission lists, by user name.
     :ivar conflicts: for each key in resolution, its open conflict keys, oldest first.
-    :ivar version_before: for each key in resolution, the version it had before.
+    :ivar resolved: conflict keys whose conflict is settled, until they are cleaned away.
+    :ivar version_before: for each key in resolution, the version it had before; that of others
+        may be left there.
     :ivar arbiters: the clients that resolve its conflicts.
     :ivar scans: what looks at it as it was at one moment, and is told before it changes.
     :ivar last_index: the index of the last operation on it.
@@ -81,6 +83,7 @@ class Database:
         "permissions",
         "removed_from",
         "removed_stamp",
+        "resolved",
         "saved_index",
         "saved_stamp",
         "scans",
@@ -101,6 +104,7 @@ class Database:
         self.selected: dict[Client, None] = {}
         self.permissions: dict[bytes, Permissions] = {}
         self.conflicts: dict[bytes, list[bytes]] = {}
+        self.resolved: dict[bytes, None] = {}
         self.version_before: dict[bytes, int] = {}
         self.arbiters: dict[Client, None] = {}
         self.scans: list[Scan | View] = []
@@ -154,6 +158,8 @@ class Database:
             self.shards[shard_number][key] = old
         if key.startswith(b"$"):
             self._note_special(key, old)
+            for pending in self.conflicts.values():
+                pending.sort(key=self._age)
 
     def purge(self, tombstone: Op) -> None:
         """Forget a tombstone whose operation is durable, unless the key lives again."""
@@ -243,6 +249,9 @@ class Database:
 
     def _note_conflict(self, key: bytes, value: bytes | None) -> None:
         about = key[len(CONFLICT_PREFIX) :].rpartition(b"_")[0]
+        self.resolved.pop(key, None)
+        if value is not None and value.startswith(RESOLVED):
+            self.resolved[key] = None
         pending = self.conflicts.setdefault(about, [])
         if key in pending:
             pending.remove(key)

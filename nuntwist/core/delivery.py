@@ -9,22 +9,29 @@ connection (held, ready, or given to a full transport) never exceed ``Limits.out
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from nuntwist.core.client import Client
+from nuntwist.core.client import Client, Held, Run
 from nuntwist.core.counters import Counters
 from nuntwist.core.limits import Limits
 
 
 class Delivery:
-    """The way out for all clients of a node."""
+    """The way out for all clients of a node.
+
+    :param resume: called with a client that was not read for a while and may be again.
+    """
 
     _log = Logger()
 
-    def __init__(self, limits: Limits, counters: Counters) -> None:
+    def __init__(
+        self, limits: Limits, counters: Counters, resume: Callable[[Client], None]
+    ) -> None:
         self._limits = limits
+        self._resume = resume
         self._counters = counters
         self._queue: deque[Client] = deque()
         self._held: dict[Client, None] = {}
@@ -49,7 +56,12 @@ class Delivery:
             out = client.out
             data = out[0] if len(out) == 1 else b"".join(out)
             out.clear()
-            if client.direct and client.needed <= revealed:
+            if client.needed > revealed or client.held:
+                self.hold(client, data)
+                continue
+            if client.chunks:
+                client.chunks.clear()
+            if client.direct:
                 if sent < share:
                     sent += 1
                     try:
@@ -65,8 +77,6 @@ class Delivery:
                     queue(client)
                 else:
                     self._wait_for_a_turn(client, data)
-            elif client.needed > revealed or client.held:
-                self.hold(client, data)
             elif sent < share:
                 self.send(client, data)
             else:
@@ -118,31 +128,62 @@ class Delivery:
         )
 
     def hold(self, client: Client, data: bytes) -> None:
-        """Keep bytes until the log is durable up to ``client.needed``."""
-        if self._fits(client, len(data)):
-            client.held.append((client.needed, data))
-            client.direct = False
-            self._held[client] = None
+        """Keep bytes until the log is durable up to ``client.needed``, and with them the
+        commands they answer; whoever sends more of these than may be kept is not read on."""
+        runs, client.chunks = client.chunks, []
+        if not self._fits(client, len(data)):
+            return
+        size = sum(map(_size, runs))
+        client.held.append(Held(client.needed, data, runs, size))
+        client.kept += size
+        client.direct = False
+        self._held[client] = None
+        if client.kept > self._limits.output_high_water and not client.stalled:
+            client.stalled = True
+            client.outlet.pause_reading()
 
     def release(self, revealed: int) -> None:
         """The log is durable up to an index: let go what waited for that."""
+        sent, share = 0, self._limits.sends
         for client in tuple(self._held):
-            held = client.held
-            while held and held[0][0] <= revealed:
-                data = held.popleft()[1]
-                client.unsent -= len(data)
-                self.send(client, data)
+            held, parts = client.held, []
+            while held and held[0].needed <= revealed:
+                one = held.popleft()
+                client.unsent -= len(one.data)
+                client.kept -= one.size
+                parts.append(one.data)
+            if parts:
+                data = parts[0] if len(parts) == 1 else b"".join(parts)
+                if sent < share:
+                    sent += 1
+                    self.send(client, data)
+                else:
+                    self._wait_for_a_turn(client, data)
+            if not held:
+                self._none_held(client)
+
+    def forget_held(self, first: int) -> list[tuple[Client, list[Run]]]:
+        """What was held and needs operations from an index on is not sent.
+
+        :return: the commands that it answered, by client, in order.
+        """
+        forgotten = []
+        for client in tuple(self._held):
+            held, runs = client.held, list[Run]()
+            while held and held[-1].needed >= first:
+                one = held.pop()
+                client.unsent -= len(one.data)
+                client.kept -= one.size
+                runs[:0] = one.runs
+            forgotten.append((client, runs))
             if not held:
                 del self._held[client]
-                self._wake(client)
+                self.note_state(client)
+        return forgotten
 
-    def forget_held(self) -> None:
-        """What was held never happened."""
-        for client in self._held:
-            client.unsent -= sum(len(data) for _, data in client.held)
-            client.held.clear()
-            self.note_state(client)
-        self._held.clear()
+    def _none_held(self, client: Client) -> None:
+        self._held.pop(client, None)
+        self.wake(client)
 
     def end_stream(self, client: Client) -> None:
         """A long answer is written: what came meanwhile may follow."""
@@ -156,13 +197,14 @@ class Delivery:
 
     def note_drained(self, client: Client) -> None:
         """The transport has sent all it was given."""
-        client.unsent = sum(len(data) for _, data in client.held)
+        client.unsent = sum(len(one.data) for one in client.held)
         client.unsent += sum(map(len, client.ready))
-        self._wake(client)
+        self.wake(client)
 
     def forget(self, client: Client) -> None:
         """The client is gone."""
         client.held.clear()
+        client.chunks = []
         client.ready.clear()
         client.out.clear()
         self._held.pop(client, None)
@@ -179,10 +221,14 @@ class Delivery:
             if not client.paused:
                 client.unsent -= len(data)
             client.write(data)
-        self._wake(client)
+        self.wake(client)
 
-    def _wake(self, client: Client) -> None:
+    def wake(self, client: Client) -> None:
+        """Something that stood before what comes next is gone."""
         self.note_state(client)
+        if client.stalled and not client.held and not client.closed:
+            client.stalled = False
+            self._resume(client)
         # A long answer being written waits for the transport alone: what is held or ready
         # follows it.
         behind = (client.held or client.ready) and not client.streaming
@@ -215,3 +261,11 @@ class Delivery:
         )
         client.outlet.abort("output limit")
         return False
+
+
+def _size(run: Run) -> int:
+    """The bytes of kept commands."""
+    if isinstance(run, bytes):
+        return len(run)
+    lines, start, stop = run
+    return len(lines[start]) if stop == start + 1 else sum(map(len, lines[start:stop]))

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -22,25 +22,35 @@ from nuntwist.errors import CommandError, OutcomeUnknown, StorageUnavailable
 from nuntwist.interfaces import IOplog
 from nuntwist.values import DATABASE, INDEX, KEY, NO_EPOCH, REMOVE, Op, StampClock
 
-if TYPE_CHECKING:
-    from nuntwist.core.client import Client, Run
-
 Failed = StorageUnavailable | OutcomeUnknown
+
+
+def failed(reason: Failure) -> Failed:
+    """Why the log has failed.
+
+    :raise Exception: it was something else.
+    """
+    error = reason.value
+    if not isinstance(error, (StorageUnavailable, OutcomeUnknown)):
+        reason.raiseException()
+    return error
+
+
+def _nothing() -> None:
+    """Nobody has to be told."""
 
 
 class Batch:
     """Operations given to the log together.
 
     :ivar replaced: what each took the place of.
-    :ivar runs: whose commands led to them, and to the reads that saw them, in order.
     """
 
-    __slots__ = ("ops", "replaced", "runs")
+    __slots__ = ("ops", "replaced")
 
     def __init__(self, ops: list[Op], replaced: list[Op | None]) -> None:
         self.ops = ops
         self.replaced = replaced
-        self.runs: list[tuple[Client, list[Run]]] = []
 
 
 class Journal:
@@ -49,6 +59,10 @@ class Journal:
     :param oplog: open, and replayed into ``catalogue``.
     :ivar ops: the operations of the batch under way; the hot road adds to it directly, and
         to ``replaced`` what each took the place of.
+    :ivar said: what the writers concerned were told of the last failure.
+    :ivar lost: takes back the operations from an index on, and gives the text for their
+        writers; set by who has to send it.
+    :ivar let_go: called when the log is durable further; set in the same way.
     :ivar undone: how many times something was taken back.
     :ivar in_trouble: whether the last write failed, while the next may go through.
     :ivar refusal: why writes are refused (an error text), or None.
@@ -68,6 +82,10 @@ class Journal:
         self.replaced: list[Op | None] = []
         self.refusal: bytes | None = None
         self.undone = 0
+        self.said = b""
+        self.lost: Callable[[Failed, int], bytes] = self._lost_alone
+        self.let_go: Callable[[], None] = _nothing
+        self._alone = DeferredLock()
         self.in_flight: deque[Batch] = deque()
         self.in_trouble = False
         self._catalogue = catalogue
@@ -106,6 +124,17 @@ class Journal:
         if value is None:
             self._tombstones.append(op)
         return op
+
+    def alone(self, decide: Callable[[], Deferred[Any]]) -> Deferred[Any]:
+        """Decide and log what changes more than one key of one database: one such change at a
+        time, because it is applied only when it is durable, and the next must see it.
+
+        :param decide: checks, makes the operation and appends it; called now or when it is its
+            turn.
+        :return: as what it gives; fails with what it raises.
+        """
+        done: Deferred[Any] = self._alone.run(decide)
+        return done
 
     def make(
         self,
@@ -161,12 +190,11 @@ class Journal:
         def kept(_: object) -> None:
             self.reveal(last)
             apply()
+            self.let_go()
             done.callback(None)
 
         def broken(reason: Failure) -> None:
-            reason.trap(StorageUnavailable, OutcomeUnknown)
-            self._go_back(first - 1)
-            done.errback(CommandError(self.refuse(reason.value or OutcomeUnknown())))
+            done.errback(CommandError(self.lost(failed(reason), first)))
 
         durable.addCallbacks(kept, broken)
         return done
@@ -202,8 +230,17 @@ class Journal:
             self.in_flight.popleft()
         if self._tombstones:
             self._purge()
-        if self._awaited:
-            self._wake()
+        self.wake()
+
+    def cut(self, first: int) -> None:
+        """Take back the operations from an index on, those of the batch under way too."""
+        going = [Batch(self.ops, self.replaced)] if self.ops else []
+        self.ops, self.replaced = [], []
+        while self.in_flight and self.in_flight[-1].ops[0][INDEX] >= first:
+            going.append(self.in_flight.pop())
+        for batch in going:
+            self.take_back(batch.ops, batch.replaced)
+        self._go_back(first - 1)
 
     def take_back(self, ops: Sequence[Op], replaced: Sequence[Op | None]) -> None:
         """Undo operations in memory, the last first."""
@@ -219,8 +256,10 @@ class Journal:
         self.undone += 1
         self.index = min(self.index, index)
         self._tombstones = [op for op in self._tombstones if op[INDEX] <= self.index]
-        if self._awaited:
-            self._wake()
+
+    def _lost_alone(self, error: Failed, first: int) -> bytes:
+        self.cut(first)
+        return self.refuse(error)
 
     def refuse(self, error: BaseException) -> bytes:
         """Count and log a failed write; refuse all later ones where the log is lost.
@@ -238,7 +277,8 @@ class Journal:
                     error=str(error),
                 )
             self.refusal = b"storage unavailable: the log failed, the node must be restarted"
-            return (b"outcome unknown: " if unknown else b"storage unavailable: ") + reason
+            self.said = (b"outcome unknown: " if unknown else b"storage unavailable: ") + reason
+            return self.said
         if not self.in_trouble:
             self.in_trouble = True
             self._log.error(
@@ -246,9 +286,16 @@ class Journal:
                 " disk, nothing has to be restarted: {error}",
                 error=str(error),
             )
-        return b"storage unavailable: " + reason
+        self.said = b"storage unavailable: " + reason
+        return self.said
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Tell those who wait for the log, where it has come as far, or will not any more.
+
+        Where operations were taken back this comes last, when all is as it will stay.
+        """
+        if not self._awaited:
+            return
         awaited, self._awaited = self._awaited, []
         for index, done in awaited:
             if index <= self.revealed:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -131,17 +131,16 @@ class Node:
         """Drop what a restore has not come to an end with; where that cannot be logged now,
         the next start does it."""
         journal = self.pipeline.journal
-        for database in databases:
+
+        def drop(database: Database) -> Deferred[None]:
             if self.catalogue.by_id.get(database.number) is not database:
-                continue
+                return succeed(None)
             self.pipeline.commit()
-            try:
-                op = journal.make(DROP_DATABASE, database.number, database.name, None)
-            except CommandError as error:
-                self._not_dropped(Failure(error))
-                continue
-            dropped = journal.append_alone(op, partial(self._drop, database, op))
-            dropped.addErrback(self._not_dropped)
+            op = journal.make(DROP_DATABASE, database.number, database.name, None)
+            return journal.append_alone(op, partial(self._drop, database, op))
+
+        for database in databases:
+            journal.alone(partial(drop, database)).addErrback(self._not_dropped)
 
     def end_transfers(self) -> None:
         """Give up backups and restores: the node stops."""

@@ -32,7 +32,7 @@ from nuntwist.core.client import Client, Run
 from nuntwist.core.counters import Counters
 from nuntwist.core.database import Database
 from nuntwist.core.delivery import Delivery
-from nuntwist.core.journal import Batch, Journal
+from nuntwist.core.journal import Journal, failed
 from nuntwist.core.limits import Limits
 from nuntwist.core.scan import Listing
 from nuntwist.core.sessions import deselect
@@ -44,7 +44,7 @@ from nuntwist.interfaces import IOplog
 from nuntwist.language import parser
 from nuntwist.language.framing import TOO_LONG, Chunk
 from nuntwist.language.replies import OK, TOO_LONG_MESSAGE, Reply, failure
-from nuntwist.values import Op, StampClock
+from nuntwist.values import INDEX, Op, StampClock
 
 Outcome = Reply | Listing | Deferred[Reply]
 Handler = Callable[[Client, Any], Outcome]
@@ -93,7 +93,6 @@ class Pipeline:
         self.limits = limits
         self.counters = counters
         self.journal = Journal(oplog, catalogue, stamps, counters)
-        self.delivery = Delivery(limits, counters)
         self.turns = Turns(
             call_at_end or partial(call_later, 0.0),
             seconds,
@@ -101,9 +100,12 @@ class Pipeline:
             self._end_turn,
             self.resume,
         )
+        self.delivery = Delivery(limits, counters, self.turns.enqueue)
         self.streams = Streams(call_later, self.delivery, self.journal)
         self.handlers: dict[str, Handler] = {}
         self._take_back = TakeBack(self, self._run_lines)
+        self.journal.lost = self._take_back.lost
+        self.journal.let_go = self._let_go
         self._seconds = seconds
         self.dirty: list[Client] = []
         self._until_timed = 1
@@ -210,7 +212,10 @@ class Pipeline:
                     self._keep(client, (lines, start, at - 1))
                 start = at
                 self.commit()
-                self._stand_alone(client, self._perform(client, request))
+                if client.held:
+                    self._stand_alone_later(client, request)
+                else:
+                    self._stand_alone(client, self._perform(client, request))
                 if client.waiting or client.closed:
                     break
             if plain and at < stop:
@@ -219,10 +224,10 @@ class Pipeline:
             self._keep(client, (lines, start, at))
         return at
 
-    def _keep(self, client: Client, run: Run) -> None:
-        """Keep what was run, while it may have to be run again."""
-        if self.journal.ops or self.journal.in_flight:
-            client.chunks.append(run)
+    @staticmethod
+    def _keep(client: Client, run: Run) -> None:
+        """Keep what was run: until its answers have left it may have to be run again."""
+        client.chunks.append(run)
 
     # -- one command -------------------------------------------------------------------------
 
@@ -244,8 +249,9 @@ class Pipeline:
         try:
             outcome = self.handlers[command.word](client, request.arguments)
         except CommandError as error:
-            return failure(error.message)
+            outcome = failure(error.message)
         if command.writes and client.needed < self.journal.index:
+            # That it was refused may tell of what is not durable, too.
             client.needed = self.journal.index
         return outcome
 
@@ -270,7 +276,28 @@ class Pipeline:
         request = self._parse(text)
         return request if isinstance(request, Reply) else self._perform(client, request)
 
+    def _stand_alone_later(self, client: Client, request: parser.Request) -> None:
+        """Run a command that stands alone when all before it is answered: it would change what
+        these would mean if they had to be run again."""
+        client.waiting = True
+
+        def go_on(_: object) -> None:
+            client.waiting = False
+            if client.closed:
+                return
+            self.commit()
+            self._stand_alone(client, self._perform(client, request))
+            if not client.waiting:
+                self.turns.enqueue(client)
+
+        waited: Deferred[None] = Deferred()
+        waited.addCallback(go_on)
+        waited.addErrback(self._unforeseen)
+        self.delivery.drained(client).addCallback(lambda _: waited.callback(None))
+
     def _stand_alone(self, client: Client, outcome: Outcome) -> None:
+        if isinstance(outcome, Reply) and self.journal.ops:
+            outcome = self._logged(outcome)
         if isinstance(outcome, Reply):
             self._answer_alone(client, outcome)
             return
@@ -280,6 +307,18 @@ class Pipeline:
         )
         answered.addErrback(self._unforeseen)
         answered.addCallback(self._answer_late, client)
+
+    def _logged(self, reply: Reply) -> Reply | Deferred[Reply]:
+        """The answer to a command that is alone in its batch, when the log has that."""
+        journal = self.journal
+        index, undone = journal.index, journal.undone
+        self.commit()
+        if journal.undone != undone:
+            return failure(journal.said)
+        if index <= journal.revealed:
+            return reply
+        logged: Deferred[Any] = journal.durable(index)
+        return logged.addCallbacks(lambda _: reply, lambda _: failure(journal.said))
 
     def _unforeseen(self, reason: Failure) -> Reply:
         error = reason.value
@@ -341,7 +380,7 @@ class Pipeline:
 
     def notify(self, database: Database, op: Op) -> None:
         """Tell watchers of an operation, in this batch."""
-        watches.notify(database, op, self.dirty)
+        watches.notify(database, op, self.dirty, self.journal.revealed)
         self.turns.open()
 
     # -- the end of a batch ------------------------------------------------------------------
@@ -354,31 +393,15 @@ class Pipeline:
     def commit(self) -> None:
         """Write the batch to the log, then let go what it sends."""
         journal = self.journal
-        wrote = bool(journal.ops)
-        if wrote:
+        if journal.ops:
             self._write()
         dirty = self.dirty
         if not dirty:
             return
         self.dirty = []
-        if wrote or journal.in_flight:
-            self._keep_runs(dirty)
         self.delivery.let_go(dirty, journal.revealed)
         if self.delivery.busy:
             self.turns.open()
-
-    def _keep_runs(self, clients: list[Client]) -> None:
-        """Forget what was run, or keep it with the batch that may still be lost."""
-        in_flight = self.journal.in_flight
-        if in_flight:
-            in_flight[-1].runs += [(client, client.chunks) for client in clients]
-        for client in clients:
-            if not client.chunks:
-                continue
-            if in_flight:
-                client.chunks = []
-            else:
-                client.chunks.clear()
 
     def _write(self) -> None:
         journal = self.journal
@@ -388,12 +411,21 @@ class Pipeline:
             self._take_back.not_written(error)
             return
         if durable is not None:
-            batch = journal.in_flight[-1]
-            durable.addCallbacks(self._durable, self._take_back.lost, (batch,))
+            ops = journal.in_flight[-1].ops
+            first, last = ops[0][INDEX], ops[-1][INDEX]
+            durable.addCallbacks(self._durable, self._lost, (last,), {}, (first,))
 
-    def _durable(self, _: object, batch: Batch) -> None:
-        self.journal.reveal(batch.ops[-1][2])
+    def _durable(self, _: object, last: int) -> None:
+        self.journal.reveal(last)
+        self._let_go()
+
+    def _lost(self, reason: Failure, first: int) -> None:
+        self._take_back.lost(failed(reason), first)
+
+    def _let_go(self) -> None:
         self.delivery.release(self.journal.revealed)
+        if self.delivery.busy:
+            self.turns.open()
 
     # -- the life of a connection ------------------------------------------------------------
 
@@ -434,5 +466,6 @@ class Pipeline:
         self.commit()
         deselect(client, self.notify)
         self.commit()
-        self.delivery.forget(client)
+        # First, as whoever waits to end it in order is told now.
         client.detach()
+        self.delivery.forget(client)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Collection, Generator
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.logger import Logger
 
 from nuntwist.archive.format import Head, Member, Reader
@@ -173,11 +173,18 @@ class Restore:
     @inlineCallbacks
     def _stage(self, member: Member) -> Generator[Deferred[Any], Any, None]:
         yield self._logged()
-        journal, catalogue = self._node.pipeline.journal, self._node.catalogue
-        name = STAGED + member.name
-        op = journal.make(CREATE_DATABASE, None, name, member.strategy + b" ")
-        yield journal.append_alone(op, lambda: catalogue.apply(op))
-        self._target = self._staged[member.name] = catalogue.by_id[op[INDEX]]
+        pipeline, catalogue = self._node.pipeline, self._node.catalogue
+
+        def create() -> Deferred[int]:
+            pipeline.commit()
+            op = pipeline.journal.make(
+                CREATE_DATABASE, None, STAGED + member.name, member.strategy + b" "
+            )
+            created = pipeline.journal.append_alone(op, lambda: catalogue.apply(op))
+            return created.addCallback(lambda _: op[INDEX])
+
+        number = yield pipeline.journal.alone(create)
+        self._target = self._staged[member.name] = catalogue.by_id[number]
 
     def _take(self, entries: list[Op]) -> None:
         if self._target is not None:
@@ -231,16 +238,8 @@ class Restore:
             except CorruptData as error:
                 raise CommandError(str(error).encode()) from None
             yield self._logged()
-            for name, database in self._staged.items():
-                if not database.value(TOKEN_KEY):
-                    raise CommandError(b"no token for the database " + shorten(name))
-                if self._mode != FORCE:
-                    self._check_free(name)
-            ops = self._last_operations()
             replaced: list[Database] = []
-            if ops:
-                journal = self._node.pipeline.journal
-                yield journal.append_together(ops, lambda: self._apply(ops, replaced))
+            yield self._node.pipeline.journal.alone(lambda: self._name_all(replaced))
             self._over = True
             for database in replaced:
                 # What cannot be removed goes at the next start.
@@ -253,6 +252,23 @@ class Restore:
             entries=self._count,
         )
         return self._databases, self._count
+
+    def _name_all(self, replaced: list[Database]) -> Deferred[None]:
+        """Log and apply the record that makes it all true.
+
+        :param replaced: gets what is gone by it.
+        """
+        for name, database in self._staged.items():
+            if not database.value(TOKEN_KEY):
+                raise CommandError(b"no token for the database " + shorten(name))
+            if self._mode != FORCE:
+                self._check_free(name)
+        self._node.pipeline.commit()
+        ops = self._last_operations()
+        if not ops:
+            return succeed(None)
+        journal = self._node.pipeline.journal
+        return journal.append_together(ops, lambda: self._apply(ops, replaced))
 
     def _last_operations(self) -> list[Op]:
         """The record that makes it all true."""

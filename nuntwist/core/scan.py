@@ -73,6 +73,8 @@ class Listing:
     :param database: what to list, as it is at :meth:`begin`, or when the first piece is asked for.
     :param pattern: which keys; empty for all.
     :param hidden: whether keys beginning ``$$`` are shown.
+    :ivar index: the last operation it tells of, once it has begun.
+    :ivar exposed_at: what the journal had counted as taken back then, where some of it might be.
     :ivar length: the bytes of all keys, a comma before each; right once the first piece is
         there.
     """
@@ -83,11 +85,14 @@ class Listing:
         self._pattern = pattern
         self._hidden = hidden
         self.length = 0
+        self.index = 0
+        self.exposed_at: int | None = None
 
     def begin(self) -> None:
         """Take the view that is listed."""
         if self._scan is None:
             self._scan = Scan(self.database)
+            self.index = self.database.last_index
 
     def close(self) -> None:
         """Give up; frees what was copied."""

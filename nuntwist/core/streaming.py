@@ -72,9 +72,10 @@ class Streams:
             self._begin(client, listing)
         try:
             lost: list[Failure] = []
-            yield self._journal.durable(listing.database.last_index).addErrback(lost.append)
-            if lost:
-                answer.append(failure(str(lost[0].value).encode()))
+            journal = self._journal
+            yield journal.durable(listing.index).addErrback(lost.append)
+            if lost or listing.exposed_at not in (None, journal.undone):
+                answer.append(failure(journal.said))
             else:
                 yield from self._write(client, listing)
         finally:
@@ -98,10 +99,11 @@ class Streams:
             self._write_head(client, listing)
         client.write(b"\n" + client.encoding.ok)
 
-    @staticmethod
-    def _begin(client: Client, listing: Listing) -> None:
+    def _begin(self, client: Client, listing: Listing) -> None:
         client.streaming, client.direct = True, False
         listing.begin()
+        if listing.index > self._journal.revealed:
+            listing.exposed_at = self._journal.undone
 
     @staticmethod
     def _write_head(client: Client, listing: Listing) -> None:

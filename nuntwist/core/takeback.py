@@ -1,8 +1,9 @@
-"""What becomes of a batch that the log does not have: it never happened.
+"""What becomes of operations that the log does not have: they never happened.
 
-What it replaced is put back (:mod:`nuntwist.core.journal`), what it would have sent is
-forgotten, and its commands run once more with every write refused. With a log that is durable
-later, a batch can be lost after others have followed it; those fall with it, the last first.
+What they replaced is put back (:mod:`nuntwist.core.journal`), what they would have sent is
+forgotten, and the commands whose answers told of them run once more with every write refused.
+Answers that need nothing of what is lost stay. With a log that is durable later, operations can
+be lost after others have followed them; those fall with them, the last first.
 """
 
 from __future__ import annotations
@@ -10,9 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from twisted.python.failure import Failure
-
-from nuntwist.core.journal import Batch
 from nuntwist.errors import OutcomeUnknown, StorageUnavailable
 
 if TYPE_CHECKING:
@@ -20,10 +18,11 @@ if TYPE_CHECKING:
     from nuntwist.core.pipeline import Pipeline
 
 RunLines = Callable[["Client", list[bytes]], None]
+Runs = list[tuple["Client", list["Run"]]]
 
 
 class TakeBack:
-    """Takes batches back.
+    """Takes operations back.
 
     :param pipeline: of which batch, journal and delivery are used.
     :param run_lines: runs commands that are no more than answered: none stands alone.
@@ -37,30 +36,26 @@ class TakeBack:
         """The log refused the batch under way; the journal has put back what it replaced."""
         reason = self._pipeline.journal.refuse(error)
         self._run_again(self._forget_dirty(), reason)
+        self._pipeline.journal.wake()
 
-    def lost(self, reason: Failure) -> None:
-        """A batch may not be on the disk: it and all after it are taken back."""
-        error = reason.value
-        if not isinstance(error, (StorageUnavailable, OutcomeUnknown)):
-            reason.raiseException()
-        journal = self._pipeline.journal
-        text = journal.refuse(error)
-        if journal.ops:
-            journal.in_flight.append(Batch(journal.ops, journal.replaced))
-            journal.ops, journal.replaced = [], []
-        batches = list(journal.in_flight)
-        journal.in_flight.clear()
-        if not batches:
-            return
-        batches[-1].runs += self._forget_dirty()
-        self._pipeline.delivery.forget_held()
-        for batch in reversed(batches):
-            journal.take_back(batch.ops, batch.replaced)
-        for batch in batches:
-            self._run_again(batch.runs, text)
-        self._pipeline.commit()
+    def lost(self, error: StorageUnavailable | OutcomeUnknown, first: int) -> bytes:
+        """The operations from an index on may not be on the disk: they are taken back.
 
-    def _forget_dirty(self) -> list[tuple[Client, list[Run]]]:
+        :return: the text for their writers.
+        """
+        journal, delivery = self._pipeline.journal, self._pipeline.delivery
+        reason = journal.refuse(error)
+        if journal.index >= first:
+            journal.cut(first)
+            runs = delivery.forget_held(first)
+            self._run_again(runs + self._forget_dirty(), reason)
+            self._pipeline.commit()
+            for client, _ in runs:
+                delivery.wake(client)
+            journal.wake()
+        return reason
+
+    def _forget_dirty(self) -> Runs:
         runs = []
         for client in self._pipeline.dirty:
             runs.append((client, client.chunks))
@@ -70,7 +65,7 @@ class TakeBack:
         self._pipeline.dirty = []
         return runs
 
-    def _run_again(self, runs: list[tuple[Client, list[Run]]], reason: bytes) -> None:
+    def _run_again(self, runs: Runs, reason: bytes) -> None:
         journal = self._pipeline.journal
         lasting, journal.refusal = journal.refusal, reason
         for client, chunks in runs:
@@ -83,5 +78,6 @@ class TakeBack:
                 else:
                     lines, start, stop = chunk
                     self._run_lines(client, lines[start:stop])
-            client.chunks = []
+            # What they tell now may need operations that are lost later.
+            client.chunks += chunks
         journal.refusal = lasting

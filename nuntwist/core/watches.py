@@ -52,15 +52,18 @@ def unsubscribe_all(client: Client, database: Database) -> None:
         unsubscribe(client, database, key)
 
 
-def notify(database: Database, op: Op, dirty: list[Client]) -> None:
+def notify(database: Database, op: Op, dirty: list[Client], revealed: int) -> None:
     """Tell the watchers of a key of an operation on it.
 
+    :param revealed: the index up to which the log is durable.
     :param dirty: the batch's list of clients to write to; those not on it yet are added.
     """
     encodings = database.watchers.get(op[KEY])
     if encodings is None:
         return
     key, value, index = op[KEY], op[VALUE], op[INDEX]
+    # What the log has, or never will have, is not taken back with what it has not yet.
+    fixed = index <= revealed
     if value is not None and is_secret(key):
         value = HIDDEN
     for encoding, clients in encodings.items():
@@ -70,6 +73,8 @@ def notify(database: Database, op: Op, dirty: list[Client]) -> None:
             event = encoding.changed(key, value, op[VERSION])
         for client in clients:
             client.out.append(event)
+            if fixed:
+                client.chunks.append(event)
             if index > client.needed:
                 client.needed = index
             if not client.dirty:

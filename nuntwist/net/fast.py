@@ -69,6 +69,13 @@ class SendingServer(tcp.Server):
             self._sender.send = self._send
         super().stopWriting()
 
+    def abortConnection(self) -> None:
+        """Send no more: what is queued is lost, so nothing may follow it."""
+        super().abortConnection()
+        self._queued = True
+        if self._sender is not None:
+            self._sender.send = takes_nothing
+
     def connectionLost(self, reason: Any) -> None:
         """The connection is gone."""
         if self._sender is not None:

@@ -188,14 +188,15 @@ class FlushedOplog:
                     error = caught
                 else:
                     written.append(done)
+        if error is not None:
+            # First, so that nobody acts on an answer while these are not taken back.
+            for _, _, done in waiting[len(written) :]:
+                done.errback(type(error)(*error.args))
         if self._before_answers:
             self._unflushed += written
         else:
             self._changed = True
             self._fire(written)
-        if error is not None:
-            for _, _, done in waiting[len(written) :]:
-                done.errback(type(error)(*error.args))
 
     @staticmethod
     def _fire(deferreds: list[Deferred[None]]) -> None:

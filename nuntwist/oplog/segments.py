@@ -3,9 +3,9 @@
 What ``write`` has returned from survives the end of the process, whatever ends it. A write that
 fails is cut back to the last whole record, so that the next one may be tried; a file that cannot
 be cut back, or be flushed, is not written to again: what was not flushed the system may have
-forgotten, and so may even the end of this process lose it. At the start all checksums are checked: a record that is
-torn at the very end was never acknowledged, and is cut off and reported; any other damage, and
-any gap, stops the start.
+forgotten, so even the end of this process may lose it. At the start all checksums are checked: a
+record that is torn at the very end was never acknowledged, and is cut off and reported; any other
+damage, and any gap, stops the start.
 
 A segment that has reached its share of the limit is flushed in a thread, while writes go on; the
 next one is begun when all of it is on the disk. So a loss of power can take the end of the last
@@ -19,9 +19,9 @@ the limit writes are refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
-from twisted.internet.defer import Deferred, execute, fail, succeed
+from twisted.internet.defer import Deferred, DeferredLock, execute, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -33,6 +33,8 @@ from nuntwist.oplog.base import read_base, write_base
 from nuntwist.oplog.record import TooLarge, encode
 from nuntwist.oplog.segment import Segment, segment_name, segments_in
 from nuntwist.values import INDEX, NO_EPOCH, STAMP, Epoch, Op, Position
+
+_T = TypeVar("_T")
 
 SEGMENTS = 10
 """The limit of the log is so many full segments."""
@@ -73,6 +75,7 @@ class FileOplog:
         self.failed: str | None = None
         self._closed = True
         self._segments: list[Segment] = []
+        self._flushes = DeferredLock()
         self._flushing: Segment | None = None
         self._flushed: Segment | None = None
         self._dropping = False
@@ -242,7 +245,7 @@ class FileOplog:
         self._check_limit()
         if self._flushing is not full:
             self._flushing = full
-            done: Deferred[None] = self._in_thread(full.sync)
+            done = self._flush(full)
             done.addCallbacks(self._note_flushed, self._not_flushed, (full,), {}, (full,))
         if self._flushed is not full:
             return full
@@ -282,23 +285,42 @@ class FileOplog:
         self._flushed = segment
 
     def _not_flushed(self, reason: Failure, segment: Segment) -> None:
-        reason.trap(OSError)
-        if self._closed:
+        if self._closed or reason.check(StorageUnavailable):
             # Closed under the hands of the thread; that has flushed it.
             return
+        reason.trap(OSError)
         self._note_not_on_disk(reason)
 
     def sync(self) -> Deferred[None]:
         """Flush to the disk, in a thread."""
         if self._closed:
             return fail(StorageUnavailable("the log is closed"))
-        if self.failed is not None:
-            return fail(StorageUnavailable(self.failed))
-        done: Deferred[None] = self._in_thread(self._segments[-1].sync)
-        return done.addErrback(self._not_synced)
+        return self._flush(self._segments[-1]).addErrback(self._not_synced)
+
+    def _flush(self, segment: Segment) -> Deferred[None]:
+        """Flush a segment in a thread, one at a time: the system tells of a failure once, so of
+        two that run together one would succeed.
+
+        :return: fails with OSError, or with StorageUnavailable where an earlier one failed.
+        """
+
+        def check(result: _T) -> _T:
+            if self.failed is not None:
+                raise StorageUnavailable(self.failed)
+            return result
+
+        def flush() -> Deferred[None]:
+            check(None)
+            flushed: Deferred[None] = self._in_thread(segment.sync)
+            return flushed.addCallback(check)
+
+        done: Deferred[None] = self._flushes.run(flush)
+        return done
 
     def _not_synced(self, reason: Failure) -> None:
-        reason.trap(OSError)
+        reason.trap(OSError, StorageUnavailable)
+        if reason.check(StorageUnavailable):
+            reason.raiseException()
         raise StorageUnavailable(self._note_not_on_disk(reason))
 
     def _note_not_on_disk(self, reason: Failure) -> str:

@@ -456,7 +456,7 @@ def test_a_listing_of_what_the_log_lost_is_an_error() -> None:
     oplog.late.pop().errback(StorageUnavailable("disk full"))
     node.settle()
     assert other.received() == "error storage unavailable: disk full \n"
-    assert client.received() == "error storage unavailable: the log failed \npong\nok \n"
+    assert client.received() == "error storage unavailable: disk full \npong\nok \n"
     assert client.ask("keys") == PLAIN + "ok \n"
 
 

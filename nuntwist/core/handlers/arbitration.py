@@ -14,7 +14,7 @@ from nuntwist.core.database import CONFLICT_PREFIX, RESOLVED, TOMBSTONE_VERSION,
 from nuntwist.core.handlers.common import named, selected
 from nuntwist.errors import CommandError
 from nuntwist.language.replies import DENIED, NO_DATABASE, OK, Reply
-from nuntwist.values import IN_RESOLUTION, KEY, REMOVE, SET, VALUE
+from nuntwist.values import IN_RESOLUTION, REMOVE, SET, VALUE
 
 if TYPE_CHECKING:
     from nuntwist.core.client import Client
@@ -27,7 +27,9 @@ def arbiter(node: Node, client: Client, arguments: tuple[()]) -> Reply:
     """Make this connection an arbiter; it is sent what is pending at once."""
     database = selected(client)
     database.arbiters[client] = None
-    _clean(node, database)
+    if node.pipeline.journal.refusal is None:
+        _clean(node, database)
+    client.needed = max(client.needed, database.last_index)
     pending = [key for keys in database.conflicts.values() for key in keys]
     messages = [database.value(key) or b"" for key in pending]
     return Reply(tuple(messages))
@@ -81,18 +83,15 @@ def resolve(node: Node, client: Client, arguments: tuple[bytes, bytes, bytes, in
     if database.conflicts.get(key):
         change(database, SET, key, value, IN_RESOLUTION)
     else:
-        before = database.version_before.pop(key, ANY_VERSION)
+        # Kept until the next arbiter comes: this may be taken back.
+        before = database.version_before.get(key, ANY_VERSION)
         change(database, SET, key, value, max(version, before) + 1)
     return OK
 
 
 def _clean(node: Node, database: Database) -> None:
     """Remove the conflict keys that were resolved."""
-    settled = [
-        op[KEY]
-        for shard in database.shards
-        for op in shard.values()
-        if op[KEY].startswith(CONFLICT_PREFIX) and (op[VALUE] or b"").startswith(RESOLVED)
-    ]
-    for key in settled:
+    for key in tuple(database.resolved):
         node.pipeline.change(database, REMOVE, key, None, TOMBSTONE_VERSION)
+    for key in database.version_before.keys() - database.conflicts.keys():
+        del database.version_before[key]

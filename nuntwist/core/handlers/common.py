@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
 
 from nuntwist.core.database import Database
 from nuntwist.errors import CommandError
 from nuntwist.language.parser import shorten
+from nuntwist.language.replies import Reply, failure
 from nuntwist.values import INDEX, Op
 
 if TYPE_CHECKING:
@@ -55,6 +58,15 @@ def all_named(node: Node, text: bytes) -> list[Database]:
         listed = b"".join(shorten(name) + b", " for name in unknown)
         raise CommandError(listed + b"are not a valid database names")
     return [node.catalogue.by_name[name] for name in names]
+
+
+def when_durable(node: Node, database: Database, reply: Reply) -> Reply | Deferred[Reply]:
+    """A reply that tells of all of a database, when the log has all that it tells."""
+    journal = node.pipeline.journal
+    if database.last_index <= journal.revealed:
+        return reply
+    waited: Deferred[Any] = journal.durable(database.last_index)
+    return waited.addCallbacks(lambda _: reply, lambda _: failure(journal.said))
 
 
 def see(client: Client, entry: Op | None) -> Op | None:

@@ -70,7 +70,7 @@ def create_db(node: Node, client: Client, arguments: tuple[bytes, bytes, bytes])
     if name in node.catalogue.by_name:
         raise CommandError(b"database already exists")
 
-    def create(stored: bytes) -> Deferred[Reply]:
+    def create(stored: bytes) -> Deferred[None]:
         if name in node.catalogue.by_name:
             raise CommandError(b"database already exists")
         pipeline = node.pipeline
@@ -81,32 +81,40 @@ def create_db(node: Node, client: Client, arguments: tuple[bytes, bytes, bytes])
             node.catalogue.create(op)
             node.tell_catalogue(name)
 
-        logged = pipeline.journal.append_alone(op, apply)
-        return logged.addCallback(lambda _: Reply((b"create-db success\n",)))
+        return pipeline.journal.append_alone(op, apply)
 
-    return node.secrets.hash(token).addCallback(create)
+    def hashed(stored: bytes) -> Deferred[Reply]:
+        created = node.pipeline.journal.alone(lambda: create(stored))
+        return created.addCallback(lambda _: Reply((b"create-db success\n",)))
+
+    return node.secrets.hash(token).addCallback(hashed)
 
 
 def drop_db(node: Node, client: Client, arguments: tuple[bytes]) -> Deferred[Reply]:
     """Remove a database: whoever had selected it has none selected, and their watches end."""
     (name,) = arguments
-    database = named(node, name)
-    if database is node.catalogue.admin:
-        raise CommandError(b"$admin cannot be dropped")
-    journal = node.pipeline.journal
-    op = journal.make(DROP_DATABASE, database.number, name, None)
 
-    def apply() -> None:
-        node.catalogue.drop(op)
-        sessions.release(database)
-        node.tell_catalogue(name)
-        node.pipeline.streams.work(database.free())
+    def drop() -> Deferred[int]:
+        database = named(node, name)
+        if database is node.catalogue.admin:
+            raise CommandError(b"$admin cannot be dropped")
+        node.pipeline.commit()
+        journal = node.pipeline.journal
+        op = journal.make(DROP_DATABASE, database.number, name, None)
 
-    def forget(_: object) -> Deferred[Reply]:
-        dropped = node.storage.drop(database.number)
+        def apply() -> None:
+            node.catalogue.drop(op)
+            sessions.release(database)
+            node.tell_catalogue(name)
+            node.pipeline.streams.work(database.free())
+
+        return journal.append_alone(op, apply).addCallback(lambda _: database.number)
+
+    def forget(number: int) -> Deferred[Reply]:
+        dropped = node.storage.drop(number)
         return dropped.addCallback(lambda _: Reply((b"drop-db success\n",)))
 
-    return journal.append_alone(op, apply).addCallback(forget)
+    return node.pipeline.journal.alone(drop).addCallback(forget)
 
 
 def snapshot(node: Node, client: Client, arguments: tuple[bytes, bytes]) -> Outcome:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred
 
 from nuntwist.core.handlers import overview
-from nuntwist.core.handlers.common import selected
+from nuntwist.core.handlers.common import selected, when_durable
 from nuntwist.errors import CommandError
 from nuntwist.language.commands import BY_WORD
 from nuntwist.language.docs import help_message
@@ -100,11 +100,13 @@ def _pending_ops(node: Node, client: Client) -> Reply:
     return Reply((b"pending-ops \n",))
 
 
-def _pending_conflicts(node: Node, client: Client) -> Reply:
+def _pending_conflicts(node: Node, client: Client) -> Outcome:
     if client.database is None:
         return NO_DATABASE
-    pending = sorted(key for keys in selected(client).conflicts.values() for key in keys)
-    return Reply((b"conflitcts-list " + b"".join(b"," + key for key in pending) + b"\n",))
+    database = selected(client)
+    pending = sorted(key for keys in database.conflicts.values() for key in keys)
+    reply = Reply((b"conflitcts-list " + b"".join(b"," + key for key in pending) + b"\n",))
+    return when_durable(node, database, reply)
 
 
 def _list_dbs(node: Node, client: Client) -> Reply:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nuntwist.core.database import is_secret
-from nuntwist.core.handlers.common import see, selected
+from nuntwist.core.handlers.common import see, selected, when_durable
 from nuntwist.core.permissions import matches
 from nuntwist.core.scan import Listing
 from nuntwist.language.replies import EMPTY, HIDDEN, Reply
@@ -14,6 +14,7 @@ from nuntwist.values import VALUE, VERSION
 if TYPE_CHECKING:
     from nuntwist.core.client import Client
     from nuntwist.core.node import Node
+    from nuntwist.core.pipeline import Outcome
 
 _VERSION_OF_NOTHING = 1
 
@@ -35,16 +36,16 @@ def get_safe(node: Node, client: Client, arguments: tuple[bytes]) -> Reply:
     return Reply((b"value-version %d %b\n" % (version, _shown(key, value)),))
 
 
-def keys(node: Node, client: Client, arguments: tuple[bytes]) -> Reply | Listing:
+def keys(node: Node, client: Client, arguments: tuple[bytes]) -> Outcome:
     """List keys, sorted; a large database in slices."""
     (pattern,) = arguments
     database = selected(client)
     if database.key_count() > node.limits.keys_at_once:
         return Listing(database, pattern, client.admin)
-    client.needed = max(client.needed, database.last_index)
     found = database.visible_keys(client.admin)
     chosen = sorted(key for key in found if not pattern or matches(pattern, key))
-    return Reply((b"keys %b\n" % b"".join(b"," + key for key in chosen),))
+    reply = Reply((b"keys %b\n" % b"".join(b"," + key for key in chosen),))
+    return when_durable(node, database, reply)
 
 
 def _shown(key: bytes, value: bytes | None) -> bytes:

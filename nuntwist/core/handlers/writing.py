@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
@@ -80,13 +81,19 @@ def add(node: Node, database: Database, key: bytes, amount: int) -> Outcome:
     :raise CommandError: the key holds no whole number, or the sum does not fit 64 bits.
     """
     refuse_kept(node, database, key)
+    if is_secret(key):
+        raise CommandError(NOT_NUMERIC)
+    if key.startswith(PERMISSION_PREFIX) or not key.startswith(b"$$"):
+        return write(node, database, key, _sum(database, key, amount), ANY_VERSION)
+    return _log_secure(node, database, SET, key, lambda: _sum(database, key, amount), ANY_VERSION)
+
+
+def _sum(database: Database, key: bytes, amount: int) -> bytes:
     value = database.value(key)
     number = 0 if value is None else parse_number(value)
-    if number is None or is_secret(key):
+    if number is None or not INT64_MIN <= number + amount <= INT64_MAX:
         raise CommandError(NOT_NUMERIC)
-    if not INT64_MIN <= number + amount <= INT64_MAX:
-        raise CommandError(NOT_NUMERIC)
-    return write(node, database, key, b"%d" % (number + amount), ANY_VERSION)
+    return b"%d" % (number + amount)
 
 
 def erase(node: Node, database: Database, key: bytes) -> Outcome:
@@ -103,7 +110,7 @@ def erase(node: Node, database: Database, key: bytes) -> Outcome:
     if version_of(entry) == IN_RESOLUTION:
         raise CommandError(b"key is in conflict resolution")
     if key.startswith(b"$$"):
-        return _log_secure(node, database, REMOVE, key, None, TOMBSTONE_VERSION)
+        return _log_secure(node, database, REMOVE, key, lambda: None, TOMBSTONE_VERSION)
     node.pipeline.change(database, REMOVE, key, None, TOMBSTONE_VERSION)
     return OK
 
@@ -128,34 +135,45 @@ def write_secure(
     if key.startswith(PERMISSION_PREFIX):
         Permissions(value)
     if not is_secret(key):
-        return _log_secure(node, database, SET, key, value, asked)
+        return _log_secure(node, database, SET, key, lambda: value, asked)
     if not value:
         raise CommandError(b"a token cannot be empty")
     hashed = node.secrets.hash(value)
-    return hashed.addCallback(lambda stored: _log_secure(node, database, SET, key, stored, asked))
+    return hashed.addCallback(
+        lambda stored: _log_secure(node, database, SET, key, lambda: stored, asked)
+    )
 
 
 def _log_secure(
-    node: Node, database: Database, kind: int, key: bytes, value: bytes | None, asked: int
+    node: Node,
+    database: Database,
+    kind: int,
+    key: bytes,
+    make_value: Callable[[], bytes | None],
+    asked: int,
 ) -> Deferred[Reply]:
-    if node.catalogue.by_id.get(database.number) is not database:
-        raise CommandError(NO_SUCH_DATABASE)
     pipeline = node.pipeline
-    pipeline.commit()
-    version = asked
-    if kind == SET:
-        current = version_of(database.find(key))
-        decided = next_version(current, asked)
-        if decided is None and database.strategy == b"none":
-            raise CommandError(b"Invalid version!")
-        version = current + 1 if decided is None else decided
-    op = pipeline.journal.make(kind, database.number, key, value, version)
 
-    def apply() -> None:
-        node.catalogue.apply(op)
-        pipeline.notify(database, op)
+    def decide() -> Deferred[None]:
+        if node.catalogue.by_id.get(database.number) is not database:
+            raise CommandError(NO_SUCH_DATABASE)
+        pipeline.commit()
+        version = asked
+        if kind == SET:
+            current = version_of(database.find(key))
+            decided = next_version(current, asked)
+            if decided is None and database.strategy == b"none":
+                raise CommandError(b"Invalid version!")
+            version = current + 1 if decided is None else decided
+        op = pipeline.journal.make(kind, database.number, key, make_value(), version)
 
-    return pipeline.journal.append_alone(op, apply).addCallback(lambda _: OK)
+        def apply() -> None:
+            node.catalogue.apply(op)
+            pipeline.notify(database, op)
+
+        return pipeline.journal.append_alone(op, apply)
+
+    return pipeline.journal.alone(decide).addCallback(lambda _: OK)
 
 
 def refuse_kept(node: Node, database: Database, key: bytes) -> None:
