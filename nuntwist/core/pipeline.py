@@ -26,6 +26,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from nuntwist.core import hotroad, watches
+from nuntwist.core.alone import Alone, stands_alone
 from nuntwist.core.authorise import refusal_of
 from nuntwist.core.catalogue import Catalogue
 from nuntwist.core.client import Client, Run
@@ -51,16 +52,6 @@ Handler = Callable[[Client, Any], Outcome]
 
 _SAMPLED = 128
 """One run in so many is timed for the moving average."""
-
-
-def stands_alone(request: parser.Request) -> bool:
-    """Whether a command is never in one batch with others: it may wait, or changes what the
-    connection is. A write to a secure key may wait for a hash."""
-    command = request.command
-    if command.waits or not (command.right and command.writes):
-        return command.waits
-    key = request.arguments[0]
-    return isinstance(key, bytes) and key.startswith(b"$$")
 
 
 class Pipeline:
@@ -103,6 +94,7 @@ class Pipeline:
         self.delivery = Delivery(limits, counters, self.turns.enqueue)
         self.streams = Streams(call_later, self.delivery, self.journal)
         self.handlers: dict[str, Handler] = {}
+        self._alone = Alone(self)
         self._take_back = TakeBack(self, self._run_lines)
         self.journal.lost = self._take_back.lost
         self.journal.let_go = self._let_go
@@ -180,7 +172,7 @@ class Pipeline:
             if plain:
                 start, at = at, hotroad.run(self, client, lines, at, stop)
                 if start < at:
-                    self._keep(client, (lines, start, at))
+                    self.keep(client, (lines, start, at))
             if at < stop and client.room >= 0:
                 at = self._run_slice(client, lines, at, stop, plain)
             if at == size:
@@ -209,23 +201,20 @@ class Pipeline:
                 self.answer(client, self._reply(client, request))
             else:
                 if start < at - 1:
-                    self._keep(client, (lines, start, at - 1))
+                    self.keep(client, (lines, start, at - 1))
                 start = at
                 self.commit()
-                if client.held:
-                    self._stand_alone_later(client, request)
-                else:
-                    self._stand_alone(client, self._perform(client, request))
+                self._alone.run(client, request)
                 if client.waiting or client.closed:
                     break
             if plain and at < stop:
                 at = hotroad.run(self, client, lines, at, stop)
         if start < at:
-            self._keep(client, (lines, start, at))
+            self.keep(client, (lines, start, at))
         return at
 
     @staticmethod
-    def _keep(client: Client, run: Run) -> None:
+    def keep(client: Client, run: Run) -> None:
         """Keep what was run: until its answers have left it may have to be run again."""
         client.chunks.append(run)
 
@@ -239,7 +228,8 @@ class Pipeline:
         except CommandError as error:
             return failure(error.message)
 
-    def _perform(self, client: Client, request: parser.Request) -> Outcome:
+    def perform_request(self, client: Client, request: parser.Request) -> Outcome:
+        """Authorise and decide."""
         command = request.command
         refused = refusal_of(client, command, request.arguments)
         if refused is not None:
@@ -266,7 +256,7 @@ class Pipeline:
 
     def _reply(self, client: Client, request: parser.Request) -> Reply:
         """Run a command that does not stand alone: it is answered at once."""
-        outcome = self._perform(client, request)
+        outcome = self.perform_request(client, request)
         if isinstance(outcome, Reply):
             return outcome
         raise TypeError(f"{request.command.word} has to stand alone")
@@ -274,74 +264,7 @@ class Pipeline:
     def perform(self, client: Client, text: bytes) -> Outcome:
         """Run a command that came inside another one (``rp``)."""
         request = self._parse(text)
-        return request if isinstance(request, Reply) else self._perform(client, request)
-
-    def _stand_alone_later(self, client: Client, request: parser.Request) -> None:
-        """Run a command that stands alone when all before it is answered: it would change what
-        these would mean if they had to be run again."""
-        client.waiting = True
-
-        def go_on(_: object) -> None:
-            client.waiting = False
-            if client.closed:
-                return
-            self.commit()
-            self._stand_alone(client, self._perform(client, request))
-            if not client.waiting:
-                self.turns.enqueue(client)
-
-        waited: Deferred[None] = Deferred()
-        waited.addCallback(go_on)
-        waited.addErrback(self._unforeseen)
-        self.delivery.drained(client).addCallback(lambda _: waited.callback(None))
-
-    def _stand_alone(self, client: Client, outcome: Outcome) -> None:
-        if isinstance(outcome, Reply) and self.journal.ops:
-            outcome = self._logged(outcome)
-        if isinstance(outcome, Reply):
-            self._answer_alone(client, outcome)
-            return
-        client.waiting = True
-        answered: Deferred[Any] = (
-            self.streams.write(client, outcome) if isinstance(outcome, Listing) else outcome
-        )
-        answered.addErrback(self._unforeseen)
-        answered.addCallback(self._answer_late, client)
-
-    def _logged(self, reply: Reply) -> Reply | Deferred[Reply]:
-        """The answer to a command that is alone in its batch, when the log has that."""
-        journal = self.journal
-        index, undone = journal.index, journal.undone
-        self.commit()
-        if journal.undone != undone:
-            return failure(journal.said)
-        if index <= journal.revealed:
-            return reply
-        logged: Deferred[Any] = journal.durable(index)
-        return logged.addCallbacks(lambda _: reply, lambda _: failure(journal.said))
-
-    def _unforeseen(self, reason: Failure) -> Reply:
-        error = reason.value
-        if isinstance(error, CommandError):
-            return failure(error.message)
-        self._log.failure("a command failed in a way nobody foresaw", failure=reason)
-        return failure(b"internal error: see the log of the node")
-
-    def _answer_late(self, reply: Reply | None, client: Client) -> None:
-        client.waiting = False
-        if client.closed:
-            return
-        # An operation that was lost meanwhile is nothing to wait for.
-        client.needed = min(client.needed, self.journal.index)
-        self.commit()
-        if reply is not None:
-            self._answer_alone(client, reply)
-        self.turns.enqueue(client)
-
-    def _answer_alone(self, client: Client, reply: Reply) -> None:
-        self.answer(client, reply)
-        self._keep(client, client.out[-1])
-        self.commit()
+        return request if isinstance(request, Reply) else self.perform_request(client, request)
 
     def answer(self, client: Client, reply: Reply) -> None:
         """Put a reply on what the batch sends to a client."""

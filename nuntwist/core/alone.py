@@ -1,0 +1,114 @@
+"""Commands that stand alone: they wait for something, or change what the connection is.
+
+Such a command is run when all that its connection sent before is answered, because what is not
+answered yet may have to be run once more (:mod:`nuntwist.core.takeback`), and would mean
+something else after it. It is in no batch with others, and is answered when its own operations
+are durable; the commands after it wait.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from nuntwist.core.client import Client
+from nuntwist.core.scan import Listing
+from nuntwist.errors import CommandError
+from nuntwist.language import parser
+from nuntwist.language.replies import Reply, failure
+
+if TYPE_CHECKING:
+    from nuntwist.core.pipeline import Outcome, Pipeline
+
+
+def stands_alone(request: parser.Request) -> bool:
+    """Whether a command is never in one batch with others: it may wait, or changes what the
+    connection is. A write to a secure key may wait for a hash."""
+    command = request.command
+    if command.waits or not (command.right and command.writes):
+        return command.waits
+    key = request.arguments[0]
+    return isinstance(key, bytes) and key.startswith(b"$$")
+
+
+class Alone:
+    """Runs commands that stand alone."""
+
+    _log = Logger()
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+
+    def run(self, client: Client, request: parser.Request) -> None:
+        """Run a command, now or when all before it is answered; the batch must be empty."""
+        if not client.held:
+            self._answer(client, self._pipeline.perform_request(client, request))
+            return
+        client.waiting = True
+
+        def go_on(_: object) -> None:
+            client.waiting = False
+            if client.closed:
+                return
+            self._pipeline.commit()
+            self._answer(client, self._pipeline.perform_request(client, request))
+            if not client.waiting:
+                self._pipeline.turns.enqueue(client)
+
+        answered: Deferred[None] = Deferred()
+        answered.addCallback(go_on)
+        answered.addErrback(self._unforeseen)
+        drained = self._pipeline.delivery.drained(client)
+        drained.addCallback(lambda _: answered.callback(None))
+
+    def _answer(self, client: Client, outcome: Outcome) -> None:
+        if isinstance(outcome, Reply) and self._pipeline.journal.ops:
+            outcome = self._logged(outcome)
+        if isinstance(outcome, Reply):
+            self._answer_now(client, outcome)
+            return
+        client.waiting = True
+        streams = self._pipeline.streams
+        answered: Deferred[Any] = (
+            streams.write(client, outcome) if isinstance(outcome, Listing) else outcome
+        )
+        answered.addErrback(self._unforeseen)
+        answered.addCallback(self._answer_late, client)
+
+    def _logged(self, reply: Reply) -> Reply | Deferred[Reply]:
+        """The answer to a command whose operations are the batch, when the log has them."""
+        journal = self._pipeline.journal
+        index, undone = journal.index, journal.undone
+        self._pipeline.commit()
+        if journal.undone != undone:
+            return failure(journal.said)
+        if index <= journal.revealed:
+            return reply
+        logged: Deferred[Any] = journal.durable(index)
+        return logged.addCallbacks(lambda _: reply, lambda _: failure(journal.said))
+
+    def _unforeseen(self, reason: Failure) -> Reply:
+        error = reason.value
+        if isinstance(error, CommandError):
+            return failure(error.message)
+        self._log.failure("a command failed in a way nobody foresaw", failure=reason)
+        return failure(b"internal error: see the log of the node")
+
+    def _answer_late(self, reply: Reply | None, client: Client) -> None:
+        client.waiting = False
+        if client.closed:
+            return
+        # An operation that was lost meanwhile is nothing to wait for.
+        client.needed = min(client.needed, self._pipeline.journal.index)
+        self._pipeline.commit()
+        if reply is not None:
+            self._answer_now(client, reply)
+        self._pipeline.turns.enqueue(client)
+
+    def _answer_now(self, client: Client, reply: Reply) -> None:
+        self._pipeline.answer(client, reply)
+        self._pipeline.keep(client, client.out[-1])
+        self._pipeline.commit()
