@@ -208,9 +208,9 @@ def test_a_real_snapshot_that_does_not_fit_leaves_the_old_one(tmp_path: Path) ->
 storage = DiskStorage(files, maybeDeferred)
 storage.open()
 save(storage, header(), entries(7, 10))
-writer = storage.begin(header(index=9))
+writer = storage.begin(header(index=9), None)
 try:
-    writer.write(entries(7, 10, b"x" * {SIZE_LIMIT}))
+    writer.write(0, entries(7, 10, b"x" * {SIZE_LIMIT}))
 except StorageUnavailable as error:
     print(error)
 writer.abort()
@@ -219,7 +219,8 @@ writer.abort()
     storage = DiskStorage(DiskFiles(str(tmp_path)), maybeDeferred)
     storage.open()
     assert load(storage) == {7: (header(), entries(7, 10))}
-    assert [path.name for path in tmp_path.iterdir()] == ["database-7.snapshot"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["database-7-1-00.part", "database-7.manifest"]
 
 
 def test_a_log_of_a_killed_process_holds_what_it_returned_from(tmp_path: Path) -> None:
