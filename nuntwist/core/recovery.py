@@ -112,6 +112,7 @@ class Recovery:
         else:
             database = self._catalogue.restore(header.database_id, header.name, header.strategy)
         database.saved_index = database.last_index = header.index
+        database.partitions = header.partitions
 
     def _is_listed(self, header: SnapshotHeader) -> bool:
         """Whether the snapshot of ``$admin`` tells of a database."""
