@@ -37,12 +37,23 @@ from nuntwist.cli_client import (
     parts_of,
     quoted,
 )
+from nuntwist.cli_import import run_import
+from nuntwist.cli_oplog import OplogOptions, run_oplog
+from nuntwist.cli_session import Place
+from nuntwist.cli_transfer import new_task, run_backup, run_export, run_restore, run_task
+from nuntwist.cli_transfer_options import OPTIONS as TRANSFER_OPTIONS
 from nuntwist.tap import Options as NodeOptions
 
 DEFAULT_HOST = "http://127.0.0.1:3013"
 DEFAULT_USER, DEFAULT_PASSWORD = "nun", "nun-pwd"
 INTERRUPTED = "Interrupted before there was an answer."
 STRATEGIES = ("none", "newer", "arbiter")
+_TRANSFERS = {
+    "backup": run_backup,
+    "restore": run_restore,
+    "export": run_export,
+    "import": run_import,
+}
 _FOR_ROOT = ("user", "pwd")
 """Options of a node that stand before the subcommand here."""
 
@@ -161,6 +172,8 @@ class Options(_Options):
         ("start", None, StartOptions, "Run a node"),
         ("create-db", None, CreateDbOptions, "Create a database"),
         ("exec", None, ExecOptions, "Run commands"),
+        *TRANSFER_OPTIONS,
+        ("oplog", None, OplogOptions, "Read, check or repair the log of a node"),
         ("help", None, HelpOptions, "Explain a subcommand"),
     ]
 
@@ -220,6 +233,10 @@ def main(
         return complain(f"{error}; see nun-db --help.")
     if options.subCommand == "start":
         return start(options, environment)
+    if options.subCommand == "oplog":
+        return run_oplog(options.subOptions, environment)
+    if options.subCommand in _TRANSFERS:
+        return _transfer(options, environment)
     try:
         body = body_of(options, environment)
         host = checked_host(options["host"])
@@ -235,15 +252,30 @@ def body_of(options: Options, environment: Mapping[str, str]) -> str:
 
     :raise AskFailed: HTTP cannot carry it.
     """
-    user = options["user"] or environment.get("NUN_USER") or DEFAULT_USER
-    password = options["pwd"] or environment.get("NUN_PWD") or DEFAULT_PASSWORD
-    login, given = checked_credentials(user, password), options.subOptions
+    login, given = _login(options, environment), options.subOptions
     if options.subCommand == "exec":
         return f"{login}; {checked_text('The text of the commands', given['commands'])}"
     name = checked_word("The name of a database", given["db-name"])
     token = checked_word("The token of a database", given["db-token"])
     words = ("create-db", name, token, *filter(None, [given["strategy"]]))
     return f"{login}; {' '.join(words)}"
+
+
+def _login(options: Options, environment: Mapping[str, str]) -> str:
+    user = options["user"] or environment.get("NUN_USER") or DEFAULT_USER
+    password = options["pwd"] or environment.get("NUN_PWD") or DEFAULT_PASSWORD
+    return checked_credentials(user, password)
+
+
+def _transfer(options: Options, environment: Mapping[str, str]) -> int:
+    """Run what moves whole databases."""
+
+    def place() -> Place:
+        host, login = checked_host(options["host"]), _login(options, environment)
+        return Place(host, login, options["ca-file"], options["seconds"])
+
+    task = new_task(options.subOptions, environment, place, make_client)
+    return run_task(_TRANSFERS[str(options.subCommand)], task)
 
 
 def report(answer: str, options: Options) -> int:

@@ -42,6 +42,14 @@ class AskFailed(NuntwistError):
     """There is no answer; the text is one sentence for the user."""
 
 
+class AskRefused(AskFailed):
+    """The answer has another HTTP status than 200, which is ``code``."""
+
+    def __init__(self, sentence: str, code: int) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
 class Poster(Protocol):
     """A treq client, or what stands in for it."""
 
@@ -135,23 +143,27 @@ def checked_credentials(user: str, password: str) -> str:
 # -- asking ------------------------------------------------------------------------------------
 
 
-def make_client(reactor: Any, host: str, ca_file: str | None) -> Poster:
+def make_client(reactor: Any, host: str, ca_file: str | None, keep: bool = False) -> Poster:
     """Make the treq client for a node.
 
     :param ca_file: a PEM file of the certificates to trust; None for those of the system.
+    :param keep: whether to keep connections for the next requests.
     :raise AskFailed: the file cannot be used.
     """
     # Imported late: TLS takes a while to load, and half of all uses need none of this.
     from treq.client import HTTPClient
-    from twisted.web.client import Agent
+    from twisted.web.client import Agent, HTTPConnectionPool
 
+    pool = HTTPConnectionPool(reactor, persistent=keep)
+    # The node closes one that has been idle for a minute.
+    pool.cachedConnectionTimeout = 20
     if not host.startswith("https:"):
-        return HTTPClient(Agent(reactor))
+        return HTTPClient(Agent(reactor, pool=pool))
     from twisted.internet.ssl import platformTrust
     from twisted.web.client import BrowserLikePolicyForHTTPS
 
     trust = platformTrust() if ca_file is None else _trust_in(ca_file)
-    return HTTPClient(Agent(reactor, BrowserLikePolicyForHTTPS(trust)))
+    return HTTPClient(Agent(reactor, BrowserLikePolicyForHTTPS(trust), pool=pool))
 
 
 def _trust_in(ca_file: str) -> Any:
@@ -213,12 +225,13 @@ def _ask(client: Poster, host: str, body: str) -> Generator[Deferred[Any], Any, 
         raise AskFailed(_sentence(host, error)) from None
     text = bytes(content).decode("utf-8", "replace")
     if response.code != 200:
-        reason = _first_line(text)
-        raise AskFailed(f"{host} answered with status {response.code}{reason and ': '}{reason}.")
+        reason = first_line(text)
+        sentence = f"{host} answered with status {response.code}{reason and ': '}{reason}."
+        raise AskRefused(sentence, response.code)
     return text
 
 
-def _first_line(text: str) -> str:
+def first_line(text: str) -> str:
     """What a refusal says, fit for a terminal and for the middle of a sentence."""
     line = next(iter(text.strip().splitlines()), "")
     return "".join(c for c in line if c.isprintable())[:_SHOWN].rstrip(".")
@@ -243,7 +256,7 @@ def _sentence(host: str, error: BaseException) -> str:
         return f"Cannot reach {host}: its name is not known."
     if isinstance(cause, ConnectError):
         number = cause.osError
-        reason = os.strerror(number) if isinstance(number, int) else _first_line(str(cause))
+        reason = os.strerror(number) if isinstance(number, int) else first_line(str(cause))
         return f"Cannot reach {host}: {reason}."
     return f"{host} did not answer in HTTP."
 

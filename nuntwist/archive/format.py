@@ -93,6 +93,12 @@ def _named(member: Member) -> dict[str, Any]:
     return {"name": member.name.decode(), "strategy": member.strategy.decode()}
 
 
+_NOT_AS_IT_SHOULD = (
+    *(ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError),
+)
+"""What JSON leads to that is none, or is of another shape."""
+
+
 class Writer:
     """Writes one archive: ``begin``, then for each member ``member`` and ``entries``, ``end``."""
 
@@ -217,7 +223,7 @@ class Reader:
                 return self._begin(_member(json.loads(body)))
             if kind == END_BLOCK and self._head is not None:
                 return self._end(json.loads(body))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except _NOT_AS_IT_SHOULD as error:
             raise self._damaged(f"a block cannot be read: {error}") from None
         raise self._damaged("it has a block where none of that kind may be")
 

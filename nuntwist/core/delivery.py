@@ -42,12 +42,13 @@ class Delivery:
         """Whether somebody's bytes wait for the next turn."""
         return bool(self._queue)
 
-    def let_go(self, clients: list[Client], revealed: int) -> None:
+    def let_go(self, clients: list[Client], revealed: int, last: int) -> None:
         """Take what a batch sends from the clients' ``out`` lists, and send what may go.
 
         This is the loop of a fan-out, so the common cases stand in it without a call.
 
         :param revealed: the index up to which the log is durable.
+        :param last: the index of the last operation made.
         """
         sent, share, limit = 0, self._limits.sends, self._limits.output_limit
         queue = self._queue.append
@@ -57,8 +58,11 @@ class Delivery:
             data = out[0] if len(out) == 1 else b"".join(out)
             out.clear()
             if client.needed > revealed or client.held:
-                self.hold(client, data)
-                continue
+                # What it was to wait for may have been taken back.
+                client.needed = min(client.needed, last)
+                if client.needed > revealed or client.held:
+                    self.hold(client, data)
+                    continue
             if client.chunks:
                 client.chunks.clear()
             if client.direct:

@@ -102,6 +102,8 @@ class Journal:
         done: Deferred[None] = Deferred()
         if index <= self.revealed:
             done.callback(None)
+        elif index > self.index:
+            done.errback(StorageUnavailable("storage unavailable: the log failed"))
         else:
             self._awaited.append((index, done))
         return done
@@ -182,8 +184,9 @@ class Journal:
         first, last = ops[0][INDEX], ops[-1][INDEX]
         self.index = last
         if durable is None:
-            self.revealed = self.index
+            self.reveal(last)
             apply()
+            self.let_go()
             done.callback(None)
             return done
 
@@ -241,6 +244,8 @@ class Journal:
         for batch in going:
             self.take_back(batch.ops, batch.replaced)
         self._go_back(first - 1)
+        for database in self._catalogue.by_id.values():
+            database.last_index = min(database.last_index, self.index)
 
     def take_back(self, ops: Sequence[Op], replaced: Sequence[Op | None]) -> None:
         """Undo operations in memory, the last first."""

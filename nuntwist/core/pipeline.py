@@ -157,7 +157,7 @@ class Pipeline:
             return
         if client.ending:
             self._end_if_answered(client)
-        else:
+        elif not client.stalled:
             client.outlet.resume_reading()
 
     def _run(self, client: Client, lines: list[bytes], at: int, plain: bool) -> bool:
@@ -322,7 +322,7 @@ class Pipeline:
         if not dirty:
             return
         self.dirty = []
-        self.delivery.let_go(dirty, journal.revealed)
+        self.delivery.let_go(dirty, journal.revealed, journal.index)
         if self.delivery.busy:
             self.turns.open()
 

@@ -201,8 +201,9 @@ class Restore:
         merging = database.name in self._node.catalogue.by_name
         for op in entries:
             key, value, version = op[KEY], op[VALUE], op[VERSION]
-            if key == CONNECTIONS_KEY or not key:
+            if key == CONNECTIONS_KEY:
                 continue
+            _check_entry(key, value)
             if not merging:
                 pipeline.journal.change(database, SET, key, value, version)
             elif key != TOKEN_KEY:
@@ -217,6 +218,7 @@ class Restore:
         assert self._admin is not None
         for op in entries:
             if op[KEY] not in (TOKEN_KEY, CONNECTIONS_KEY):
+                _check_entry(op[KEY], op[VALUE])
                 self._admin[op[KEY]] = op
                 self._admin_bytes += len(op[KEY]) + len(op[VALUE] or b"")
         if self._admin_bytes > ADMIN_BYTES:
@@ -315,6 +317,22 @@ class Restore:
 def _is_name(name: bytes) -> bool:
     """Whether a client could have created a database of this name."""
     return bool(name) and not name.startswith(b"$") and not set(name) & set(b" |;\r\n")
+
+
+def _check_entry(key: bytes, value: bytes | None) -> None:
+    """Refuse what no client could have set: it would break the lines of the protocol.
+
+    :raise CommandError: it is such a thing.
+    """
+    text = value or b""
+    sound = key and b" " not in key and b"\n" not in key + text
+    if sound and not (key.isascii() and text.isascii()):
+        try:
+            (key + text).decode()
+        except UnicodeDecodeError:
+            sound = False
+    if not sound:
+        raise CommandError(b"the backup holds what no client could set: " + shorten(key))
 
 
 def _is_listing(op: Op, by_id: dict[int, Database]) -> bool:

@@ -61,6 +61,7 @@ class FlushedOplog:
         self._flushing = False
         self._changed = False
         self._lost: str | None = None
+        self._refusing: str | None = None
         self._unflushed: list[Deferred[None]] = []
         self._waiting: list[Waiting] = []
         self._waiting_bytes = 0
@@ -116,6 +117,8 @@ class FlushedOplog:
         """
         if self._lost is not None:
             raise StorageUnavailable(self._lost)
+        if self._refusing is not None:
+            raise StorageUnavailable(self._refusing)
         if self._flushing:
             return self._wait(epoch, ops)
         self._oplog.append(epoch, ops)
@@ -189,9 +192,12 @@ class FlushedOplog:
                 else:
                     written.append(done)
         if error is not None:
-            # First, so that nobody acts on an answer while these are not taken back.
+            # First, so that nobody acts on an answer while these are not taken back; and until
+            # the last of them knows, nothing may take the indexes they had.
+            self._refusing = str(error)
             for _, _, done in waiting[len(written) :]:
                 done.errback(type(error)(*error.args))
+            self._refusing = None
         if self._before_answers:
             self._unflushed += written
         else:

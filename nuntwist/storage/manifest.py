@@ -112,7 +112,7 @@ def decode(data: bytes, name: str) -> Manifest:
         raise CorruptData(name, 0, "it is not UTF-8") from None
     except json.JSONDecodeError as error:
         raise CorruptData(name, error.pos, "it is not JSON") from None
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, AttributeError, RecursionError):
         raise CorruptData(name, 0, "a field is missing, or of another type") from None
     except ValueError as error:
         raise CorruptData(name, 0, str(error)) from None

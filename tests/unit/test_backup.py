@@ -348,6 +348,18 @@ def test_one_left_alone_is_given_up(node: MemoryNode) -> None:
     ("archive", "answer"),
     [
         (archive_of("d", [("k", "v", 0)]), "error no token for the database d "),
+        (
+            archive_of("d", [("a b", "v", 0)]),
+            "error the backup holds what no client could set: a b ",
+        ),
+        (
+            archive_of("d", [("k", "v\nw", 0)]),
+            "error the backup holds what no client could set: k ",
+        ),
+        (
+            archive_of("$admin", [("", "v", 0)]),
+            "error the backup holds what no client could set:  ",
+        ),
         (archive_of("$x", [("$$token", "h", 0)]), "error invalid database name: $x "),
         (archive_of("a b", [("$$token", "h", 0)]), "error invalid database name: a b "),
         (archive_of("d", [("$$token", "h", 0)], "odd"), "error unknown strategy: odd "),
