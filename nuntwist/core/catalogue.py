@@ -123,7 +123,10 @@ class Catalogue:
         return entry is not None and entry[INDEX] == number
 
     def relist(self) -> None:
-        """Put every database into ``$admin`` (after snapshots were loaded)."""
+        """Find names and keys of ``$admin`` anew (after a recovery): of several databases that
+        had a name one after the other, snapshots may be younger than what was replayed."""
+        named = [d for _, d in sorted(self.by_id.items()) if not d.name.startswith(STAGED)]
+        self.by_name = {database.name: database for database in named}
         for name, database in self.by_name.items():
             if not self.is_listed(database.number, name):
                 self._list(name, database.number, 0)

@@ -102,6 +102,7 @@ class Node:
         def recovered(replayed: int) -> int:
             self.pipeline.journal.index = self.pipeline.journal.revealed = self.oplog.last.index
             self.stamps.observe(recovery.last_stamp)
+            self.snapshots.note_recovered()
             return replayed
 
         return recovery.run().addCallback(recovered)

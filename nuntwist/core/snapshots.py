@@ -73,6 +73,13 @@ class Snapshots:
             return self.take([])
         return self.take([admin])
 
+    def note_recovered(self) -> None:
+        """Count what the log holds beyond the snapshots as logged since the last: else one that
+        never lives long enough for a snapshot would fill its log."""
+        oplog = self._pipeline.journal.oplog
+        beyond = max(0, oplog.last.index - max(0, self.covered()))
+        self._taken_at = -(oplog.size * beyond // max(1, oplog.count))
+
     def covered(self) -> int:
         """The index up to which the log is not needed any more: recovery replays from the
         snapshot of ``$admin``, and each database from its own where it has changed since."""
