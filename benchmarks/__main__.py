@@ -10,7 +10,19 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import compare, fanout, memory, million, plot, report, run_k6, throughput
+from benchmarks import (
+    compare,
+    durability,
+    fanout,
+    memory,
+    million,
+    oplog_position,
+    plot,
+    report,
+    run_k6,
+    snapshots,
+    throughput,
+)
 from benchmarks.bench import QUICK, Bench, Settings, choose_cores
 from benchmarks.figures import Row
 from benchmarks.load import Engine, LoadError, NativeEngine, PythonEngine, compile_native
@@ -18,7 +30,10 @@ from benchmarks.servers import Node, RedisServer, ServerError, allow_files
 
 TREE = Path(__file__).resolve().parent.parent
 HISTORY = TREE / "benchmarks" / "history"
-GROUPS = ("set", "get", "ws", "fanout", "idle", "memory", "pause", "keys", "restart")
+GROUPS = (
+    *("set", "get", "ws", "fanout", "idle", "memory", "pause", "keys", "restart"),
+    *("durability", "snapshot", "position"),
+)
 OPEN_FILES = 12_000
 FAILURES = (ServerError, LoadError, OSError)
 """What can go wrong with a server while it is measured."""
@@ -96,6 +111,12 @@ def stages(bench: Bench, groups: set[str]) -> Iterator[Iterator[Row]]:
         yield memory.run(bench)
     if groups & million.GROUPS:
         yield million.run(bench, groups)
+    if "durability" in groups:
+        yield durability.run(bench)
+    if "snapshot" in groups:
+        yield snapshots.run(bench)
+    if "position" in groups:
+        yield oplog_position.run(bench)
 
 
 def _together(

@@ -6,7 +6,7 @@ import contextlib
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -95,18 +95,24 @@ class Bench:
         self._made = 0
 
     @contextlib.contextmanager
-    def node(self, tree: Path | None = None, name: str = "nuntwist") -> Iterator[Node]:
+    def node(
+        self,
+        tree: Path | None = None,
+        name: str = "nuntwist",
+        variables: Mapping[str, str] | None = None,
+    ) -> Iterator[Node]:
         """A fresh node, running; removed at the end of the block."""
-        with self._running(Node(self._fresh(), self._core, tree or self._tree, name)) as node:
+        made = Node(self._fresh(), self._core, tree or self._tree, name, variables)
+        with self._running(made) as node:
             yield node
 
     @contextlib.contextmanager
-    def redis(self) -> Iterator[RedisServer | None]:
+    def redis(self, flush: str = "everysec") -> Iterator[RedisServer | None]:
         """A fresh Redis, running; removed at the end of the block. None without Redis."""
         if not self.with_redis:
             yield None
             return
-        with self._running(RedisServer(self._fresh(), self._core)) as redis:
+        with self._running(RedisServer(self._fresh(), self._core, flush)) as redis:
             yield redis
 
     def _fresh(self) -> Path:

@@ -14,14 +14,15 @@ class Reach(Enum):
 
     RATIO = "of Redis"
     AT_MOST = "at most"
+    TIMES = "times Redis"
 
 
 @dataclass(frozen=True)
 class Target:
     """A figure to reach.
 
-    :ivar reach: RATIO: ours through Redis' is ``value`` or more; AT_MOST: ours is ``value`` or
-        less, in the unit of the row.
+    :ivar reach: RATIO: ours through Redis' is ``value`` or more; TIMES: it is ``value`` or less;
+        AT_MOST: ours is ``value`` or less, in the unit of the row.
     """
 
     reach: Reach
@@ -44,6 +45,15 @@ TARGETS = {
     "keys-wait": Target(Reach.AT_MOST, 20.0),
     "keys-prefix-wait": Target(Reach.AT_MOST, 20.0),
     "pause-load": Target(Reach.AT_MOST, 10.0),
+    "durability-os-everysec-1": Target(Reach.RATIO, 0.3),
+    "durability-os-everysec-50": Target(Reach.RATIO, 0.3),
+    "durability-os-everysec-500": Target(Reach.RATIO, 0.3),
+    "durability-disk-50": Target(Reach.RATIO, 0.5),
+    "durability-disk-500": Target(Reach.RATIO, 0.5),
+    "snapshot-wait": Target(Reach.AT_MOST, 20.0),
+    "snapshot-memory": Target(Reach.AT_MOST, 30.0),
+    "load-million": Target(Reach.TIMES, 5.0),
+    "oplog-position-worst": Target(Reach.AT_MOST, 5.0),
 }
 """The figures to reach, by the name of the row; a row without one is for information."""
 
@@ -103,7 +113,11 @@ class Row:
             return None
         if target.reach is Reach.AT_MOST:
             return self.ours.figure <= target.value
-        return None if self.ratio is None else self.ratio >= target.value
+        if self.ratio is None:
+            return None
+        if target.reach is Reach.TIMES:
+            return self.ratio <= target.value
+        return self.ratio >= target.value
 
 
 def percentile(values: Sequence[float], share: float) -> float:

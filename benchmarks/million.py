@@ -74,7 +74,7 @@ def _measure(bench: Bench, server: Server, groups: set[str]) -> dict[Line, Side]
         line = Line("pause-idle", f"Longest wait, {label}, else idle", "ms")
         sides[line] = _probe(bench, server, [], bench.settings.seconds * 2)
         line = Line("pause-load", f"Longest wait, {label}, moderate load", "ms")
-        sides[line] = _under_load(bench, server)
+        sides[line] = under_load(bench, server)
     if "keys" in groups:
         for name, words, prefix, matches in (
             ("keys", "keys", b"", count),
@@ -93,11 +93,11 @@ def _measure(bench: Bench, server: Server, groups: set[str]) -> dict[Line, Side]
             stop = server.stop(number)
             line = Line(name, f"Restart after {words}, {label}", "s")
             sides[line] = Side([server.start()], notes={"stop seconds": stop})
-            _read_some(bench, server)
+            read_some(bench, server)
     return sides
 
 
-def _read_some(bench: Bench, server: Server) -> None:
+def read_some(bench: Bench, server: Server) -> None:
     """Read keys from all over: a restart that lost them would be a quick one.
 
     :raise LoadError: some are not there.
@@ -122,7 +122,7 @@ def _grow(bench: Bench, server: Server) -> Side:
         return _probe(bench, server, channels, 3600.0)
 
 
-def _under_load(bench: Bench, server: Server) -> Side:
+def under_load(bench: Bench, server: Server) -> Side:
     chance, keys = random.Random(7), bench.settings.keys
     rings = [
         make(server.dialect, DEPTH, keys, 50_000, chance) for make in (random_sets, random_gets)

@@ -19,7 +19,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.wire import Dialect, NunTcp, NunWebSocket, Redis, frame, resp
@@ -158,12 +158,19 @@ class Node(Process):
     """A node, started from a source tree.
 
     :param tree: the directory that holds the package ``nuntwist`` to run.
+    :param variables: further settings.
     """
 
     def __init__(
-        self, directory: Path, core: int | None, tree: Path, name: str = "nuntwist"
+        self,
+        directory: Path,
+        core: int | None,
+        tree: Path,
+        name: str = "nuntwist",
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(directory, core)
+        self._variables = dict(variables or {})
         self.name = name
         self.dialect: Dialect = NunTcp()
         self.web_dialect: Dialect = NunWebSocket(random.Random(1))
@@ -188,6 +195,7 @@ class Node(Process):
             "NUN_TCP_ADDR": f"{HOST}:{self._tcp}",
             "NUN_WS_ADDR": f"{HOST}:{self._web}",
             "NUN_HTTP_ADDR": f"{HOST}:{self._http}",
+            **self._variables,
         }
 
     def answers(self) -> bool:
@@ -206,6 +214,32 @@ class Node(Process):
                 # Not yet primary: it is asked again.
                 return False
             return b"value" in ask(connection, b"get key:000000000000\n", 2)
+
+    def admin(self, command: bytes) -> None:
+        """Run a command that is answered by a mere ``ok``, as admin.
+
+        :raise ServerError: it is answered by something else.
+        """
+        with _connect(self._tcp) as connection:
+            receive_lines(connection, 1)
+            ask(connection, f"auth {USER} {PASSWORD}\n".encode(), 2)
+            _expect(ask(connection, command + b"\n", 1), b"ok")
+
+    def command_line(self, *words: str) -> float:
+        """Run ``nun-db`` against it; give the seconds it took.
+
+        :raise ServerError: it failed.
+        """
+        run = "import sys; from nuntwist.cli import main; sys.exit(main())"
+        host = f"http://{HOST}:{self._http}"
+        command = [sys.executable, "-c", run, "-h", host, "--timeout", "600", *words]
+        begin = time.monotonic()
+        done = subprocess.run(
+            command, env={**os.environ, **self.environment()}, capture_output=True, text=True
+        )
+        if done.returncode:
+            raise ServerError(f"nun-db {words[0]}: {done.stderr.strip()}")
+        return time.monotonic() - begin
 
     @property
     def web_url(self) -> str:
@@ -240,12 +274,16 @@ class Node(Process):
 
 
 class RedisServer(Process):
-    """Redis with its append-only log."""
+    """Redis with its append-only log.
+
+    :param flush: its ``appendfsync``; ``off`` for no log: then :meth:`save` keeps what it has.
+    """
 
     name = "Redis"
 
-    def __init__(self, directory: Path, core: int | None) -> None:
+    def __init__(self, directory: Path, core: int | None, flush: str = "everysec") -> None:
         super().__init__(directory, core)
+        self._flush = flush
         self.dialect: Dialect = Redis()
         self._port = free_port()
 
@@ -258,8 +296,8 @@ class RedisServer(Process):
             "port": str(self._port),
             "bind": HOST,
             "dir": str(self.directory),
-            "appendonly": "yes",
-            "appendfsync": "everysec",
+            "appendonly": "no" if self._flush == "off" else "yes",
+            "appendfsync": "no" if self._flush == "off" else self._flush,
             "save": "",
             "auto-aof-rewrite-percentage": "0",
             "maxclients": "10100",
@@ -276,6 +314,11 @@ class RedisServer(Process):
 
     def connect(self, count: int) -> list[socket.socket]:
         return [_connect(self._port) for _ in range(count)]
+
+    def save(self) -> None:
+        """Write all of it to its RDB file."""
+        with _connect(self._port) as connection:
+            _expect(ask(connection, resp(b"SAVE"), 1), b"+OK")
 
     def subscribe(self, count: int, topic: bytes) -> list[socket.socket]:
         """Give connections that have subscribed to a topic."""
