@@ -30,8 +30,8 @@ def run(bench: Bench) -> Iterator[Row]:
     with tempfile.TemporaryDirectory(prefix="nuntwist-position-") as directory:
         times = measure(directory, size, PLACES)
     label = f"first operation from a random place in a log of {size >> 20:,} MiB"
-    yield Row("oplog-position", label.capitalize(), "ms", Side(times))
-    yield Row("oplog-position-worst", f"The same, worst of {PLACES}", "ms", Side([max(times)]))
+    yield Row("position", label.capitalize(), "ms", Side(times))
+    yield Row("position-worst", f"The same, worst of {PLACES}", "ms", Side([max(times)]))
 
 
 def measure(directory: str, size: int, places: int, seed: int = 1) -> list[float]:

@@ -48,7 +48,7 @@ def run(bench: Bench) -> Iterator[Row]:
             redis.stop()
             theirs = Side([redis.start()])
             read_some(bench, redis)
-    yield Row("load-million", f"Start from a snapshot of {count:,} keys", "s", ours, theirs)
+    yield Row("snapshot-load", f"Start from a snapshot of {count:,} keys", "s", ours, theirs)
 
 
 def _under_way(bench: Bench, node: Node) -> Iterator[Row]:

@@ -120,6 +120,9 @@ class FileOplog:
             self._check(segments)
             whole = segments[-1].size
             torn = segments[-1].activate()
+            # What is served from here on must not be lost with the power, whatever the process
+            # before had come to.
+            segments[-1].sync()
         except OSError as error:
             raise StartError(f"The log {name} cannot be opened: {error.strerror}.") from None
         if torn > 0 and whole > 0:
