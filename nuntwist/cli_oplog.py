@@ -27,7 +27,7 @@ from nuntwist.cli_oplog_words import (
 )
 from nuntwist.cli_output import Lines, OutputEnded, complain
 from nuntwist.errors import CorruptData, StartError
-from nuntwist.files import DiskFiles
+from nuntwist.files_on_disk import DiskFiles
 from nuntwist.oplog.inspect import Logged, damage_of_base, look, operations
 from nuntwist.oplog.record import Newer
 from nuntwist.oplog.repair import carry_out, plan

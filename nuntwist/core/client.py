@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from nuntwist.core.database import EVERYBODY
 
@@ -23,17 +23,10 @@ Run: TypeAlias = tuple[list[bytes], int, int] | bytes
 """Commands that were run (lines, first, stop), or bytes that stand for some."""
 
 
-class Held(NamedTuple):
-    """What a batch sends to one client, which waits for the log.
-
-    :ivar needed: the index up to which the log must be durable.
-    :ivar runs: the commands it answers, and ``size`` their bytes.
-    """
-
-    needed: int
-    data: bytes
-    runs: list[Run]
-    size: int
+Held: TypeAlias = tuple[int, bytes, list[Run], int]
+"""What a batch sends to one client, and waits for the log: the index up to which that must be
+durable, the bytes, the commands they answer, and how many bytes these have. Plain, because
+with durability ``disk`` every answer is one."""
 
 
 class Outlet(Protocol):

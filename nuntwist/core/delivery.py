@@ -14,7 +14,7 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from nuntwist.core.client import Client, Held, Run
+from nuntwist.core.client import Client, Run
 from nuntwist.core.counters import Counters
 from nuntwist.core.limits import Limits
 
@@ -137,8 +137,8 @@ class Delivery:
         runs, client.chunks = client.chunks, []
         if not self._fits(client, len(data)):
             return
-        size = sum(map(_size, runs))
-        client.held.append(Held(client.needed, data, runs, size))
+        size = _size(runs[0]) if len(runs) == 1 else sum(map(_size, runs))
+        client.held.append((client.needed, data, runs, size))
         client.kept += size
         client.direct = False
         self._held[client] = None
@@ -148,23 +148,45 @@ class Delivery:
 
     def release(self, revealed: int) -> None:
         """The log is durable up to an index: let go what waited for that."""
-        sent, share = 0, self._limits.sends
-        for client in tuple(self._held):
+        sent, share, drained = 0, self._limits.sends, self._drained
+        waiting, self._held = self._held, {}
+        for client in waiting:
             held, parts = client.held, []
-            while held and held[0].needed <= revealed:
-                one = held.popleft()
-                client.unsent -= len(one.data)
-                client.kept -= one.size
-                parts.append(one.data)
-            if parts:
-                data = parts[0] if len(parts) == 1 else b"".join(parts)
-                if sent < share:
-                    sent += 1
-                    self.send(client, data)
-                else:
-                    self._wait_for_a_turn(client, data)
+            while held and held[0][0] <= revealed:
+                _, data, _, size = held.popleft()
+                client.unsent -= len(data)
+                client.kept -= size
+                parts.append(data)
+            if held:
+                self._held[client] = None
+            if not parts:
+                continue
+            data = parts[0] if len(parts) == 1 else b"".join(parts)
+            if sent >= share:
+                self._wait_for_a_turn(client, data)
+            elif (
+                held
+                or client.ready
+                or client.streaming
+                or client.paused
+                or client.stalled
+                or (drained and client in drained)
+            ):
+                sent += 1
+                self.send(client, data)
+            else:
+                # With durability ``disk`` all answers of a busy node go this way.
+                sent += 1
+                client.direct = True
+                try:
+                    taken = client.send(data)
+                except OSError:
+                    taken = 0
+                if taken < len(data):
+                    client.write(data[taken:])
+                continue
             if not held:
-                self._none_held(client)
+                self.wake(client)
 
     def forget_held(self, first: int) -> list[tuple[Client, list[Run]]]:
         """What was held and needs operations from an index on is not sent.
@@ -174,20 +196,16 @@ class Delivery:
         forgotten = []
         for client in tuple(self._held):
             held, runs = client.held, list[Run]()
-            while held and held[-1].needed >= first:
-                one = held.pop()
-                client.unsent -= len(one.data)
-                client.kept -= one.size
-                runs[:0] = one.runs
+            while held and held[-1][0] >= first:
+                _, data, answered, size = held.pop()
+                client.unsent -= len(data)
+                client.kept -= size
+                runs[:0] = answered
             forgotten.append((client, runs))
             if not held:
                 del self._held[client]
                 self.note_state(client)
         return forgotten
-
-    def _none_held(self, client: Client) -> None:
-        self._held.pop(client, None)
-        self.wake(client)
 
     def end_stream(self, client: Client) -> None:
         """A long answer is written: what came meanwhile may follow."""
@@ -201,7 +219,7 @@ class Delivery:
 
     def note_drained(self, client: Client) -> None:
         """The transport has sent all it was given."""
-        client.unsent = sum(len(one.data) for one in client.held)
+        client.unsent = sum(len(data) for _, data, _, _ in client.held)
         client.unsent += sum(map(len, client.ready))
         self.wake(client)
 

@@ -118,7 +118,7 @@ class Pipeline:
         ):
             # So short that a turn which has run out may take it: to put it in line costs more.
             self._until_timed -= 1
-            if len(self.dirty) >= self.limits.early_commit:
+            if len(self.dirty) >= self.limits.early_commit and not self.journal.in_flight:
                 self.commit()
             elif self.dirty:
                 self.turns.open()
@@ -137,7 +137,9 @@ class Pipeline:
         if started is not None:
             self._until_timed = _SAMPLED
             self.counters.note_time((self._seconds() - started) / len(lines))
-        if not self.journal.ops or len(self.dirty) >= self.limits.early_commit:
+        journal = self.journal
+        early = len(self.dirty) >= self.limits.early_commit and not journal.in_flight
+        if early or not journal.ops:
             self.commit()
         else:
             self.turns.open()

@@ -12,9 +12,15 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "nuntwist"
 
 SETUP = {"addresses", "settings", "config", "logs"}
-BASE = {"", "errors", "values", "interfaces", "files", "heap"} | SETUP
-MIDDLE = BASE | {"language", "core", "oplog", "storage", "cluster"}
+BASE = {"", "errors", "values", "interfaces", "files", "files_on_disk", "heap"} | SETUP
+MIDDLE = BASE | {"archive", "language", "core", "oplog", "storage", "cluster"}
 TOP = MIDDLE | {"net", "secrets", "service"}
+
+_TO_MOVE = {
+    *("cli_archive", "cli_client", "cli_files", "cli_output", "cli_progress", "cli_s3"),
+    "cli_session",
+}
+_MOVES = {"cli_session", "cli_transfer", "cli_transfer_options"}
 
 MAY_IMPORT = {
     "errors": set(),
@@ -24,11 +30,13 @@ MAY_IMPORT = {
     "heap": set(),
     "secrets": {"values", "errors", "interfaces"},
     "files": {"errors", "values", "interfaces"},
+    "files_on_disk": {"errors", "files"},
     "settings": {"addresses", "errors"},
     "config": {"settings", "addresses", "errors"},
     "logs": {"config", "settings", "errors"},
     "language": {"errors", "values"},
-    "core": BASE | {"language"},
+    "archive": {"errors", "values"},
+    "core": BASE | {"language", "archive"},
     "oplog": BASE | {"language", "core"},
     "storage": BASE | {"language", "core"},
     "cluster": BASE | {"language", "core", "oplog", "storage"},
@@ -37,7 +45,19 @@ MAY_IMPORT = {
     "testing": TOP,
     "tap": TOP,
     "cli_client": BASE,
-    "cli": TOP | {"tap", "cli_client"},
+    "cli_output": set(),
+    "cli_oplog_words": BASE | {"core", "oplog"},
+    "cli_oplog": BASE | {"core", "oplog", "cli_output", "cli_oplog_words"},
+    "cli_progress": set(),
+    "cli_s3": {"cli_client"},
+    "cli_files": {"cli_client", "cli_output", "cli_s3"},
+    "cli_transfer_options": {"cli_client", "cli_output"},
+    "cli_session": {"cli_client"},
+    "cli_archive": BASE | {"archive", "cli_client", "cli_files"},
+    "cli_source": BASE | {"archive", "cli_client", "cli_session"},
+    "cli_transfer": BASE | {"archive"} | _TO_MOVE,
+    "cli_import": BASE | {"archive", "secrets", "cli_source", "cli_transfer"} | _TO_MOVE,
+    "cli": TOP | {"tap", "cli_client", "cli_oplog", "cli_import"} | _MOVES,
     "demo": TOP | {"tap", "cli"},
     "client": BASE | {"language"},
     "": set(),
