@@ -249,7 +249,7 @@ class Restore:
         finally:
             self._busy = False
         self._log.info(
-            "restored {databases} databases with {entries} entries",
+            "restored databases: {databases}, entries: {entries}",
             databases=self._databases,
             entries=self._count,
         )
