@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from benchmarks.bench import Bench
 from benchmarks.figures import Row, Side
-from nuntwist.files import DiskFiles
+from nuntwist.files_on_disk import DiskFiles
 from nuntwist.oplog.segments import FileOplog
 from nuntwist.values import INDEX, SET, Epoch
 
@@ -29,8 +29,8 @@ def run(bench: Bench) -> Iterator[Row]:
     bench.say(f"writing a log of {size >> 20:,} MiB, then reading from {PLACES} places")
     with tempfile.TemporaryDirectory(prefix="nuntwist-position-") as directory:
         times = measure(directory, size, PLACES)
-    label = f"first operation from a random place in a log of {size >> 20:,} MiB"
-    yield Row("position", label.capitalize(), "ms", Side(times))
+    title = f"First operation from a random place in a log of {size >> 20:,} MiB"
+    yield Row("position", title, "ms", Side(times))
     yield Row("position-worst", f"The same, worst of {PLACES}", "ms", Side([max(times)]))
 
 

@@ -47,6 +47,18 @@ class NodeConfig:
     :ivar max_body: longest HTTP request body, in bytes.
     :ivar output_high_water: unsent bytes at which a connection is no longer read.
     :ivar output_limit: unsent bytes at which a connection is closed.
+    :ivar storage_strategy: ``disk`` or ``s3``: where snapshots are.
+    :ivar storage_read_strategy: where a start reads them from; empty: as the strategy says.
+    :ivar storage_write_strategy: where they are written to; empty: as the strategy says.
+    :ivar s3_key_id: access key id; empty: boto3 looks for credentials in its usual places.
+    :ivar s3_secret_key: the secret key to it.
+    :ivar s3_bucket: the bucket.
+    :ivar s3_prefix: what all keys begin with; no slashes at its ends.
+    :ivar s3_read_prefix: the same for reading; empty: the prefix.
+    :ivar s3_api_url: address of a service that is not Amazon's.
+    :ivar s3_max_inflight_requests: how many requests may be under way at once.
+    :ivar s3_number_of_partitions: into how many files or objects a database is split.
+    :ivar s3_retry: how often a request that failed is tried again.
     :ivar warnings: sentences that the operator should see in the log at the start.
     """
 
@@ -92,6 +104,16 @@ class NodeConfig:
         found = (host_and_port(endpoint) for endpoint in self.tcp_endpoints)
         return next((address for address in found if address is not None), "")
 
+    @property
+    def read_strategy(self) -> str:
+        """Where a start reads snapshots from: ``disk`` or ``s3``."""
+        return self.storage_read_strategy or self.storage_strategy
+
+    @property
+    def write_strategy(self) -> str:
+        """Where snapshots are written to: ``disk`` or ``s3``."""
+        return self.storage_write_strategy or self.storage_strategy
+
 
 _LISTENERS = ("websocket_endpoints", "http_endpoints", "tcp_endpoints")
 
@@ -125,6 +147,7 @@ def make_config(options: Mapping[str, str | None], environment: Mapping[str, str
             f"{sources.get('output_limit', 'NUN_OUTPUT_LIMIT')} is {config.output_limit}:"
             f" it must not be below the high-water mark of {config.output_high_water} bytes."
         )
+    _check_s3(config, sources)
     return dataclasses.replace(config, warnings=tuple(_warnings(config, sources)))
 
 
@@ -173,6 +196,20 @@ def _check_local(config: NodeConfig, sources: dict[str, str]) -> None:
                     " reach, but no credentials are configured: set NUN_USER and NUN_PWD"
                     " (or --user and --pwd), or listen on 127.0.0.1."
                 )
+
+
+def _check_s3(config: NodeConfig, sources: dict[str, str]) -> None:
+    for name, other in (("s3_key_id", "NUN_S3_SECRET_KEY"), ("s3_secret_key", "NUN_S3_KEY_ID")):
+        if name in sources and other not in sources.values():
+            raise ConfigError(f"{sources[name]} is set but {other} is not: give both or neither.")
+    asking = [
+        source
+        for name in ("read_strategy", "write_strategy")
+        if getattr(config, name) == "s3"
+        for source in (sources.get(f"storage_{name}") or sources["storage_strategy"],)
+    ]
+    if asking and not config.s3_bucket:
+        raise ConfigError(f"{asking[0]} is 's3' but no bucket is named: set NUN_S3_BUCKET.")
 
 
 def _warnings(config: NodeConfig, sources: dict[str, str]) -> list[str]:

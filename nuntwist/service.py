@@ -44,7 +44,7 @@ from nuntwist.core.limits import Limits
 from nuntwist.core.node import Node
 from nuntwist.core.schedule import Schedule
 from nuntwist.errors import CommandError, CorruptData, StartError
-from nuntwist.files import DiskFiles
+from nuntwist.files_on_disk import DiskFiles
 from nuntwist.net.fast import SendingReactor
 from nuntwist.net.http import NqlResource, NqlSite
 from nuntwist.net.rounds import Rounds
@@ -53,7 +53,7 @@ from nuntwist.net.websocket import FrameFactory
 from nuntwist.oplog.flushed import FlushedOplog
 from nuntwist.oplog.segments import FileOplog
 from nuntwist.secrets import ScryptSecrets
-from nuntwist.storage.disk import DiskStorage
+from nuntwist.storage.choose import make_storage
 
 
 def _where(port: IListeningPort) -> str:
@@ -81,10 +81,20 @@ def _plainly(reason: object) -> str:
 
 
 def _damaged(error: CorruptData, where: str, from_log: bool) -> StartError:
-    """What to do about a damaged file.
+    """What to do about a damaged file, or object.
 
     :param from_log: whether it is a snapshot, and can be made anew from the log.
     """
+    if error.path.startswith("s3://"):
+        return StartError(
+            f"{error}; nothing was changed: restore an earlier version of the object, or read from"
+            " a good copy with NUN_S3_READ_PREFIX."
+        )
+    if error.path.startswith("oplog-"):
+        return StartError(
+            f"{error}; nothing was changed: `nun-db oplog verify` tells more, `nun-db oplog repair`"
+            f" cuts the log there and keeps what it cuts; or restore {where} from a backup."
+        )
     way = "move it away to start with nothing"
     if from_log:
         way = "move all its database-* files away: then all is read from the log"
@@ -144,6 +154,7 @@ class NodeService(Service):
         self._hashing = ThreadPool(0, HASHING_THREADS, name="hashing")
         self._writing = ThreadPool(0, WRITING_THREADS, name="writing")
         self._flushing = ThreadPool(0, FLUSHING_THREADS, name="flushing")
+        self._uploading = ThreadPool(0, config.s3_max_inflight_requests, name="uploading")
         self._rounds = Rounds(reactor)
         self._started = False
         self._stopping = False
@@ -163,6 +174,7 @@ class NodeService(Service):
         try:
             self._build()
             self._recover()
+            self._raise_epoch()
             self.node.start()
             self._listen()
         except BaseException:
@@ -179,19 +191,20 @@ class NodeService(Service):
         self._undo.append(files.unlock)
         identity = Identity(files, random.SystemRandom())
         self._oplog = self._make_log(files, identity)
-        self._storage = DiskStorage(files, self._in_thread(self._writing), identity.node_id)
+        self._storage = make_storage(
+            config,
+            files,
+            self._in_thread(self._writing),
+            self._in_thread(self._uploading),
+            identity.node_id,
+        )
         for part in (self._oplog, self._storage):
             try:
                 part.open()
                 self._undo.append(part.close)
             except CorruptData as error:
                 raise _damaged(error, config.dbs_dir, False) from None
-        try:
-            identity.raise_epoch(self._oplog.last.epoch)
-        except OSError as error:
-            raise StartError(
-                f"The data directory {config.dbs_dir} cannot be written: {error.strerror}."
-            ) from None
+        self._identity = identity
         self.node = Node(
             info=NodeInfo(
                 config.node_address or "127.0.0.1:3014",
@@ -212,7 +225,9 @@ class NodeService(Service):
                 output_high_water=config.output_high_water,
                 output_limit=config.output_limit,
                 replay=config.max_oplog_bytes // 4,
+                partitions=config.s3_number_of_partitions,
             ),
+            elsewhere=config.read_strategy == "s3",
         )
 
     def _make_log(self, files: DiskFiles, identity: Identity) -> FileOplog | FlushedOplog:
@@ -262,6 +277,16 @@ class NodeService(Service):
             replayed=_counted(replayed, "operation"),
         )
 
+    def _raise_epoch(self) -> None:
+        """Take note of the highest epoch that the log and the snapshots know of."""
+        known = [header.epoch for header in self._storage.held.values()]
+        try:
+            self._identity.raise_epoch(max([self._oplog.last.epoch, *known]))
+        except OSError as error:
+            raise StartError(
+                f"The data directory {self.config.dbs_dir} cannot be written: {error.strerror}."
+            ) from None
+
     def _listen(self) -> None:
         pipeline, config = self.node.pipeline, self.config
         reactor = SendingReactor(self._reactor)
@@ -303,7 +328,8 @@ class NodeService(Service):
         node, seconds = self.node, self.config.declutter_seconds
         self._schedule = Schedule(node.snapshots, self._reactor, seconds)
         # A log that was begun after snapshots from elsewhere needs some of its own soon.
-        self._schedule.start(at_once=node.catalogue.admin.saved_index < self._oplog.base)
+        base, covered = self._oplog.base, node.catalogue.admin.saved_index
+        self._schedule.start(at_once=0 < base and covered < base)
         self._flush_log = LoopingCall(self._flush)
         self._flush_log.clock = self._reactor
         self._flush_log.start(FLUSH_SECONDS, now=False)
@@ -365,7 +391,7 @@ class NodeService(Service):
         self._log.info("stopped")
 
     def _stop_threads(self) -> None:
-        for pool in (self._hashing, self._writing, self._flushing):
+        for pool in (self._hashing, self._writing, self._flushing, self._uploading):
             if pool.started:
                 pool.stop()
 

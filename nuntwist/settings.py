@@ -106,6 +106,24 @@ def _members(text: str) -> tuple[str, ...]:
     return tuple(parse_host_port(part) for part in text.split(",") if part.strip())
 
 
+def _bucket(text: str) -> str:
+    if not re.fullmatch(r"arn:\S+|[A-Za-z0-9][A-Za-z0-9._-]{1,254}", text):
+        raise ValueError("it must be the name of a bucket, without s3:// and without a path")
+    return text
+
+
+def _prefix(text: str) -> str:
+    if text.startswith("s3:") or not text.isprintable():
+        raise ValueError("it must be the beginning of keys, as nodes/one")
+    return text.strip("/")
+
+
+def _url(text: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/?#][^\s?#]*", text):
+        raise ValueError("it must be an address such as https://s3.example.com")
+    return text
+
+
 _PORTS = "host:port or an endpoint such as unix:/run/nun.sock; comma list; off"
 
 SETTINGS: tuple[Setting, ...] = (
@@ -176,31 +194,46 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "storage_strategy", "NUN_STORAGE_STRATEGY", None, None, "disk",
-        "Where snapshots are kept", _one_of("disk", "s3"), False,
+        "Where snapshots are kept: disk or s3", _one_of("disk", "s3"),
     ),
     Setting(
         "storage_read_strategy", "NUN_STORAGE_READ_STRATEGY", None, None, "",
-        "Where snapshots are read from", _one_of("disk", "s3"), False,
+        "Where a start reads snapshots from, if elsewhere", _one_of("disk", "s3"),
     ),
     Setting(
         "storage_write_strategy", "NUN_STORAGE_WRITE_STRATEGY", None, None, "",
-        "Where snapshots are written to", _one_of("disk", "s3"), False,
+        "Where snapshots are written to, if elsewhere", _one_of("disk", "s3"),
     ),
-    Setting("s3_key_id", "NUN_S3_KEY_ID", None, None, "", "S3 access key id", str, False),
-    Setting("s3_secret_key", "NUN_S3_SECRET_KEY", None, None, "", "S3 secret key", str, False),
-    Setting("s3_bucket", "NUN_S3_BUCKET", None, None, "", "S3 bucket", str, False),
-    Setting("s3_prefix", "NUN_S3_PREFIX", None, None, "", "S3 prefix", str, False),
     Setting(
-        "s3_read_prefix", "NUN_S3_READ_PREFIX", None, None, "", "S3 prefix to read", str, False
+        "s3_bucket", "NUN_S3_BUCKET", None, None, "", "The bucket of the snapshots", _bucket
     ),
-    Setting("s3_api_url", "NUN_S3_API_URL", None, None, "", "S3 address", str, False),
+    Setting(
+        "s3_prefix", "NUN_S3_PREFIX", None, None, "",
+        "What the keys of this node's objects begin with", _prefix,
+    ),
+    Setting(
+        "s3_read_prefix", "NUN_S3_READ_PREFIX", None, None, "",
+        "The prefix a start reads from, if another", _prefix,
+    ),
+    Setting(
+        "s3_key_id", "NUN_S3_KEY_ID", None, None, "",
+        "Access key id (default: what boto3 finds)", str,
+    ),
+    Setting("s3_secret_key", "NUN_S3_SECRET_KEY", None, None, "", "Secret key to it", str),
+    Setting(
+        "s3_api_url", "NUN_S3_API_URL", None, None, "",
+        "Address of a service that is not Amazon's", _url,
+    ),
     Setting(
         "s3_max_inflight_requests", "NUN_S3_MAX_INFLIGHT_REQUESTS", None, None, "10",
-        "S3 requests at a time", _whole(1, 1000), False,
+        "How many requests may be under way at once", _whole(1, 1000),
     ),
     Setting(
         "s3_number_of_partitions", "NUN_S3_NUMBER_OF_PARTITIONS", None, None, "10",
-        "S3 objects a database", _whole(1, 10_000), False,
+        "Files or objects a snapshot of a database is split into", _whole(1, 10_000),
     ),
-    Setting("s3_retry", "NUN_S3_RETRY", None, None, "3", "S3 retries", _whole(0, 100), False),
+    Setting(
+        "s3_retry", "NUN_S3_RETRY", None, None, "3",
+        "How often a request that failed is tried again", _whole(0, 100),
+    ),
 )  # fmt: skip

@@ -6,7 +6,8 @@ leave when the power goes). Nobody was told that it was kept. Anything else that
 is damage.
 
 The file is read in windows, because a log of a quiet node has one operation a record: two
-reads a record would cost more than all else.
+reads a record would cost more than all else. The first is small, for who looks for one place;
+each next one is twice as large, for who reads on.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from nuntwist.errors import CorruptData
 from nuntwist.oplog.record import HEAD_SIZE, Head, check_body, read_head
 
 WINDOW = 1 << 20
-"""Bytes read at once."""
+"""Bytes read at once, at most."""
+FIRST_WINDOW = 1 << 16
+"""Bytes read first."""
 
 Record = tuple[Head, bytes, int]
 """Head, body, and where in the file the record begins."""
@@ -33,9 +36,11 @@ def records(file: BinaryIO, name: str, offset: int, size: int) -> Iterator[Recor
     :raise CorruptData: at the first record that is damaged.
     """
     window, at = b"", 0
+    read = min(FIRST_WINDOW, WINDOW)
     while True:
         if len(window) - at < HEAD_SIZE:
-            window, at = window[at:] + file.read(WINDOW), 0
+            window, at = window[at:] + file.read(read), 0
+            read = min(2 * read, WINDOW)
         if size - offset < HEAD_SIZE or len(window) < HEAD_SIZE:
             return
         try:
@@ -48,8 +53,9 @@ def records(file: BinaryIO, name: str, offset: int, size: int) -> Iterator[Recor
         if offset + whole > size:
             return
         if at + whole > len(window):
-            wanted = max(WINDOW, at + whole - len(window))
+            wanted = max(read, at + whole - len(window))
             window, at = window[at:] + file.read(wanted), 0
+            read = min(2 * read, WINDOW)
         body = window[at + HEAD_SIZE : at + whole]
         check_body(head, body, name, offset)
         yield head, body, offset

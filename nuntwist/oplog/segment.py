@@ -8,6 +8,7 @@ and closed) and only read.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 
@@ -21,8 +22,9 @@ SEGMENT_HEAD = b"NUNLOG\r\n\x01\x00\x00\x00\x00\x00\x00\x00"
 """Magic (with a line end that careless copying would change), then the format, 8 bytes."""
 _MAGIC = SEGMENT_HEAD[:8]
 _PREFIX, _SUFFIX = "oplog-", ".seg"
-NOTE_EVERY = 1 << 20
-"""Bytes of log between two places that ``read`` can begin at."""
+NOTE_EVERY = 1 << 16
+"""Bytes of log between two places that ``read`` can begin at: so much is looked through before
+the first operation. A place takes 16 bytes: 256 KiB for a log of 1 GiB."""
 
 
 def segment_name(first: int) -> str:
@@ -38,6 +40,22 @@ def segments_in(files: Files) -> list[Segment]:
         if number.isdecimal() and number.isascii() and segment_name(int(number)) == name:
             numbers.append(int(number))
     return [Segment(files, number) for number in sorted(numbers)]
+
+
+def begins_well(begin: bytes, name: str, size: int) -> bool:
+    """Whether a segment has its head; False where that was torn while it was written.
+
+    :param begin: what stands where the head must.
+    :param name: of the file, for the error, and ``size`` its bytes.
+    :raise CorruptData: it has another.
+    """
+    if begin == SEGMENT_HEAD:
+        return True
+    if size <= len(SEGMENT_HEAD) and (SEGMENT_HEAD.startswith(begin) or not any(begin)):
+        return False
+    if begin.startswith(_MAGIC):
+        raise CorruptData(name, len(_MAGIC), "a newer release wrote it, or it is damaged")
+    raise CorruptData(name, 0, "it does not begin as a log does")
 
 
 class Segment:
@@ -63,7 +81,11 @@ class Segment:
         self.handed = 0
         self.handle: Handle | None = None
         self._files = files
-        self._places: list[tuple[int, int]] = []
+        # The index: where records begin, NOTE_EVERY apart. Bare numbers, that the collector of
+        # garbage never looks at.
+        self._firsts = array("Q")
+        self._offsets = array("Q")
+        self._next_place = 0
 
     # -- the start ---------------------------------------------------------------------------
 
@@ -77,7 +99,7 @@ class Segment:
         whole, last = len(SEGMENT_HEAD), self.first - 1
         record: Record | None = None
         with self._files.open_read(name) as file:
-            if not self._begins_well(file.read(whole), size):
+            if not begins_well(file.read(whole), name, size):
                 return size
             for record in records(file, name, whole, size):
                 head, _, offset = record
@@ -94,19 +116,6 @@ class Segment:
             # Stamps rise along the log, so the last record holds the highest.
             self.last_stamp = last_stamp(decode(head, body, name, offset))
         return size - whole
-
-    def _begins_well(self, begin: bytes, size: int) -> bool:
-        """Whether it has its head; False where that was torn while it was written.
-
-        :raise CorruptData: it has another.
-        """
-        if begin == SEGMENT_HEAD:
-            return True
-        if size <= len(SEGMENT_HEAD) and (SEGMENT_HEAD.startswith(begin) or not any(begin)):
-            return False
-        if begin.startswith(_MAGIC):
-            raise CorruptData(self.name, len(_MAGIC), "a newer release wrote it, or it is damaged")
-        raise CorruptData(self.name, 0, "it does not begin as a log does")
 
     def activate(self) -> int:
         """Open it for appending, made where it is not there, without a torn tail.
@@ -133,8 +142,10 @@ class Segment:
 
     def note(self, first: int, offset: int) -> None:
         """Note where a record begins, if the last place noted is far from it."""
-        if not self._places or offset - self._places[-1][1] >= NOTE_EVERY:
-            self._places.append((first, offset))
+        if offset >= self._next_place:
+            self._firsts.append(first)
+            self._offsets.append(offset)
+            self._next_place = offset + NOTE_EVERY
 
     def read(self, after: int) -> Iterator[Sequence[Op]]:
         """Give its operations after an index, a record at a time.
@@ -142,9 +153,9 @@ class Segment:
         :raise CorruptData: it was damaged since it was checked.
         """
         name, start = self.name, len(SEGMENT_HEAD)
-        place = bisect_right(self._places, after + 1, key=_first)
+        place = bisect_right(self._firsts, after + 1)
         if place:
-            start = self._places[place - 1][1]
+            start = self._offsets[place - 1]
         with self._files.open_read(name) as file:
             file.seek(start)
             for head, body, offset in records(file, name, start, self.size):
@@ -166,7 +177,3 @@ class Segment:
         handle, self.handle = self.handle, None
         if handle is not None:
             handle.close()
-
-
-def _first(place: tuple[int, int]) -> int:
-    return place[0]

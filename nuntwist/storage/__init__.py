@@ -1,4 +1,5 @@
 """Snapshots: they shorten recovery; the log is the truth.
 
-``format`` is how a snapshot is laid down as bytes, ``memory`` and ``disk`` keep them.
+``format`` and ``manifest`` are how a snapshot is laid down as bytes; ``memory``, ``disk`` and
+``s3`` keep them, ``split`` reads one and writes another, ``choose`` takes what is asked for.
 """

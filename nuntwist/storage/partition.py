@@ -43,7 +43,11 @@ class PartitionFile:
             self._handle = files.create(name)
         except OSError as error:
             raise unavailable(error) from None
-        self._write(snapshot.begin(header, partition))
+        try:
+            self._write(snapshot.begin(header, partition))
+        except StorageUnavailable:
+            self.abort()
+            raise
 
     def write(self, entries: Sequence[Op]) -> None:
         """Append a block.
@@ -68,14 +72,16 @@ class PartitionFile:
     def _hinted(self, _: object) -> None:
         self._hinting = False
 
-    def finish(self) -> Part:
+    def finish(self, flush: bool = True) -> Part:
         """End it and flush it; called in a thread.
 
+        :param flush: False where it need not survive a loss of power.
         :raise OSError: it may not be on the disk.
         """
         end = snapshot.end(self._count)
         write_all(self._handle, end)
-        self._handle.sync()
+        if flush:
+            self._handle.sync()
         size = self._handle.size
         self._handle.close()
         return Part(self.name, self._index, self._count, size, zlib.crc32(end, self._checksum))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from nuntwist.files import DiskFiles
+from nuntwist.files_on_disk import DiskFiles
 from nuntwist.oplog.reader import records
 from nuntwist.oplog.segment import SEGMENT_HEAD, segments_in
 from tests.integration.crashes import DURABILITIES, KINDS, Campaign, Plan, schedule

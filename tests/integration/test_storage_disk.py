@@ -15,7 +15,8 @@ from twisted.internet.defer import maybeDeferred
 
 from nuntwist.cluster.identity import Identity
 from nuntwist.errors import StartError
-from nuntwist.files import DiskFiles, replace_durably, write_all
+from nuntwist.files import replace_durably, write_all
+from nuntwist.files_on_disk import DiskFiles
 from nuntwist.interfaces import IOplog, IStorage
 from nuntwist.oplog.segment import segment_name
 from nuntwist.oplog.segments import FileOplog
@@ -103,7 +104,7 @@ def test_files_do_what_those_in_memory_do(tmp_path: Path) -> None:
 
 HOLD = """
 import sys
-from nuntwist.files import DiskFiles
+from nuntwist.files_on_disk import DiskFiles
 DiskFiles(sys.argv[1]).lock()
 print("locked", flush=True)
 sys.stdin.read()
@@ -156,7 +157,7 @@ _LIMITED = f"""
 import resource, signal, sys
 from twisted.internet.defer import maybeDeferred
 from nuntwist.errors import StorageUnavailable
-from nuntwist.files import DiskFiles
+from nuntwist.files_on_disk import DiskFiles
 from nuntwist.oplog.segments import FileOplog
 from nuntwist.storage.disk import DiskStorage
 from tests.unit.conformance_oplog import EPOCH, run
@@ -226,7 +227,7 @@ writer.abort()
 def test_a_log_of_a_killed_process_holds_what_it_returned_from(tmp_path: Path) -> None:
     program = """
 import sys
-from nuntwist.files import DiskFiles
+from nuntwist.files_on_disk import DiskFiles
 from nuntwist.oplog.segments import FileOplog
 from tests.unit.conformance_oplog import EPOCH, run
 log = FileOplog(DiskFiles(sys.argv[1]), 1)

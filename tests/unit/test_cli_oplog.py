@@ -14,19 +14,11 @@ import pytest
 
 from nuntwist.cli import main
 from nuntwist.cli_oplog_words import json_line, text_line
-from nuntwist.files import DiskFiles
+from nuntwist.files_on_disk import DiskFiles
 from nuntwist.oplog.inspect import Logged
 from nuntwist.oplog.record import encode
 from nuntwist.oplog.segment import SEGMENT_HEAD, segment_name
-from nuntwist.values import (
-    CREATE_DATABASE,
-    DROP_DATABASE,
-    NAME_DATABASE,
-    REMOVE,
-    SET,
-    Epoch,
-    Op,
-)
+from nuntwist.values import CREATE_DATABASE, DROP_DATABASE, NAME_DATABASE, REMOVE, SET, Epoch, Op
 
 ONE, TWO, THREE = segment_name(1), segment_name(5), segment_name(6)
 EPOCH = Epoch(3, 0xABC)

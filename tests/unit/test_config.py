@@ -13,6 +13,7 @@ from nuntwist.errors import ConfigError
 from nuntwist.settings import GIB, KIB, MIB, SETTINGS
 
 CREDENTIALS = {"NUN_USER": "ada", "NUN_PWD": "lovelace"}
+KEYS = {"NUN_S3_KEY_ID": "id", "NUN_S3_SECRET_KEY": "hush2"}
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 
 
@@ -78,6 +79,8 @@ def test_every_setting_reaches_its_field() -> None:
         "NUN_STORAGE_STRATEGY": "s3",
         "NUN_STORAGE_READ_STRATEGY": "disk",
         "NUN_STORAGE_WRITE_STRATEGY": "s3",
+        "NUN_S3_BUCKET": "text-bucket",
+        "NUN_S3_API_URL": "http://text:1",
         "NUN_S3_MAX_INFLIGHT_REQUESTS": "6",
         "NUN_S3_NUMBER_OF_PARTITIONS": "8",
         "NUN_S3_RETRY": "0",
@@ -181,6 +184,17 @@ def test_credentials_that_no_client_could_send() -> None:
         ({}, {"NUN_EXTERNAL_ADDR": "tcp:1:2"}, "NUN_EXTERNAL_ADDR is 'tcp:1:2': "),
         ({}, {"NUN_STORAGE_STRATEGY": "tape"}, "NUN_STORAGE_STRATEGY is 'tape': "),
         ({}, {"NUN_S3_RETRY": "x"}, "NUN_S3_RETRY is 'x': "),
+        ({}, {"NUN_S3_BUCKET": "s3://b/c d"}, "NUN_S3_BUCKET is 's3://b/c d': "),
+        ({}, {"NUN_S3_PREFIX": "s3://b/c"}, "NUN_S3_PREFIX is 's3://b/c': "),
+        ({}, {"NUN_S3_API_URL": "localhost:9000"}, "NUN_S3_API_URL is 'localhost:9000': "),
+        ({}, {"NUN_STORAGE_STRATEGY": "s3"}, "NUN_STORAGE_STRATEGY is 's3' but no bucket"),
+        ({}, {"NUN_STORAGE_READ_STRATEGY": "s3"}, "NUN_STORAGE_READ_STRATEGY is 's3' but no"),
+        (
+            {},
+            {"NUN_STORAGE_STRATEGY": "s3", "NUN_STORAGE_WRITE_STRATEGY": "disk"},
+            "NUN_STORAGE_STRATEGY is 's3' but no bucket",
+        ),
+        ({}, {"NUN_S3_KEY_ID": "id"}, "NUN_S3_KEY_ID is set but NUN_S3_SECRET_KEY is not: "),
         ({"output-limit": "1KiB"}, {}, "--output-limit is 1024: "),
     ],
 )
@@ -199,7 +213,7 @@ def test_level_names_of_other_servers(name: str, level: str) -> None:
 
 
 def test_no_secret_in_the_repr() -> None:
-    config = make_config({}, {"NUN_USER": "ada", "NUN_PWD": "hush1", "NUN_S3_SECRET_KEY": "hush2"})
+    config = make_config({}, {"NUN_USER": "ada", "NUN_PWD": "hush1", **KEYS})
     assert (config.password, config.s3_secret_key) == ("hush1", "hush2")
     assert "hush" not in repr(config)
     assert "nun-pwd" not in repr(NodeConfig())
@@ -209,9 +223,29 @@ def test_warnings() -> None:
     (alone,) = make_config({}, {}).warnings
     assert "No credentials" in alone
     assert "nun-pwd" not in alone
-    environment = {**CREDENTIALS, "NUN_S3_BUCKET": "b", "NUN_REPLICATE_ADDR": "a:1"}
+    environment = {**CREDENTIALS, "NUN_ELECTION_TIMEOUT": "7", "NUN_REPLICATE_ADDR": "a:1"}
     (idle,) = make_config({}, environment).warnings
-    assert idle == "Set, but without effect in this release: NUN_REPLICATE_ADDR, NUN_S3_BUCKET."
+    assert idle.startswith("Set, but without effect in this release: NUN_REPLICATE_ADDR, NUN_ELEC")
+
+
+def test_secrets_of_s3_come_in_pairs() -> None:
+    sentence = refused({}, {"NUN_S3_SECRET_KEY": "hush-hush"})
+    assert sentence.startswith("NUN_S3_SECRET_KEY is set but NUN_S3_KEY_ID is not: ")
+    assert "hush-hush" not in sentence
+
+
+def test_where_snapshots_are_read_and_written() -> None:
+    def strategies(**given: str) -> tuple[str, str]:
+        environment = {f"NUN_STORAGE_{name}": value for name, value in given.items()}
+        config = make_config({}, {**environment, "NUN_S3_BUCKET": "bucket"})
+        return config.read_strategy, config.write_strategy
+
+    assert strategies() == ("disk", "disk")
+    assert strategies(STRATEGY="s3") == ("s3", "s3")
+    assert strategies(STRATEGY="s3", READ_STRATEGY="disk") == ("disk", "s3")
+    assert strategies(READ_STRATEGY="s3") == ("s3", "disk")
+    assert strategies(READ_STRATEGY="s3", WRITE_STRATEGY="s3") == ("s3", "s3")
+    assert make_config({}, {"NUN_S3_PREFIX": "/a/b/"}).s3_prefix == "a/b"
 
 
 def test_sizes() -> None:

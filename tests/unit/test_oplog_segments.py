@@ -409,7 +409,8 @@ def test_a_sync_that_fails_says_so() -> None:
     assert str(outcome[1].value) == (
         "the log could not be flushed (Input/output error); check the disk, then restart"
     )
-    log.append(EPOCH, run(2, 1))
+    with pytest.raises(StorageUnavailable, match="could not be flushed"):
+        log.append(EPOCH, run(2, 1))
     log.close()
     log.open()
     synced: list[None] = []
@@ -597,7 +598,11 @@ def test_a_segment_that_may_not_be_on_the_disk_lets_no_sync_succeed(
     files.failing["sync"] = errno.EIO
     log.append(EPOCH, run(log.count + 1, 3))
     files.failing.clear()
-    assert [event["log_level"].name for event in warnings] == ["error"]
+    assert [event["log_level"].name for event in warnings] == ["critical"]
+    before = log.last
+    with pytest.raises(StorageUnavailable, match="could not be flushed"):
+        log.append(EPOCH, run(log.count + 1, 3))
+    assert (log.last, log.failed is not None) == (before, True)
     outcome: list[Failure] = []
     log.sync().addErrback(outcome.append)
     assert outcome[0].check(StorageUnavailable)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Collection, Sequence
 from typing import Any
 from zlib import crc32
@@ -13,11 +14,15 @@ from twisted.internet.defer import Deferred
 
 from nuntwist.core.limits import Limits
 from nuntwist.errors import StorageUnavailable
+from nuntwist.files import MemoryFiles
 from nuntwist.interfaces import ISnapshotWriter, SnapshotHeader
+from nuntwist.oplog.flushed import FlushedOplog
 from nuntwist.oplog.memory import MemoryOplog
+from nuntwist.oplog.segments import FileOplog
 from nuntwist.storage.memory import MemoryStorage
 from nuntwist.testing import LineConnection, MemoryNode
 from nuntwist.values import KEY, VALUE, VERSION, Op
+from tests.unit.faulty import Threads
 
 LIMITS = Limits(partitions=5, one_partition=20)
 
@@ -268,6 +273,59 @@ def test_after_a_failure_no_more_are_begun(storage: Recording) -> None:
     assert storage.saved == {}
 
 
+def test_those_that_were_written_beside_a_failure_count(storage: Recording) -> None:
+    storage.at_once = 3  # type: ignore[misc]
+    node = MemoryNode(MemoryOplog(), storage, LIMITS)
+    node.admin(*(f"create-db d{number} t" for number in range(4)))
+    admin = node.admin()
+    storage.waiting = []
+    admin.send("snapshot false $admin")
+    node.settle()
+    first, second, third = storage.waiting
+    storage.waiting = None
+    second.errback(StorageUnavailable("no medium"))
+    third.callback(None)
+    node.settle()
+    assert admin.received() == ""
+    first.callback(None)
+    node.settle()
+    assert admin.received() == "error storage unavailable: no medium \n"
+    # No more were begun, $admin least of all, so the log is not cut.
+    assert sorted(storage.saved) == [1, 3]
+    assert node.node.snapshots.covered() < 1
+    storage.taken()
+    assert take(node, "snapshot false $admin") == "ok \n"
+    assert [number for number, *_ in storage.taken()[0]] == [2, 4, 0]
+    assert sorted(storage.saved) == [0, 1, 2, 3, 4]
+
+
+def test_what_comes_and_goes_during_a_round_is_right_after_a_restart(storage: Recording) -> None:
+    oplog = MemoryOplog()
+    node = MemoryNode(oplog, storage, LIMITS)
+    node.admin("create-db d t", "create-db e t", "create-db f t")
+    fill(node)
+    storage.waiting = []
+    admin = node.admin()
+    admin.send("snapshot false $admin")
+    node.settle()
+    node.admin("create-db new t", "drop-db e", "drop-db f", "create-db f t")
+    fill(node, 5)
+    while storage.waiting:
+        storage.waiting.pop(0).callback(None)
+        node.settle()
+    assert admin.received() == "ok \n"
+    assert storage.saved[0][0].databases == ((1, b"d"), (2, b"e"), (3, b"f"))
+    # The log is needed from the beginning of that round on.
+    covered = node.node.snapshots.covered()
+    assert covered <= storage.saved[0][0].index < oplog.last.index
+    storage.waiting = None
+    for _ in range(2):
+        node = MemoryNode(oplog, storage, LIMITS)
+        assert sorted(node.node.catalogue.by_name) == [b"$admin", b"d", b"f", b"new"]
+        assert contents(node, b"f").keys() == {b"$$token"}
+        assert sorted(storage.saved) == [0, 1]
+
+
 def test_one_that_was_dropped_meanwhile_is_not_kept(node: MemoryNode, storage: Recording) -> None:
     fill(node)
     storage.waiting = []
@@ -319,6 +377,43 @@ def test_one_that_holds_what_is_taken_back_is_given_up(command: str) -> None:
     assert saved(storage) == before
     assert take(node) == "ok \n"
     assert saved(storage) == contents(node)
+
+
+@pytest.mark.parametrize("command", ["remove k1", "set k1 never", "increment k1"])
+def test_one_is_final_only_when_the_disk_has_the_log(command: str) -> None:
+    files, threads, storage = MemoryFiles(), Threads(), Recording()
+    oplog = FlushedOplog(FileOplog(files, 1, threads), before_answers=True)
+    node = MemoryNode(oplog, storage, LIMITS)
+
+    def settle() -> None:
+        node.settle()
+        while threads.calls:
+            threads.run()
+            node.settle()
+
+    node.admin().send("create-db d t")
+    settle()
+    client = using(node)
+    client.send("\n".join(f"set k{number} {number}" for number in range(100)))
+    settle()
+    admin = node.admin()
+    admin.send("snapshot false d")
+    settle()
+    assert admin.received() == "ok \n"
+    before = saved(storage)
+    client.send(command)
+    admin.send("snapshot true d")
+    node.settle()
+    files.failing["sync"] = errno.EIO
+    settle()
+    assert admin.received().startswith("error storage unavailable: ")
+    assert saved(storage) == before
+    # What nobody knows to be lost is read from the log by the next start.
+    files.restart()
+    again = MemoryNode(FileOplog(files, 1), storage, LIMITS)
+    take(again)
+    assert saved(storage) == contents(again)
+    assert before.items() - contents(again).items() <= {(b"k1", (b"1", 0))}
 
 
 STEPS = st.lists(
