@@ -329,7 +329,7 @@ class NodeService(Service):
         self._schedule = Schedule(node.snapshots, self._reactor, seconds)
         # A log that was begun after snapshots from elsewhere needs some of its own soon.
         base, covered = self._oplog.base, node.catalogue.admin.saved_index
-        self._schedule.start(at_once=0 < base and covered < base)
+        self._schedule.start(at_once=base > 0 and covered < base)
         self._flush_log = LoopingCall(self._flush)
         self._flush_log.clock = self._reactor
         self._flush_log.start(FLUSH_SECONDS, now=False)

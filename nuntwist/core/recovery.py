@@ -207,7 +207,7 @@ class Recovery:
         for number, name in (self._listed or {}).items():
             if number > covered or number in self._catalogue.by_id or number in self._gone:
                 continue
-            if self._without_log:
+            if self._without_log or covered <= self._oplog.base:
                 # It may have been dropped after that: without the log nobody knows.
                 self._log.warn(
                     "there is no snapshot of the database {name}, number {number}: it was dropped,"
@@ -229,6 +229,9 @@ class Recovery:
         by_id, held = self._catalogue.by_id, self._storage.held
         for number, database in by_id.items():
             header = held.get(number)
+            if header is not None and header.index > self._oplog.last.index:
+                # Of another time than what was read: nothing of it is taken over.
+                header = None
             database.saved_index = -1 if header is None else header.index
             database.saved_stamp = 0 if header is None else header.stamp
             if header is not None and database.partitions != header.partitions:

@@ -82,8 +82,9 @@ class Snapshots:
 
     def covered(self) -> int:
         """The index up to which the log is not needed any more: recovery replays from the
-        snapshot of ``$admin``, and each database from its own where it has changed since."""
-        behind = [d.saved_index for d in self._changed()]
+        snapshot of ``$admin``, and each database from its own where it has changed since; one
+        that has none from its creation, whose index is its id."""
+        behind = [max(d.saved_index, d.number - 1) for d in self._changed()]
         return min([self._catalogue.admin.saved_index, *behind])
 
     def are_due(self) -> bool:
@@ -116,10 +117,10 @@ class Snapshots:
         named = frozenset(databases) if whole else frozenset()
         if admin in databases:
             self._taken_at = journal.oplog.appended
-            databases = list(dict.fromkeys([*databases, *self._changed()]))
+            databases = [*databases, *self._changed()]
         failures: list[Failure] = []
         committing: list[Deferred[None]] = []
-        for database in databases:
+        for database in dict.fromkeys(databases):
             if database is not admin and self._is_there(database) and not failures:
                 done = yield from self._one(_Taken(database), database in named)
                 committing.append(done.addErrback(failures.append))
@@ -268,8 +269,10 @@ class Snapshots:
                 database.removed_from = set(range(taken.partitions))
         return None
 
-    @staticmethod
-    def _note_failed(reason: Failure, taken: _Taken) -> Failure:
+    def _note_failed(self, reason: Failure, taken: _Taken) -> Failure | Deferred[None]:
+        if reason.check(StorageUnavailable) and not self._is_there(taken.database):
+            dropped: Deferred[None] = self._storage.drop(taken.database.number)
+            return dropped
         taken.database.removed_from |= taken.removed_from
         return reason
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, DeferredLock, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -29,7 +29,7 @@ from nuntwist.values import Op
 
 _NUMBER = "(0|[1-9][0-9]{0,19})"
 _MANIFEST: Final = re.compile(rf"database-{_NUMBER}\.manifest")
-_PART: Final = re.compile(rf"database-{_NUMBER}-[0-9]{{1,20}}-[0-9]{{2,5}}\.part")
+_PART: Final = re.compile(rf"database-{_NUMBER}-([0-9]{{1,20}})-[0-9]{{2,5}}\.part")
 _WHOLE: Final = re.compile(rf"database-{_NUMBER}\.snapshot")
 """What releases before partitions wrote: a whole database in one file."""
 _UNFINISHED: Final = re.compile(rf"database-{_NUMBER}\.(manifest|snapshot)\.new")
@@ -58,6 +58,7 @@ class _Writer:
         self._manifest = manifest
         self._files = files
         self._in_thread = in_thread
+        self._before = storage.manifest(manifest.header.database_id)
         self._open: dict[int, PartitionFile] = {}
         self._broken: StorageUnavailable | None = None
 
@@ -82,7 +83,17 @@ class _Writer:
             return fail(self._broken)
         flushed: Deferred[Manifest] = self._in_thread(self._flush)
         flushed.addErrback(self._not_flushed)
-        return flushed.addCallback(self._storage.replace)
+        return flushed.addCallback(self._replace)
+
+    def _replace(self, manifest: Manifest) -> Deferred[None]:
+        return self._storage.in_turn(manifest.header.database_id, self._replace_in_turn, manifest)
+
+    def _replace_in_turn(self, manifest: Manifest) -> Deferred[None]:
+        if self._storage.manifest(manifest.header.database_id) is not self._before:
+            # Dropped meanwhile: what it would take over is gone.
+            self.abort()
+            return fail(StorageUnavailable("the snapshot it follows on is not there any more"))
+        return self._storage.replace(manifest)
 
     def _flush(self) -> Manifest:
         parts = list(self._manifest.parts)
@@ -121,6 +132,7 @@ class DiskStorage:
         self._manifests: dict[int, Manifest] = {}
         self._generations: dict[int, int] = {}
         self._left: dict[int, set[str]] = {}
+        self._turns: dict[int, DeferredLock] = {}
 
     @property
     def held(self) -> Mapping[int, SnapshotHeader]:
@@ -134,7 +146,7 @@ class DiskStorage:
         try:
             names = self._files.names()
             self._manifests = {number: self._read(number) for number in _ids(_MANIFEST, names)}
-            self._generations = {n: one.generation for n, one in self._manifests.items()}
+            self._generations = _generations(names, self._manifests)
         except OSError as error:
             raise _cannot_read(error) from None
 
@@ -209,9 +221,21 @@ class DiskStorage:
         """Remove files that no manifest names."""
         kept = frozenset[str]().union(*(one.names for one in self._manifests.values()))
         left = [name for name in self._files.names() if _is_left(name, kept, self._manifests)]
-        if left:
-            self._log.info("removing {count} files of unfinished snapshots", count=len(left))
-        return self._remove(left)
+        if not left:
+            return succeed(None)
+        self._log.info("removing {count} files of unfinished snapshots", count=len(left))
+        try:
+            # Now, as a snapshot that is begun while a thread does it has some of the same names.
+            self._remove_all([name for name in left if _UNFINISHED.fullmatch(name)])
+        except OSError:
+            self._not_removed(Failure())
+        tidied: Deferred[None] = self._in_thread(self._remove_left, left)
+        return tidied.addErrback(self._not_removed)
+
+    def _remove_left(self, names: Sequence[str]) -> None:
+        # A manifest whose name may be lost still needs them.
+        self._files.sync_names()
+        self._remove_all([name for name in names if not _UNFINISHED.fullmatch(name)])
 
     # -- writing -------------------------------------------------------------------------------
 
@@ -228,6 +252,18 @@ class DiskStorage:
         generation = self._generations[number] = self._generations.get(number, 0) + 1
         manifest = Manifest(header, generation, self._writer, tuple(parts))
         return _Writer(self, manifest, self._files, self._in_thread)
+
+    def manifest(self, number: int) -> Manifest | None:
+        """What the snapshot of a database consists of."""
+        return self._manifests.get(number)
+
+    def in_turn(
+        self, number: int, change: Callable[..., Deferred[None]], *arguments: object
+    ) -> Deferred[None]:
+        """Change what is kept of a database when no other change of it is under way."""
+        lock = self._turns.setdefault(number, DeferredLock())
+        done: Deferred[None] = lock.run(change, *arguments)
+        return done
 
     def replace(self, manifest: Manifest) -> Deferred[None]:
         """Make a manifest, whose files are on the disk, the one of its database.
@@ -262,6 +298,9 @@ class DiskStorage:
 
     def drop(self, database_id: int) -> Deferred[None]:
         """Remove one, in a thread: the manifest first."""
+        return self.in_turn(database_id, self._drop, database_id)
+
+    def _drop(self, database_id: int) -> Deferred[None]:
         manifest = self._manifests.pop(database_id, None)
         names = [f"database-{database_id}.snapshot", *self._left.pop(database_id, ())]
         if manifest is not None:
@@ -286,6 +325,18 @@ class DiskStorage:
 
     def close(self) -> None:
         """Nothing is kept open."""
+
+
+def _generations(names: Iterable[str], manifests: Mapping[int, Manifest]) -> dict[int, int]:
+    """The highest generation there is of each database, those that were not finished included:
+    their files are removed while new ones are written."""
+    found = {number: one.generation for number, one in manifests.items()}
+    for name in names:
+        match = _PART.fullmatch(name)
+        if match is not None:
+            number = int(match[1])
+            found[number] = max(found.get(number, 0), int(match[2]))
+    return found
 
 
 def _is_left(name: str, kept: Collection[str], manifests: Collection[int]) -> bool:
