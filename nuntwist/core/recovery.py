@@ -68,6 +68,7 @@ class Recovery:
         self._storage = storage
         self._gone: set[int] = set()
         self._listed: dict[int, bytes] | None = None
+        self._elsewhere = elsewhere
         self._without_log = elsewhere and oplog.count == 0
         self._reached = oplog.last
         self.last_stamp = oplog.last_stamp
@@ -148,10 +149,15 @@ class Recovery:
             reached = self._reached
             self._reached = Position(max(reached.epoch, held.epoch), max(reached.index, held.index))
             return
+        way = (
+            ", or move all database-* files away: then all is read from the log, without what came"
+            " after that operation"
+        )
         raise StartError(
             f"The log ends at operation {last}, but the snapshot of the database"
             f" {name.decode()} has operation {held.index}: the end of the log is missing."
-            " Nothing was changed; restore the whole data directory from a backup."
+            " Nothing was changed; restore the whole data directory from a backup"
+            f"{way if self._oplog.first == 1 and not self._elsewhere else ''}."
         )
 
     def _check_begin(self, covered: int) -> None:
@@ -164,7 +170,8 @@ class Recovery:
             raise StartError(
                 f"The log begins with operation {first}, but the snapshots cover no more than"
                 f" operation {covered}: a snapshot or the beginning of the log is missing."
-                " Nothing was changed; restore the whole data directory from a backup."
+                " Nothing was changed; read them from where they were written to"
+                " (NUN_STORAGE_READ_STRATEGY), or restore the whole data directory from a backup."
             )
 
     # -- the log -----------------------------------------------------------------------------
