@@ -264,7 +264,7 @@ class Outlet:
 def test_a_slow_reader_is_cut_and_counted_once() -> None:
     """Until its transport is gone, more comes for it; that is no second cut."""
     counters = Counters()
-    delivery = Delivery(Limits(output_limit=100), counters)
+    delivery = Delivery(Limits(output_limit=100), counters, lambda client: None)
     outlet = Outlet()
     outlet.write = lambda data: None  # type: ignore[attr-defined]
     client = Client(outlet, LINES, "peer")  # type: ignore[arg-type]
