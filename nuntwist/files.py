@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+from contextlib import suppress
 from typing import BinaryIO, Protocol
 
 from nuntwist.errors import StartError
@@ -61,6 +62,8 @@ class Handle(Protocol):
 
 WRITE_BACK_EVERY = 4 << 20
 """Bytes appended to a large file between two hints to write it to the disk."""
+COPIED_AT_ONCE = 1 << 20
+"""Bytes of a file that is copied which are in memory."""
 
 
 class Files(Protocol):
@@ -117,6 +120,31 @@ def replace_durably(files: Files, name: str, data: bytes) -> None:
     finally:
         handle.close()
     files.rename(temporary, name)
+
+
+def copy_durably(files: Files, source: str, offset: int, name: str) -> None:
+    """Copy what a file holds from an offset on; under the name, which may be that of the source,
+    is all of the copy or, after a crash, what was there.
+
+    :raise OSError: it could not be done.
+    """
+    temporary = name + ".new"
+    handle = files.create(temporary)
+    try:
+        try:
+            with files.open_read(source) as file:
+                file.seek(offset)
+                while piece := file.read(COPIED_AT_ONCE):
+                    write_all(handle, piece)
+            handle.sync()
+        finally:
+            handle.close()
+        files.rename(temporary, name)
+    except OSError:
+        # It may be a full disk that it has filled.
+        with suppress(OSError):
+            files.remove(temporary)
+        raise
 
 
 def write_all(handle: Handle, data: bytes) -> None:

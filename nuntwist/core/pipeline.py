@@ -375,7 +375,8 @@ class Pipeline:
         if not client.closed and not client.backlog and not client.waiting:
             self.commit()
             if client.held or client.ready:
-                self.delivery.drained(client).addCallback(lambda _: client.outlet.end())
+                # In a turn of its own: the end of an HTTP answer runs the request behind it.
+                self.delivery.drained(client).addCallback(lambda _: self.turns.enqueue(client))
             else:
                 client.outlet.end()
 

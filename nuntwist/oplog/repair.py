@@ -14,12 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nuntwist.errors import CorruptData
-from nuntwist.files import Files, write_all
+from nuntwist.files import Files, copy_durably
 from nuntwist.oplog import base
 from nuntwist.oplog.inspect import SegmentReport, damage_of_base, gap, look
-
-PIECE = 1 << 20
-"""Bytes copied at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +122,7 @@ def carry_out(files: Files, cut: Cut) -> str:
     if cut.whole_file:
         files.rename(cut.name, kept)
         return kept
-    _copy(files, cut, kept)
+    copy_durably(files, cut.name, cut.offset, kept)
     handle = files.append_to(cut.name)
     try:
         handle.truncate(cut.offset)
@@ -141,18 +138,3 @@ def _free_name(files: Files, wanted: str) -> str:
         number += 1
         name = f"{wanted}.{number}"
     return name
-
-
-def _copy(files: Files, cut: Cut, kept: str) -> None:
-    """Copy the end of a file; under its name it is whole or not there."""
-    temporary = kept + ".new"
-    handle = files.create(temporary)
-    try:
-        with files.open_read(cut.name) as file:
-            file.seek(cut.offset)
-            while piece := file.read(PIECE):
-                write_all(handle, piece)
-        handle.sync()
-    finally:
-        handle.close()
-    files.rename(temporary, kept)

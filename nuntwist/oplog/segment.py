@@ -16,6 +16,7 @@ from nuntwist.errors import CorruptData
 from nuntwist.files import Files, Handle, write_all
 from nuntwist.oplog.reader import Record, records
 from nuntwist.oplog.record import HEAD_SIZE, decode, last_stamp
+from nuntwist.oplog.unflushed import note_unflushed
 from nuntwist.values import Epoch, Op
 
 SEGMENT_HEAD = b"NUNLOG\r\n\x01\x00\x00\x00\x00\x00\x00\x00"
@@ -128,7 +129,7 @@ class Segment:
             torn = handle.size - self.size
             if torn > 0:
                 handle.truncate(self.size)
-                handle.sync()
+                self._flush(handle)
             if self.size == 0:
                 write_all(handle, SEGMENT_HEAD)
                 self.size = len(SEGMENT_HEAD)
@@ -170,7 +171,14 @@ class Segment:
         :raise OSError: it may not be there.
         """
         if self.handle is not None:
-            self.handle.sync()
+            self._flush(self.handle)
+
+    def _flush(self, handle: Handle) -> None:
+        try:
+            handle.sync()
+        except OSError:
+            note_unflushed(self._files)
+            raise
 
     def close(self) -> None:
         """Give back the file."""

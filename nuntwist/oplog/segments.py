@@ -32,6 +32,7 @@ from nuntwist.interfaces import IOplog
 from nuntwist.oplog.base import read_base, write_base
 from nuntwist.oplog.record import TooLarge, encode
 from nuntwist.oplog.segment import Segment, segment_name, segments_in
+from nuntwist.oplog.unflushed import write_anew
 from nuntwist.values import INDEX, NO_EPOCH, STAMP, Epoch, Op, Position
 
 _T = TypeVar("_T")
@@ -115,8 +116,12 @@ class FileOplog:
         name = segment_name(1)
         try:
             self.base = read_base(self._files)
-            segments = segments_in(self._files) or [Segment(self._files, 1)]
-            name = segments[-1].name
+            segments = segments_in(self._files)
+            if segments:
+                name = segments[-1].name
+                self._write_anew(name)
+            else:
+                segments = [Segment(self._files, 1)]
             self._check(segments)
             whole = segments[-1].size
             torn = segments[-1].activate()
@@ -139,6 +144,14 @@ class FileOplog:
         for segment in segments:
             if segment.epoch is not None:
                 self._epoch, self.last_stamp = segment.epoch, segment.last_stamp
+
+    def _write_anew(self, name: str) -> None:
+        if write_anew(self._files, name):
+            self._log.warn(
+                "wrote {name} anew, as a flush of it had failed before: what it held in memory"
+                " might not have been on the disk",
+                name=name,
+            )
 
     def _check(self, segments: list[Segment]) -> None:
         names = set(self._files.names())

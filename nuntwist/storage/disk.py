@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredLock, fail, succeed
 from twisted.logger import Logger
@@ -26,6 +26,8 @@ from nuntwist.storage import format as snapshot
 from nuntwist.storage.manifest import Manifest, Part, decode
 from nuntwist.storage.partition import InThread, PartitionFile, read_part, unavailable
 from nuntwist.values import Op
+
+_T = TypeVar("_T")
 
 _NUMBER = "(0|[1-9][0-9]{0,19})"
 _MANIFEST: Final = re.compile(rf"database-{_NUMBER}\.manifest")
@@ -262,8 +264,14 @@ class DiskStorage:
     ) -> Deferred[None]:
         """Change what is kept of a database when no other change of it is under way."""
         lock = self._turns.setdefault(number, DeferredLock())
+
+        def forget_it(result: _T) -> _T:
+            if not lock.locked and self._turns.get(number) is lock:
+                del self._turns[number]
+            return result
+
         done: Deferred[None] = lock.run(change, *arguments)
-        return done
+        return done.addBoth(forget_it)
 
     def replace(self, manifest: Manifest) -> Deferred[None]:
         """Make a manifest, whose files are on the disk, the one of its database.

@@ -19,8 +19,6 @@ from nuntwist.interfaces import SnapshotHeader
 from nuntwist.values import Epoch
 
 FORMAT: Final = 1
-LARGEST: Final = 1 << 28
-"""Bytes above which nothing is a manifest."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from nuntwist.files import MemoryFiles
 from nuntwist.interfaces import IOplog
 from nuntwist.oplog.flushed import FlushedOplog
 from nuntwist.oplog.segments import FileOplog
+from nuntwist.oplog.unflushed import NAME
 from nuntwist.values import KEY, Op
 from tests.unit.conformance_oplog import EPOCH, all_of, op
 
@@ -86,11 +87,14 @@ class FaultyFiles(MemoryFiles):
         super()._forget(name)
 
     def restart(self, *, power_lost: bool = False) -> None:
-        """As a new process finds it; the disk is a good one from here on."""
+        """As a new process finds it; nothing fails from here on, but unless the power was lost,
+        flushes of a file that once failed still keep nothing.  (Where not even the note of that
+        could be written, nothing is promised, so the disk is a good one then.)"""
         super().restart(power_lost=power_lost)
         self.faults.clear()
         self._lying = False
-        self._lies.clear()
+        if power_lost or NAME not in self.contents:
+            self._lies.clear()
         self.room = self.at_most = None
 
 

@@ -13,8 +13,9 @@ from contextlib import suppress
 import pytest
 from twisted.logger import LogEvent
 
-from nuntwist.errors import CorruptData, StartError
+from nuntwist.errors import CorruptData, StartError, StorageUnavailable
 from nuntwist.files import Stopped
+from nuntwist.oplog import unflushed
 from nuntwist.oplog.segment import SEGMENT_HEAD
 from nuntwist.oplog.segments import FileOplog
 from tests.unit.conformance_oplog import all_of
@@ -248,6 +249,42 @@ def test_a_second_without_a_flush_is_what_a_loss_of_power_may_take() -> None:
     assert written.flushed == 3
     assert written.restart(power_lost=True) == [0, 1, 2]
     goes_on(written, power_lost=True)
+
+
+def test_after_a_flush_that_failed_a_start_puts_on_the_disk_what_it_goes_on_from(
+    durability: str,
+) -> None:
+    """The system takes for written what it could not write: flushed again, it keeps nothing."""
+    for batches in (0, 1, 4):
+        written = begun(durability)
+        written.go_on(batches)
+        written.append()
+        written.files.fail_next("sync")
+        written.log.sync().addErrback(lambda reason: reason.trap(StorageUnavailable))
+        written.threads.run_all()
+        assert written.append() == "refused"
+        found = written.restart()
+        assert unflushed.NAME not in written.files.contents
+        # The disk still keeps nothing of the file of that time.
+        assert written.restart(power_lost=True) == found
+        goes_on(written, power_lost=True)
+
+
+def test_a_segment_that_cannot_be_written_anew_stops_the_start() -> None:
+    written = begun("disk")
+    written.go_on(2)
+    written.files.fail_next("sync")
+    written.append()
+    written.threads.run_all()
+    before = {**written.files.contents, unflushed.NAME: bytearray()}
+    for operation in ("open", "write", "sync", "rename", "remove"):
+        written.files.restart()
+        written.files.failing[operation] = errno.EIO
+        with pytest.raises(StartError, match="cannot be opened: Input/output error"):
+            FileOplog(written.files, 1).open()
+        assert written.files.contents == before, operation
+    # The last of them had only the note left to remove: what nobody was told of is there as well.
+    assert written.restart(power_lost=True) == [0, 1, 2]
 
 
 # -- an end in the middle --------------------------------------------------------------------------
