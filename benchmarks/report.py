@@ -35,6 +35,8 @@ def goal(target: Target | None, unit: str) -> str:
         return ""
     if target.reach is Reach.RATIO:
         return f">= {target.value:.2f}"
+    if target.reach is Reach.TIMES:
+        return f"<= {target.value:.2f}"
     return f"<= {number(target.value)} {unit}"
 
 

@@ -151,14 +151,6 @@ class OplogOptions(_Options):
 # -- running -------------------------------------------------------------------------------------
 
 
-class _ReadOnlyFiles(DiskFiles):
-    """A directory that is there, and is left as it is: no probe is written."""
-
-    def __init__(self, directory: str) -> None:
-        self._directory = os.path.abspath(directory)
-        self._lock = -1
-
-
 def run_oplog(options: OplogOptions, environment: Mapping[str, str]) -> int:
     """Run one of the subcommands.
 
@@ -169,10 +161,9 @@ def run_oplog(options: OplogOptions, environment: Mapping[str, str]) -> int:
     run = _RUN[str(options.subCommand)]
     lines = Lines()
     try:
-        # A DiskFiles would make it.
         if not os.path.isdir(directory):
             return complain(f"There is no directory {directory}; give another with --dbs-dir.")
-        if not segments_in(_ReadOnlyFiles(directory)):
+        if not segments_in(DiskFiles(directory, as_it_is=True)):
             return complain(f"There is no operation log in {directory}.")
         status = run(directory, options.subOptions, lines)
         lines.flush()
@@ -189,7 +180,7 @@ def run_oplog(options: OplogOptions, environment: Mapping[str, str]) -> int:
 
 
 def _stat(directory: str, given: StatOptions, lines: Lines) -> int:
-    reports = list(look(_ReadOnlyFiles(directory)))
+    reports = list(look(DiskFiles(directory, as_it_is=True)))
     whole = [report for report in reports if report.operations]
     total: dict[str, Any] = {
         "first": whole[0].first if whole else None,
@@ -216,7 +207,7 @@ def _ended(damaged: bool, lines: Lines) -> int:
 
 def _dump(directory: str, given: DumpOptions, lines: Lines) -> int:
     show = json_line if given["json"] else text_line
-    found = operations(_ReadOnlyFiles(directory), given["first"], given["database"])
+    found = operations(DiskFiles(directory, as_it_is=True), given["first"], given["database"])
     try:
         for one in islice(found, given["most"]):
             if isinstance(one, Logged):
@@ -231,7 +222,7 @@ def _dump(directory: str, given: DumpOptions, lines: Lines) -> int:
 
 
 def _verify(directory: str, given: VerifyOptions, lines: Lines) -> int:
-    files = _ReadOnlyFiles(directory)
+    files = DiskFiles(directory, as_it_is=True)
     damaged = damage_of_base(files)
     if damaged is not None:
         lines.say(str(damaged))

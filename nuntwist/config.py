@@ -47,7 +47,7 @@ class NodeConfig:
     :ivar max_body: longest HTTP request body, in bytes.
     :ivar output_high_water: unsent bytes at which a connection is no longer read.
     :ivar output_limit: unsent bytes at which a connection is closed.
-    :ivar storage_strategy: ``disk`` or ``s3``: where snapshots are.
+    :ivar storage_strategy: ``disk``, ``s3`` or the name of a plugin: where snapshots are.
     :ivar storage_read_strategy: where a start reads them from; empty: as the strategy says.
     :ivar storage_write_strategy: where they are written to; empty: as the strategy says.
     :ivar s3_key_id: access key id; empty: boto3 looks for credentials in its usual places.
@@ -106,12 +106,12 @@ class NodeConfig:
 
     @property
     def read_strategy(self) -> str:
-        """Where a start reads snapshots from: ``disk`` or ``s3``."""
+        """Where a start reads snapshots from."""
         return self.storage_read_strategy or self.storage_strategy
 
     @property
     def write_strategy(self) -> str:
-        """Where snapshots are written to: ``disk`` or ``s3``."""
+        """Where snapshots are written to."""
         return self.storage_write_strategy or self.storage_strategy
 
 

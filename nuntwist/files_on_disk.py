@@ -45,14 +45,19 @@ class _DiskHandle:
 
 
 class DiskFiles:
-    """A directory, made where it is not there.
+    """A directory.
 
+    :param as_it_is: do not make it where it is not there, nor try to write in it: for who reads.
     :raise StartError: it cannot be used.
     """
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, *, as_it_is: bool = False) -> None:
         self._directory = os.path.abspath(directory)
         self._lock = -1
+        if not as_it_is:
+            self._make(directory)
+
+    def _make(self, directory: str) -> None:
         try:
             if not os.path.isdir(self._directory):
                 os.makedirs(self._directory, mode=0o700, exist_ok=True)

@@ -173,6 +173,33 @@ class IStorage(Interface):
         """Give back what is open."""
 
 
+READ, WRITE, BOTH = "read", "write", "read and write"
+"""What a storage is for: a start loads it and it stays as it is; it is written, and a start loads
+another; or it is loaded and written."""
+
+
+class IStorageKind(Interface):
+    """Makes storages of one kind: a Twisted plugin, found by its name.
+
+    A package that has one ships a module in a directory ``twisted/plugins`` (without
+    ``__init__.py``), in which an object provides this interface.
+    """
+
+    name = Attribute("What NUN_STORAGE_STRATEGY says to have it: str, like ``my-store``.")
+    elsewhere = Attribute(
+        "Whether it keeps snapshots outside of the data directory, so that a node whose data"
+        " directory is empty may begin with them."
+    )
+
+    def make(means: object, role: str) -> IStorage:
+        """Make one; it is opened, and closed, by the node.
+
+        :param means: a :class:`nuntwist.storage.choose.Means`.
+        :param role: READ, WRITE or BOTH.
+        :raise StartError: it cannot be made as it is configured.
+        """
+
+
 class IElection(Interface):
     """Finds the primary of a set and gives the epoch of its reign."""
 
@@ -198,11 +225,15 @@ class ISecrets(Interface):
 
 
 __all__ = [
+    "BOTH",
+    "READ",
+    "WRITE",
     "IElection",
     "IOplog",
     "ISecrets",
     "ISnapshotWriter",
     "IStorage",
+    "IStorageKind",
     "Position",
     "SnapshotHeader",
 ]

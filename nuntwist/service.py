@@ -53,7 +53,7 @@ from nuntwist.net.websocket import FrameFactory
 from nuntwist.oplog.flushed import FlushedOplog
 from nuntwist.oplog.segments import FileOplog
 from nuntwist.secrets import ScryptSecrets
-from nuntwist.storage.choose import make_storage
+from nuntwist.storage.choose import Means, find_kind, make_storage
 
 
 def _where(port: IListeningPort) -> str:
@@ -192,11 +192,13 @@ class NodeService(Service):
         identity = Identity(files, random.SystemRandom())
         self._oplog = self._make_log(files, identity)
         self._storage = make_storage(
-            config,
-            files,
-            self._in_thread(self._writing),
-            self._in_thread(self._uploading),
-            identity.node_id,
+            Means(
+                config,
+                files,
+                self._in_thread(self._writing),
+                self._in_thread(self._uploading),
+                identity.node_id,
+            )
         )
         for part in (self._oplog, self._storage):
             try:
@@ -227,7 +229,7 @@ class NodeService(Service):
                 replay=config.max_oplog_bytes // 4,
                 partitions=config.s3_number_of_partitions,
             ),
-            elsewhere=config.read_strategy == "s3",
+            elsewhere=bool(find_kind(config.read_strategy).elsewhere),
         )
 
     def _make_log(self, files: DiskFiles, identity: Identity) -> FileOplog | FlushedOplog:

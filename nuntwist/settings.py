@@ -95,6 +95,13 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return read
 
 
+def _kind(text: str) -> str:
+    name = text.lower()
+    if not re.fullmatch("[a-z][a-z0-9_-]*", name):
+        raise ValueError("it must be disk, s3, or the name of a storage that a plugin adds")
+    return name
+
+
 def _level(text: str) -> str:
     name = _LEVEL_NAMES.get(text.lower())
     if name is None:
@@ -194,15 +201,15 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "storage_strategy", "NUN_STORAGE_STRATEGY", None, None, "disk",
-        "Where snapshots are kept: disk or s3", _one_of("disk", "s3"),
+        "Where snapshots are kept: disk, s3, or what a plugin names", _kind,
     ),
     Setting(
         "storage_read_strategy", "NUN_STORAGE_READ_STRATEGY", None, None, "",
-        "Where a start reads snapshots from, if elsewhere", _one_of("disk", "s3"),
+        "Where a start reads snapshots from, if elsewhere", _kind,
     ),
     Setting(
         "storage_write_strategy", "NUN_STORAGE_WRITE_STRATEGY", None, None, "",
-        "Where snapshots are written to, if elsewhere", _one_of("disk", "s3"),
+        "Where snapshots are written to, if elsewhere", _kind,
     ),
     Setting(
         "s3_bucket", "NUN_S3_BUCKET", None, None, "", "The bucket of the snapshots", _bucket

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import __main__ as command_line
 from benchmarks.bench import QUICK, Sample, Settings, side
-from benchmarks.figures import TARGETS, Reach, Row, Side, percentile
+from benchmarks.figures import TARGETS, Reach, Row, Side, Target, percentile
 from benchmarks.load import Channel, LoadError, Outcome, check
 from benchmarks.report import goal, number, row_as_data, shares, table
 from benchmarks.wire import (
@@ -208,6 +208,9 @@ class TestReport:
 
     def test_texts_for_what_is_not_there(self) -> None:
         assert goal(None, "ms") == ""
+        # A ratio has no unit.
+        assert goal(Target(Reach.TIMES, 5.0), "s") == "<= 5.00"
+        assert goal(Target(Reach.AT_MOST, 5.0), "s") == "<= 5 s"
         assert shares(None) == ""
         assert shares(Side([1.0])) == ""
 

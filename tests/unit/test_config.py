@@ -182,7 +182,7 @@ def test_credentials_that_no_client_could_send() -> None:
         ({}, {"NUN_DECLUTTER_INTERVAL": "0"}, "NUN_DECLUTTER_INTERVAL is '0': "),
         ({}, {"NUN_REPLICATE_ADDR": "a:1,b"}, "NUN_REPLICATE_ADDR is 'a:1,b': "),
         ({}, {"NUN_EXTERNAL_ADDR": "tcp:1:2"}, "NUN_EXTERNAL_ADDR is 'tcp:1:2': "),
-        ({}, {"NUN_STORAGE_STRATEGY": "tape"}, "NUN_STORAGE_STRATEGY is 'tape': "),
+        ({}, {"NUN_STORAGE_STRATEGY": "a tape"}, "NUN_STORAGE_STRATEGY is 'a tape': "),
         ({}, {"NUN_S3_RETRY": "x"}, "NUN_S3_RETRY is 'x': "),
         ({}, {"NUN_S3_BUCKET": "s3://b/c d"}, "NUN_S3_BUCKET is 's3://b/c d': "),
         ({}, {"NUN_S3_PREFIX": "s3://b/c"}, "NUN_S3_PREFIX is 's3://b/c': "),

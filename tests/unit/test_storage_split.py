@@ -12,7 +12,7 @@ from twisted.internet.defer import maybeDeferred
 from nuntwist.config import make_config
 from nuntwist.files import MemoryFiles
 from nuntwist.interfaces import IStorage
-from nuntwist.storage.choose import make_storage
+from nuntwist.storage.choose import Means, make_storage
 from nuntwist.storage.disk import DiskStorage
 from nuntwist.storage.memory import MemoryStorage
 from nuntwist.storage.s3 import S3Storage
@@ -71,7 +71,7 @@ def test_what_a_configuration_asks_for(given: dict[str, str], read: Any, write: 
     keys = {"NUN_S3_KEY_ID": "id", "NUN_S3_SECRET_KEY": "secret"}
     environment = {f"NUN_{name}": value for name, value in given.items()}
     config = make_config({}, {**bucket, **keys, **environment})
-    made: Any = make_storage(config, MemoryFiles(), maybeDeferred, maybeDeferred, 1)
+    made: Any = make_storage(Means(config, MemoryFiles(), maybeDeferred, maybeDeferred, 1))
     parts = [made]
     if write is not None:
         assert isinstance(made, SplitStorage)
