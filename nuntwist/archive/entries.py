@@ -99,7 +99,10 @@ def with_token(name: bytes, entries: Iterable[Op]) -> Iterator[Op]:
         found = found or op[KEY] == TOKEN
         yield op
     if not found:
-        raise NoToken(f"The database {name.decode()} has no token: give one with --token.")
+        raise NoToken(
+            f"The database {name.decode()} has no token: give one with --token, or --merge the"
+            " entries into one that is there."
+        )
 
 
 def archive_of(
