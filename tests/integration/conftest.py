@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import count
@@ -10,6 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.integration.harness import Process, no_trace_of_trouble
+
+# Where the tests are run in the background of a script they ignore Ctrl-C, and every process that
+# they start would too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Start = Callable[..., Process]
 """Starts a node; arguments as :class:`harness.Process`, without the directory."""
