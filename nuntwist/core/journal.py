@@ -160,14 +160,14 @@ class Journal:
         number = index if database is None else database
         return (value, version, index, self.stamps.next(), kind, number, key)
 
-    def append_alone(self, op: Op, apply: Callable[[], None]) -> Deferred[None]:
+    def append_alone(self, op: Op, apply: Callable[[], object]) -> Deferred[None]:
         """Log an operation that is not one key of one database: durable before applied.
 
         As :meth:`append_together` with one.
         """
         return self.append_together([op], apply)
 
-    def append_together(self, ops: list[Op], apply: Callable[[], None]) -> Deferred[None]:
+    def append_together(self, ops: list[Op], apply: Callable[[], object]) -> Deferred[None]:
         """Log operations of which all or none are to be, durable before they are applied.
 
         :param ops: the first as :meth:`make` gave it, the others with the indexes after it.

@@ -19,6 +19,7 @@ from nuntwist.core.catalogue import Catalogue
 from nuntwist.core.client import Client
 from nuntwist.core.counters import Counters, NodeInfo
 from nuntwist.core.database import Database
+from nuntwist.core.enact import enact
 from nuntwist.core.handlers import HANDLERS
 from nuntwist.core.limits import Limits
 from nuntwist.core.pipeline import Pipeline
@@ -150,8 +151,7 @@ class Node:
 
     def _drop(self, database: Database, op: Op) -> None:
         self._log.info("dropped what an unfinished restore has left")
-        self.catalogue.drop(op)
-        self.pipeline.streams.work(database.free())
+        enact(self, op)
         self.storage.drop(database.number)
 
     def _not_dropped(self, reason: Failure) -> None:

@@ -21,14 +21,13 @@ from twisted.logger import Logger
 from nuntwist.archive.format import Head, Member, Reader
 from nuntwist.core.catalogue import ADMIN_NAME, STAGED, STRATEGIES
 from nuntwist.core.database import CONNECTIONS_KEY, SHARDS, TOKEN_KEY, Database
-from nuntwist.core.sessions import release
+from nuntwist.core.enact import enact
 from nuntwist.errors import CommandError, CorruptData
 from nuntwist.language.parser import shorten
 from nuntwist.values import (
     CREATE_DATABASE,
     INDEX,
     KEY,
-    KIND,
     NAME_DATABASE,
     REMOVE,
     SET,
@@ -180,7 +179,7 @@ class Restore:
             op = pipeline.journal.make(
                 CREATE_DATABASE, None, STAGED + member.name, member.strategy + b" "
             )
-            created = pipeline.journal.append_alone(op, lambda: catalogue.apply(op))
+            created = pipeline.journal.append_alone(op, lambda: enact(self._node, op))
             return created.addCallback(lambda _: op[INDEX])
 
         number = yield pipeline.journal.alone(create)
@@ -290,21 +289,8 @@ class Restore:
         return ops
 
     def _apply(self, ops: list[Op], replaced: list[Database]) -> None:
-        node = self._node
-        for op in ops:
-            if op[KIND] == NAME_DATABASE:
-                before = node.catalogue.adopt(op)
-                self._staged[op[KEY]].mend_conflicts()
-                if before is not None:
-                    replaced.append(before)
-                    for client in release(before):
-                        # It has to ask for the database anew, with the token of now.
-                        node.pipeline.finish(client)
-                    node.pipeline.streams.work(before.free())
-                node.tell_catalogue(op[KEY])
-            else:
-                node.catalogue.apply(op)
-                node.pipeline.notify(node.catalogue.admin, op)
+        gone = [enact(self._node, op) for op in ops]
+        replaced += [database for database in gone if database is not None]
 
     def close(self) -> None:
         """Drop what is staged, unless it was committed."""

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from nuntwist.core import sessions
 from nuntwist.core.catalogue import STRATEGIES
 from nuntwist.core.database import Database
+from nuntwist.core.enact import enact
 from nuntwist.core.handlers.common import NO_SUCH_DATABASE, all_named, named, selected
 from nuntwist.errors import CommandError
 from nuntwist.language.parser import shorten
@@ -76,12 +77,7 @@ def create_db(node: Node, client: Client, arguments: tuple[bytes, bytes, bytes])
         pipeline = node.pipeline
         pipeline.commit()
         op = pipeline.journal.make(CREATE_DATABASE, None, name, strategy + b" " + stored)
-
-        def apply() -> None:
-            node.catalogue.create(op)
-            node.tell_catalogue(name)
-
-        return pipeline.journal.append_alone(op, apply)
+        return pipeline.journal.append_alone(op, lambda: enact(node, op))
 
     def hashed(stored: bytes) -> Deferred[Reply]:
         created = node.pipeline.journal.alone(lambda: create(stored))
@@ -101,14 +97,8 @@ def drop_db(node: Node, client: Client, arguments: tuple[bytes]) -> Deferred[Rep
         node.pipeline.commit()
         journal = node.pipeline.journal
         op = journal.make(DROP_DATABASE, database.number, name, None)
-
-        def apply() -> None:
-            node.catalogue.drop(op)
-            sessions.release(database)
-            node.tell_catalogue(name)
-            node.pipeline.streams.work(database.free())
-
-        return journal.append_alone(op, apply).addCallback(lambda _: database.number)
+        dropped = journal.append_alone(op, lambda: enact(node, op))
+        return dropped.addCallback(lambda _: database.number)
 
     def forget(number: int) -> Deferred[Reply]:
         dropped = node.storage.drop(number)

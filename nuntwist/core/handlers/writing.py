@@ -17,6 +17,7 @@ from nuntwist.core.database import (
     Database,
     is_secret,
 )
+from nuntwist.core.enact import enact
 from nuntwist.core.handlers import arbitration
 from nuntwist.core.handlers.common import NO_SUCH_DATABASE, selected
 from nuntwist.core.permissions import Permissions
@@ -166,12 +167,7 @@ def _log_secure(
                 raise CommandError(b"Invalid version!")
             version = current + 1 if decided is None else decided
         op = pipeline.journal.make(kind, database.number, key, make_value(), version)
-
-        def apply() -> None:
-            node.catalogue.apply(op)
-            pipeline.notify(database, op)
-
-        return pipeline.journal.append_alone(op, apply)
+        return pipeline.journal.append_alone(op, lambda: enact(node, op))
 
     return pipeline.journal.alone(decide).addCallback(lambda _: OK)
 
