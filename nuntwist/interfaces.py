@@ -42,6 +42,20 @@ class SnapshotHeader:
     databases: tuple[tuple[int, bytes], ...] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A record of a log, made on another node.
+
+    :ivar epoch: in which its operations were decided.
+    :ivar ops: they themselves.
+    :ivar data: the whole record, as it stands in a file.
+    """
+
+    epoch: Epoch
+    ops: Sequence[Op]
+    data: bytes
+
+
 class IOplog(Interface):
     """The totally ordered log of operations: the truth of a node."""
 
@@ -54,6 +68,10 @@ class IOplog(Interface):
     appended = Attribute("How many bytes were appended since it was opened.")
     failed = Attribute("Why nothing more can be appended until a restart; None while it can.")
     base = Attribute("The index that begin_after made it begin after; 0 for a log from the start.")
+    written = Attribute(
+        "None, or what is called with the first index, the last index and the bytes of records"
+        " each time some have been written: for those that follow."
+    )
 
     def open() -> None:
         """Check what is there and make ready to append.
@@ -84,6 +102,31 @@ class IOplog(Interface):
         :raise StorageUnavailable: they were not kept (a partial write was cut back).
         :raise OutcomeUnknown: they were not written whole and could not be cut back.
         """
+
+    def append_records(records: Sequence[Received]) -> Deferred[None] | None:
+        """Append records of another node byte for byte: all of them, or none. (Where the process
+        ends meanwhile, a recovery may find the first ones, each of them whole.)
+
+        :param records: one or more; the operations follow on the last one, and on each other.
+        :return: as of ``append``.
+        :raise StorageUnavailable: as of ``append``, and likewise ``OutcomeUnknown``.
+        """
+
+    def records(after: int, limit: int) -> bytes:
+        """Give whole records as they were appended, at least one if there is one.
+
+        :param after: the last index of a record, or that before the first operation kept.
+        :param limit: bytes; where the first record is longer, it is given alone.
+        :return: nothing where nothing more is written.
+        :raise ValueError: no record that is kept begins there.
+        :raise CorruptData: it was damaged since it was checked.
+        """
+
+    def epoch_at(index: int) -> Epoch | None:
+        """The epoch of an operation; None where the log does not know it."""
+
+    def reigns(count: int) -> Sequence[tuple[Epoch, int]]:
+        """The last epochs there were, rising, each with the index of its first operation."""
 
     def sync() -> Deferred[None]:
         """Put all that was appended so far where a loss of power cannot take it.
@@ -235,5 +278,6 @@ __all__ = [
     "IStorage",
     "IStorageKind",
     "Position",
+    "Received",
     "SnapshotHeader",
 ]

@@ -20,7 +20,8 @@ until a restart has read back what is there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -29,14 +30,15 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from nuntwist.errors import OutcomeUnknown, StorageUnavailable
-from nuntwist.interfaces import IOplog
-from nuntwist.oplog.record import HEAD_SIZE, OP_SIZE
+from nuntwist.interfaces import IOplog, Received
+from nuntwist.oplog.record import HEAD_SIZE, OP_SIZE, check_row
 from nuntwist.values import INDEX, KEY, VALUE, Epoch, Op, Position
 
 WAITING_LIMIT = 64 << 20
 """Bytes that may wait in memory for a flush to end; writes over it are refused."""
 
-Waiting = tuple[Epoch, Sequence[Op], "Deferred[None]"]
+Waiting = tuple[Callable[[], object], Position, "Deferred[None]"]
+"""What writes it, the position it ends at, and who waits for it."""
 
 
 @implementer(IOplog)
@@ -77,8 +79,7 @@ class FlushedOplog:
     def last(self) -> Position:
         """The position of the last operation taken, written or waiting."""
         if self._waiting:
-            epoch, ops, _ = self._waiting[-1]
-            return Position(epoch, ops[-1][INDEX])
+            return self._waiting[-1][1]
         last: Position = self._oplog.last
         return last
 
@@ -95,8 +96,34 @@ class FlushedOplog:
         return failed
 
     def __getattr__(self, name: str) -> Any:
-        # first, size, segments, appended, last_stamp, base: as the other has them.
+        # first, size, segments, appended, last_stamp, base, and what is asked about records:
+        # as the other has them.
         return getattr(self._oplog, name)
+
+    @property
+    def written(self) -> Callable[[int, int, bytes], None] | None:
+        """Called when something is written, not when it begins to wait."""
+        written: Callable[[int, int, bytes], None] | None = self._oplog.written
+        return written
+
+    @written.setter
+    def written(self, written: Callable[[int, int, bytes], None] | None) -> None:
+        self._oplog.written = written
+
+    def epoch_at(self, index: int) -> Epoch | None:
+        """As the other."""
+        epoch: Epoch | None = self._oplog.epoch_at(index)
+        return epoch
+
+    def reigns(self, count: int) -> Sequence[tuple[Epoch, int]]:
+        """As the other."""
+        reigns: Sequence[tuple[Epoch, int]] = self._oplog.reigns(count)
+        return reigns
+
+    def records(self, after: int, limit: int) -> bytes:
+        """Those that are written."""
+        records: bytes = self._oplog.records(after, limit)
+        return records
 
     def begin_after(self, position: Position) -> None:
         """As the other."""
@@ -115,29 +142,47 @@ class FlushedOplog:
         :return: fires with None when the batch is on the disk (without ``before_answers``,
             when it is written); fails with StorageUnavailable or OutcomeUnknown.
         """
+        self._check_lost()
+        if self._flushing:
+            first, last = ops[0][INDEX], self.last.index
+            if first != last + 1:
+                raise ValueError(f"index {first} was to be logged after {last}")
+            size = HEAD_SIZE + sum(OP_SIZE + len(op[KEY]) + len(op[VALUE] or b"") for op in ops)
+            write = partial(self._oplog.append, epoch, ops)
+            return self._wait(write, Position(epoch, ops[-1][INDEX]), size)
+        self._oplog.append(epoch, ops)
+        return self._appended()
+
+    def append_records(self, records: Sequence[Received]) -> Deferred[None] | None:
+        """As :meth:`append`."""
+        self._check_lost()
+        if self._flushing:
+            check_row(records, self.last.index)
+            size = sum(len(record.data) for record in records)
+            last = Position(records[-1].epoch, records[-1].ops[-1][INDEX])
+            return self._wait(partial(self._oplog.append_records, records), last, size)
+        self._oplog.append_records(records)
+        return self._appended()
+
+    def _check_lost(self) -> None:
         if self._lost is not None:
             raise StorageUnavailable(self._lost)
         if self._refusing is not None:
             raise StorageUnavailable(self._refusing)
-        if self._flushing:
-            return self._wait(epoch, ops)
-        self._oplog.append(epoch, ops)
+
+    def _appended(self) -> Deferred[None] | None:
         if not self._before_answers:
             self._changed = True
             return None
         return self._flushed_by_next()
 
-    def _wait(self, epoch: Epoch, ops: Sequence[Op]) -> Deferred[None]:
-        first, last = ops[0][INDEX], self.last.index
-        if first != last + 1:
-            raise ValueError(f"index {first} was to be logged after {last}")
-        size = HEAD_SIZE + sum(OP_SIZE + len(op[KEY]) + len(op[VALUE] or b"") for op in ops)
+    def _wait(self, write: Callable[[], object], last: Position, size: int) -> Deferred[None]:
         if self._waiting_bytes + size > self._waiting_limit:
             raise StorageUnavailable(
                 f"over {self._waiting_limit} bytes wait for the disk, which is too slow"
             )
         done: Deferred[None] = Deferred()
-        self._waiting.append((epoch, ops, done))
+        self._waiting.append((write, last, done))
         self._waiting_bytes += size
         return done
 
@@ -183,10 +228,10 @@ class FlushedOplog:
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
         written = []
         error: StorageUnavailable | OutcomeUnknown | None = None
-        for epoch, ops, done in waiting:
+        for write, _, done in waiting:
             if error is None:
                 try:
-                    self._oplog.append(epoch, ops)
+                    write()
                 except (StorageUnavailable, OutcomeUnknown) as caught:
                     error = caught
                 else:

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from nuntwist.errors import StorageUnavailable
-from nuntwist.interfaces import IOplog
-from nuntwist.oplog.record import HEAD_SIZE, OP_SIZE, last_stamp
+from nuntwist.interfaces import IOplog, Received
+from nuntwist.oplog.epochs import Epochs
+from nuntwist.oplog.record import HEAD_SIZE, OP_SIZE, check_row, encode, last_stamp
 from nuntwist.values import INDEX, KEY, START, VALUE, Epoch, Op, Position
 
 
 @implementer(IOplog)
 class MemoryOplog:
-    """A list of batches."""
+    """A list of batches.
 
-    def __init__(self) -> None:
+    :param origin: the id of the node whose log it is.
+    """
+
+    def __init__(self, origin: int = 0) -> None:
+        self._origin = origin
+        self._epochs = Epochs()
+        # The bytes of each batch: of another node as they came, of this one when they are asked
+        # for.
+        self._records: list[bytes | None] = []
+        self._batch_epochs: list[Epoch] = []
+        self.written: Callable[[int, int, bytes], None] | None = None
         self.last = START
         self.last_stamp = 0
         self.count = 0
@@ -38,6 +50,40 @@ class MemoryOplog:
         if self.count:
             raise ValueError("the log holds operations")
         self.last, self.base, self.first = position, position.index, position.index + 1
+        self._epochs.note(position.epoch, position.index)
+
+    def epoch_at(self, index: int) -> Epoch | None:
+        """Where it is not past the end."""
+        return self._epochs.at(index) if index <= self.last.index else None
+
+    def reigns(self, count: int) -> Sequence[tuple[Epoch, int]]:
+        """As the interface says."""
+        return self._epochs.latest(count)
+
+    def records(self, after: int, limit: int) -> bytes:
+        """As the interface says."""
+        if after == self.last.index:
+            return b""
+        firsts = [batch[0][INDEX] for batch in self._batches]
+        place = bisect_left(firsts, after + 1)
+        if place == len(firsts) or firsts[place] != after + 1:
+            raise ValueError(f"no record begins with index {after + 1}")
+        found: list[bytes] = []
+        size = 0
+        for number in range(place, len(firsts)):
+            record = self._record(number)
+            if found and size + len(record) > limit:
+                break
+            found.append(record)
+            size += len(record)
+        return b"".join(found)
+
+    def _record(self, number: int) -> bytes:
+        record = self._records[number]
+        if record is None:
+            record = encode(self._batch_epochs[number], self._origin, self._batches[number])
+            self._records[number] = record
+        return record
 
     def read(self, after: int) -> Iterator[Sequence[Op]]:
         """Give the operations after an index, a batch at a time."""
@@ -55,14 +101,37 @@ class MemoryOplog:
             raise StorageUnavailable("the log is closed")
         if ops[0][INDEX] != self.last.index + 1:
             raise ValueError(f"index {ops[0][INDEX]} was to be logged after {self.last.index}")
+        self._keep(epoch, ops, None)
+        if self.written is not None:
+            self.written(ops[0][INDEX], ops[-1][INDEX], self._record(len(self._batches) - 1))
+        return None
+
+    def append_records(self, records: Sequence[Received]) -> Deferred[None] | None:
+        """Keep them; durable at once.
+
+        :raise ValueError: they do not follow on the last one.
+        """
+        if self._closed:
+            raise StorageUnavailable("the log is closed")
+        check_row(records, self.last.index)
+        for record in records:
+            self._keep(record.epoch, record.ops, record.data)
+        if self.written is not None:
+            data = b"".join([record.data for record in records])
+            self.written(records[0].ops[0][INDEX], self.last.index, data)
+        return None
+
+    def _keep(self, epoch: Epoch, ops: Sequence[Op], record: bytes | None) -> None:
         self._batches.append(list(ops))
+        self._records.append(record)
+        self._batch_epochs.append(epoch)
+        self._epochs.note(epoch, ops[0][INDEX])
         self.count += len(ops)
         size = _size(ops)
         self.size += size
         self.appended += size
         self.last = Position(epoch, ops[-1][INDEX])
         self.last_stamp = max(self.last_stamp, last_stamp(ops))
-        return None
 
     @property
     def segments(self) -> int:
@@ -76,10 +145,11 @@ class MemoryOplog:
             batch = self._batches[0]
             if batch[-1][INDEX] > index:
                 break
-            del self._batches[0]
+            del self._batches[0], self._records[0], self._batch_epochs[0]
             self.count -= len(batch)
             self.size -= _size(batch)
             self.first = batch[-1][INDEX] + 1
+        self._epochs.forget(self.first)
         return succeed(before - self.size)
 
     def sync(self) -> Deferred[None]:

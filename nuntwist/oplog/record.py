@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from nuntwist.errors import CorruptData
+from nuntwist.interfaces import Received
 from nuntwist.values import INDEX, NAME_DATABASE, REMOVE, STAMP, Epoch, Op
 
 FORMAT: Final = 1
@@ -128,6 +129,42 @@ def read_head(data: bytes, at: int, name: str, offset: int) -> Head:
     if length > LARGEST_BODY or operations == 0 or first == 0:
         raise CorruptData(name, offset, "the head of a record makes no sense")
     return head
+
+
+def split(data: bytes, name: str) -> list[Received]:
+    """Take records apart that another node has sent.
+
+    :param name: of where they come from, for the error.
+    :raise CorruptData: they are not whole records, right and in a row.
+    """
+    found: list[Received] = []
+    at, wanted = 0, None
+    while at < len(data):
+        if len(data) - at < HEAD_SIZE:
+            raise CorruptData(name, at, "it ends within the head of a record")
+        head = read_head(data, at, name, at)
+        end = at + HEAD_SIZE + head.length
+        if end > len(data):
+            raise CorruptData(name, at, "it ends within a record")
+        if wanted is not None and head.first != wanted:
+            raise CorruptData(name, at, f"index {head.first} stands where {wanted} must")
+        body = data[at + HEAD_SIZE : end]
+        check_body(head, body, name, at)
+        found.append(Received(head.epoch, decode(head, body, name, at), data[at:end]))
+        at, wanted = end, head.last + 1
+    return found
+
+
+def check_row(records: Sequence[Received], last: int) -> None:
+    """Check that records follow on an index, and on each other.
+
+    :raise ValueError: they do not.
+    """
+    for record in records:
+        index = record.ops[0][INDEX]
+        if index != last + 1:
+            raise ValueError(f"index {index} was to be logged after {last}")
+        last = record.ops[-1][INDEX]
 
 
 def check_body(head: Head, body: bytes, name: str, offset: int) -> None:

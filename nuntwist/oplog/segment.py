@@ -70,6 +70,7 @@ class Segment:
     :ivar last_stamp: of the last operation; 0 where there is none.
     :ivar handed: bytes that the system was asked to write to the disk.
     :ivar handle: to append with, while it is active.
+    :ivar reigns: the epochs that the check has found, and where each begins.
     """
 
     def __init__(self, files: Files, first: int) -> None:
@@ -81,6 +82,7 @@ class Segment:
         self.last_stamp = 0
         self.handed = 0
         self.handle: Handle | None = None
+        self.reigns: list[tuple[Epoch, int]] = []
         self._files = files
         # The index: where records begin, NOTE_EVERY apart. Bare numbers, that the collector of
         # garbage never looks at.
@@ -99,6 +101,7 @@ class Segment:
         name, size = self.name, self._files.size(self.name)
         whole, last = len(SEGMENT_HEAD), self.first - 1
         record: Record | None = None
+        epoch: tuple[int, int] | None = None
         with self._files.open_read(name) as file:
             if not begins_well(file.read(whole), name, size):
                 return size
@@ -110,6 +113,9 @@ class Segment:
                 last += head.operations
                 whole = offset + HEAD_SIZE + head.length
                 self.note(first, offset)
+                if head[8:10] != epoch:
+                    epoch = head[8:10]
+                    self.reigns.append((head.epoch, first))
         self.size = whole
         if record is not None:
             head, body, offset = record
@@ -164,6 +170,37 @@ class Segment:
                     continue
                 ops = decode(head, body, name, offset)
                 yield ops if head.first > after else ops[after + 1 - head.first :]
+
+    def raw(self, after: int, limit: int) -> bytes:
+        """Give whole records as they stand in the file.
+
+        :param after: the index before that with which the first one begins.
+        :raise ValueError: none begins there.
+        :raise CorruptData: one was damaged since it was checked.
+        """
+        name, start = self.name, len(SEGMENT_HEAD)
+        place = bisect_right(self._firsts, after + 1)
+        if place:
+            start = self._offsets[place - 1]
+        begin = end = None
+        with self._files.open_read(name) as file:
+            file.seek(start)
+            for head, _, offset in records(file, name, start, self.size):
+                if head.last <= after:
+                    continue
+                if begin is None and head.first != after + 1:
+                    break
+                begin = offset if begin is None else begin
+                after_it = offset + HEAD_SIZE + head.length
+                if end is not None and after_it - begin > limit:
+                    break
+                end = after_it
+                if end - begin >= limit:
+                    break
+            if begin is None or end is None:
+                raise ValueError(f"no record begins with index {after + 1}")
+            file.seek(begin)
+            return file.read(end - begin)
 
     def sync(self) -> None:
         """Put it on the disk.

@@ -28,9 +28,10 @@ from zope.interface import implementer
 
 from nuntwist.errors import CorruptData, OutcomeUnknown, StartError, StorageUnavailable
 from nuntwist.files import WRITE_BACK_EVERY, Files, Handle, write_all
-from nuntwist.interfaces import IOplog
+from nuntwist.interfaces import IOplog, Received
 from nuntwist.oplog.base import read_base, write_base
-from nuntwist.oplog.record import TooLarge, encode
+from nuntwist.oplog.epochs import Epochs
+from nuntwist.oplog.record import TooLarge, check_row, encode
 from nuntwist.oplog.segment import Segment, segment_name, segments_in
 from nuntwist.oplog.unflushed import write_anew
 from nuntwist.values import INDEX, NO_EPOCH, STAMP, Epoch, Op, Position
@@ -83,10 +84,12 @@ class FileOplog:
         self._hinting = False
         self._warned = False
         self._epoch = NO_EPOCH
+        self._epochs = Epochs()
         self._last = 0
         self.last_stamp = 0
         self.size = 0
         self.appended = 0
+        self.written: Callable[[int, int, bytes], None] | None = None
 
     @property
     def last(self) -> Position:
@@ -119,7 +122,7 @@ class FileOplog:
             segments = segments_in(self._files)
             if segments:
                 name = segments[-1].name
-                self._write_anew(name)
+                write_anew(self._files, name)
             else:
                 segments = [Segment(self._files, 1)]
             self._check(segments)
@@ -142,16 +145,10 @@ class FileOplog:
         self._last = segments[-1].last
         self.size = sum(segment.size for segment in segments)
         for segment in segments:
+            for epoch, first in segment.reigns:
+                self._epochs.note(epoch, first)
             if segment.epoch is not None:
                 self._epoch, self.last_stamp = segment.epoch, segment.last_stamp
-
-    def _write_anew(self, name: str) -> None:
-        if write_anew(self._files, name):
-            self._log.warn(
-                "wrote {name} anew, as a flush of it had failed before: what it held in memory"
-                " might not have been on the disk",
-                name=name,
-            )
 
     def _check(self, segments: list[Segment]) -> None:
         names = set(self._files.names())
@@ -184,8 +181,26 @@ class FileOplog:
             raise StartError(f"The log cannot be begun: {error.strerror}.") from None
         self.base = self._last = position.index
         self._epoch = position.epoch
+        self._epochs.note(position.epoch, position.index)
 
     # -- use ---------------------------------------------------------------------------------
+
+    def epoch_at(self, index: int) -> Epoch | None:
+        """Where it is not past the end."""
+        return self._epochs.at(index) if index <= self._last else None
+
+    def reigns(self, count: int) -> Sequence[tuple[Epoch, int]]:
+        """As the interface says."""
+        return self._epochs.latest(count)
+
+    def records(self, after: int, limit: int) -> bytes:
+        """Records of one segment: less than the limit, perhaps, though there are more."""
+        for segment in self._segments:
+            if segment.first <= after + 1 <= segment.last:
+                return segment.raw(after, limit)
+        if after == self._last:
+            return b""
+        raise ValueError(f"no record begins with index {after + 1}")
 
     def read(self, after: int) -> Iterator[Sequence[Op]]:
         """Give the operations after an index, a record at a time."""
@@ -208,6 +223,28 @@ class FileOplog:
             record = encode(epoch, self._origin, ops)
         except TooLarge as error:
             raise StorageUnavailable(str(error)) from None
+        self._write(record, ((epoch, first),), ops[-1])
+        return None
+
+    def append_records(self, records: Sequence[Received]) -> Deferred[None] | None:
+        """Write them with one write.
+
+        :raise ValueError: the operations do not follow on the last one.
+        """
+        if self._closed or self.failed is not None:
+            raise StorageUnavailable(self.failed or "the log is closed")
+        check_row(records, self._last)
+        reigns = [(one.epoch, one.ops[0][INDEX]) for one in records]
+        self._write(b"".join([one.data for one in records]), reigns, records[-1].ops[-1])
+        return None
+
+    def _write(self, record: bytes, reigns: Sequence[tuple[Epoch, int]], last: Op) -> None:
+        """Write one record, or several; the system has them on return.
+
+        :param reigns: the epoch of each, and the index it begins with.
+        :param last: the last operation.
+        """
+        first = reigns[0][1]
         segment = self._segments[-1]
         if segment.size >= self._segment_bytes and first > segment.first:
             segment = self._after(segment)
@@ -225,13 +262,16 @@ class FileOplog:
         segment.size = offset + size
         self.size += size
         self.appended += size
-        self._epoch = segment.epoch = epoch
-        self._last = segment.last = ops[-1][INDEX]
-        self.last_stamp = segment.last_stamp = ops[-1][STAMP]
+        for epoch, begins in reigns:
+            self._epochs.note(epoch, begins)
+        self._epoch = segment.epoch = reigns[-1][0]
+        self._last = segment.last = last[INDEX]
+        self.last_stamp = segment.last_stamp = last[STAMP]
         if segment.size - segment.handed >= WRITE_BACK_EVERY and not self._hinting:
             segment.handed = segment.size
             self._write_back(handle)
-        return None
+        if self.written is not None:
+            self.written(first, last[INDEX], record)
 
     def _write_back(self, handle: Handle) -> None:
         # One at a time: on a slow disk they would stand in line before the flushes.
@@ -388,6 +428,7 @@ class FileOplog:
         gone, self._segments = self._segments[:number], self._segments[number:]
         freed = sum(segment.size for segment in gone)
         self.size -= freed
+        self._epochs.forget(self.first)
         self._warned = self._warned and self.size >= self._limit
         return freed
 

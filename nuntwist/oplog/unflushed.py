@@ -13,7 +13,11 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from twisted.logger import Logger
+
 from nuntwist.files import Files, copy_durably
+
+_log = Logger()
 
 NAME = "oplog.unflushed"
 
@@ -28,15 +32,18 @@ def note_unflushed(files: Files) -> None:
         files.create(NAME).close()
 
 
-def write_anew(files: Files, name: str) -> bool:
+def write_anew(files: Files, name: str) -> None:
     """Write a segment anew where a flush has failed; it is on the disk on return.
 
     :param name: of the last segment.
-    :return: whether there was need to.
     :raise OSError: it could not be done; all is as it was.
     """
     if NAME not in files.names():
-        return False
+        return
     copy_durably(files, name, 0, name)
     files.remove(NAME)
-    return True
+    _log.warn(
+        "wrote {name} anew, as a flush of it had failed before: what it held in memory might not"
+        " have been on the disk",
+        name=name,
+    )

@@ -23,8 +23,9 @@ from twisted.python.failure import Failure
 
 from nuntwist.errors import OutcomeUnknown, StorageUnavailable
 from nuntwist.files import MemoryFiles
-from nuntwist.interfaces import IOplog
+from nuntwist.interfaces import IOplog, Received
 from nuntwist.oplog.flushed import FlushedOplog
+from nuntwist.oplog.record import encode
 from nuntwist.oplog.segments import FileOplog
 from nuntwist.oplog.unflushed import NAME
 from nuntwist.values import KEY, Op
@@ -180,7 +181,7 @@ class Written:
         number = len(self.became)
         self.became.append("unknown")
         try:
-            durable = self.log.append(EPOCH, self.batch(number, self.log.last.index + 1))
+            durable = self._append(number, self.batch(number, self.log.last.index + 1))
         except (StorageUnavailable, OutcomeUnknown) as error:
             self._note_failed(number, error)
         else:
@@ -189,6 +190,14 @@ class Written:
             else:
                 durable.addCallbacks(self._note_kept, self._failed, (number,), {}, (number,))
         return self.became[number]
+
+    def _append(self, number: int, ops: list[Op]) -> Deferred[None] | None:
+        if number % 2 == 0:
+            done: Deferred[None] | None = self.log.append(EPOCH, ops)
+        else:
+            # Every other one as if it came from another node.
+            done = self.log.append_records([Received(EPOCH, ops, encode(EPOCH, 1, ops))])
+        return done
 
     def _note_kept(self, _: object, number: int) -> None:
         self.became[number] = "kept"

@@ -19,10 +19,11 @@ from nuntwist.oplog.flushed import FlushedOplog
 from nuntwist.oplog.segments import FileOplog
 from nuntwist.testing import MemoryNode
 from nuntwist.values import Position
-from tests.unit.conformance_oplog import EPOCH, OplogConformance, all_of, run
+from tests.unit.conformance_oplog import EPOCH, all_of, run
+from tests.unit.conformance_records import RecordsConformance, received
 
 
-class _Flushed(OplogConformance):
+class _Flushed(RecordsConformance):
     before_answers: bool
 
     def make(self) -> IOplog:
@@ -123,6 +124,35 @@ def test_what_comes_while_a_flush_runs_waits_in_memory_and_shares_the_next() -> 
     assert log.outcomes == dict.fromkeys((1, 2, 3, 4))
     assert log.on_the_disk() == run(1, 4)
     assert log.threads.calls == []
+
+
+def test_records_of_another_node_wait_as_others_do() -> None:
+    log = Log()
+    told: list[tuple[int, int]] = []
+    log.log.written = lambda first, last, data: told.append((first, last))
+    log.append(1)
+    waiting = log.log.append_records([received(2, 2), received(4, 1)])
+    assert waiting is not None
+    waiting.addBoth(lambda outcome: log.outcomes.__setitem__(2, outcome))
+    assert log.log.last == Position(EPOCH, 4)
+    with pytest.raises(ValueError, match="index 4 was to be logged after 4"):
+        log.log.append_records([received(4, 1)])
+    log.append(5)
+    # What waits is not written, and cannot be asked for.
+    assert told == [(1, 1)]
+    assert (log.log.records(1, 1_000), log.log.epoch_at(2)) == (b"", None)
+    log.threads.run_all()
+    assert log.outcomes == dict.fromkeys((1, 2, 5))
+    assert told == [(1, 1), (2, 4), (5, 5)]
+    assert log.on_the_disk() == run(1, 5)
+
+
+def test_records_that_would_wait_with_too_much_are_refused() -> None:
+    log = Log(waiting_limit=300)
+    log.append(1)
+    with pytest.raises(StorageUnavailable, match="wait for the disk"):
+        log.log.append_records([received(2, 9)])
+    assert log.log.last == Position(EPOCH, 1)
 
 
 def test_every_second_an_answer_waits_only_while_a_flush_runs() -> None:

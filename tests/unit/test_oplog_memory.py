@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from nuntwist.interfaces import IOplog
 from nuntwist.oplog.memory import MemoryOplog
-from tests.unit.conformance_oplog import OplogConformance, op
+from tests.unit.conformance_oplog import op
+from tests.unit.conformance_records import RecordsConformance
 
 
-class TestMemoryOplog(OplogConformance):
+class TestMemoryOplog(RecordsConformance):
     def make(self) -> IOplog:
         return MemoryOplog()
 

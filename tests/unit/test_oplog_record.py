@@ -13,9 +13,18 @@ from hypothesis import strategies as st
 
 from nuntwist.errors import CorruptData
 from nuntwist.oplog import record
-from nuntwist.oplog.record import HEAD_SIZE, TooLarge, check_body, decode, encode, read_head
+from nuntwist.oplog.record import (
+    HEAD_SIZE,
+    TooLarge,
+    check_body,
+    decode,
+    encode,
+    read_head,
+    split,
+)
 from nuntwist.values import CREATE_DATABASE, DROP_DATABASE, REMOVE, SET, Epoch, Op
-from tests.unit.conformance_oplog import EPOCH, op
+from tests.unit.conformance_oplog import EPOCH, LATER, op
+from tests.unit.conformance_records import received
 
 U64 = st.integers(0, 2**64 - 1)
 
@@ -191,3 +200,21 @@ def test_a_batch_that_no_reader_would_take_is_not_made(monkeypatch: pytest.Monke
     with pytest.raises(TooLarge, match="137 bytes"):
         encode(EPOCH, 1, [op(1, b"", b"v" * 101)])
     encode(EPOCH, 1, [op(1, b"", b"v" * 64)])
+
+
+def test_only_whole_records_in_a_row_are_taken_apart() -> None:
+    records = [received(1, 3), received(4, 1), received(5, 2, LATER)]
+    data = b"".join(one.data for one in records)
+    assert split(data, "x") == records
+    assert split(b"", "x") == []
+    for end in range(1, len(data)):
+        if end not in (len(records[0].data), len(records[0].data + records[1].data)):
+            with pytest.raises(CorruptData):
+                split(data[:end], "x")
+    for place in range(0, len(data), 3):
+        spoiled = bytearray(data)
+        spoiled[place] ^= 4
+        with pytest.raises(CorruptData):
+            split(bytes(spoiled), "x")
+    with pytest.raises(CorruptData, match="index 5 stands where 4 must"):
+        split(records[0].data + records[2].data, "x")

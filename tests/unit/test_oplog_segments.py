@@ -21,13 +21,14 @@ from nuntwist.oplog.record import encode
 from nuntwist.oplog.segment import SEGMENT_HEAD, segment_name
 from nuntwist.oplog.segments import FileOplog
 from nuntwist.values import START, Position
-from tests.unit.conformance_oplog import EPOCH, LATER, OplogConformance, all_of, op, run
+from tests.unit.conformance_oplog import EPOCH, LATER, all_of, op, run
+from tests.unit.conformance_records import RecordsConformance
 
 NAME = segment_name(1)
 ORIGIN = 0x55
 
 
-class TestFileOplog(OplogConformance):
+class TestFileOplog(RecordsConformance):
     def make(self) -> IOplog:
         self.files = MemoryFiles()
         return FileOplog(self.files, ORIGIN)
