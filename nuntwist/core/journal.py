@@ -223,6 +223,10 @@ class Journal:
             self.in_flight.append(Batch(ops, replaced))
         return durable
 
+    def bury(self, tombstone: Op) -> None:
+        """Let a removal that was stored be forgotten when it is durable."""
+        self._tombstones.append(tombstone)
+
     def reveal(self, index: int) -> None:
         """The log is durable up to ``index``."""
         if self.in_trouble:
