@@ -1,0 +1,273 @@
+"""What two nodes say to each other, as bytes on a link.
+
+A frame is a head of 9 bytes and a body; numbers are little endian::
+
+    0  u32  length of the body
+    4  u32  CRC32 of all that follows, and of the length
+    8  u8   kind of the message
+    9       body
+
+The body begins with the number of the epoch (u64). What follows it, by kind:
+
+====  ===========  ==========================================================================
+ 1    Ask          released u64, insists u8, rank
+ 2    Would        yes u8
+ 3    Stand        released u64, rank
+ 4    Vote
+ 5    Alive        rank
+ 6    Stale
+ 7    Victory      sent f64
+ 8    Beat         sent f64
+ 9    Obeyed       sent f64, position
+10    Release      successor u64
+16    Have         position, count u16, then for each epoch: number u64, node u64, first u64
+17    Cut          index u64
+18    Records      position, committed u64, then the records to the end
+19    Applied      index u64, durable u64
+20    Refused      position
+====  ===========  ==========================================================================
+
+A position is the epoch's number and node and an index (u64 each); a rank is a position, a
+seniority (i64) and a node (u64). TCP finds errors of the wire; the checksum is for what it does
+not find, and for a peer that is at fault: either ends the link.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+from zlib import crc32
+
+from nuntwist.cluster.ballots import (
+    Alive,
+    Ask,
+    Ballot,
+    Beat,
+    Obeyed,
+    Rank,
+    Release,
+    Stale,
+    Stand,
+    Victory,
+    Vote,
+    Would,
+)
+from nuntwist.cluster.stream import Applied, Cut, Have, Records, Refused
+from nuntwist.errors import NuntwistError
+from nuntwist.values import Epoch, Position
+
+Message: TypeAlias = Ballot | Have | Cut | Records | Applied | Refused
+
+LARGEST: Final = (1 << 30) + (1 << 16)
+"""Bytes of a body at most: one record of the log, which is sent whole, and what is around it."""
+
+_HEAD = struct.Struct("<IIB")
+_LENGTH = struct.Struct("<I")
+_NUMBER = struct.Struct("<Q")
+_REIGN = struct.Struct("<QQQ")
+_POSITION = "QQQ"
+_RANK = _POSITION + "qQ"
+
+
+class FrameError(NuntwistError):
+    """What came over a link is no message; the link cannot go on."""
+
+
+def _at(position: Position) -> tuple[int, int, int]:
+    return (*position.epoch, position.index)
+
+
+def _position(number: int, node: int, index: int) -> Position:
+    return Position(Epoch(number, node), index)
+
+
+def _of(rank: Rank) -> tuple[int, ...]:
+    return (*_at(rank.position), rank.seniority, rank.node)
+
+
+def _rank(number: int, node: int, index: int, seniority: int, me: int) -> Rank:
+    return Rank(_position(number, node, index), seniority, me)
+
+
+def _flag(value: int) -> bool:
+    if value > 1:
+        raise FrameError(f"{value} is no flag")
+    return bool(value)
+
+
+class _Fixed:
+    """How messages of one kind are written that have all the same length.
+
+    :param fields: of the struct, after the number.
+    :param take: gives the values of a message.
+    :param make: gives the message of a number and values.
+    """
+
+    def __init__(
+        self, fields: str, take: Callable[[Any], tuple[Any, ...]], make: Callable[..., Message]
+    ) -> None:
+        self._struct = struct.Struct("<Q" + fields)
+        self._take = take
+        self._make = make
+
+    def encode(self, message: Message) -> bytes:
+        return self._struct.pack(message.number, *self._take(message))
+
+    def decode(self, body: bytes) -> Message:
+        if len(body) != self._struct.size:
+            raise FrameError(f"a body of {len(body)} bytes, where {self._struct.size} must be")
+        return self._make(*self._struct.unpack(body))
+
+
+class _Have:
+    """A position and a list."""
+
+    _begin = struct.Struct("<Q" + _POSITION + "H")
+
+    def encode(self, message: Have) -> bytes:
+        begin = self._begin.pack(message.number, *_at(message.position), len(message.reigns))
+        reigns = [_REIGN.pack(*epoch, first) for epoch, first in message.reigns]
+        return b"".join([begin, *reigns])
+
+    def decode(self, body: bytes) -> Have:
+        size = self._begin.size
+        if len(body) < size:
+            raise FrameError("it ends before its list")
+        number, *position, count = self._begin.unpack_from(body)
+        if len(body) != size + count * _REIGN.size:
+            raise FrameError(f"it has no room for {count} epochs")
+        reigns = tuple(
+            (Epoch(epoch, node), first) for epoch, node, first in _REIGN.iter_unpack(body[size:])
+        )
+        return Have(number, _position(*position), reigns)
+
+
+class _Records:
+    """What is before the records, and the records."""
+
+    _begin = struct.Struct("<Q" + _POSITION + "Q")
+
+    def encode(self, message: Records) -> bytes:
+        before = _at(message.before)
+        return self._begin.pack(message.number, *before, message.committed) + message.data
+
+    def decode(self, body: bytes) -> Records:
+        if len(body) < self._begin.size:
+            raise FrameError("it ends before its records")
+        number, *before, committed = self._begin.unpack_from(body)
+        return Records(number, _position(*before), committed, body[self._begin.size :])
+
+
+def _nothing(message: Message) -> tuple[Any, ...]:
+    return ()
+
+
+_KINDS: Final[dict[int, tuple[type, Any]]] = {
+    1: (
+        Ask,
+        _Fixed(
+            "QB" + _RANK,
+            lambda m: (m.released, m.insists, *_of(m.rank)),
+            lambda n, released, insists, *rank: Ask(n, _rank(*rank), _flag(insists), released),
+        ),
+    ),
+    2: (Would, _Fixed("B", lambda m: (m.yes,), lambda n, yes: Would(n, _flag(yes)))),
+    3: (
+        Stand,
+        _Fixed(
+            "Q" + _RANK,
+            lambda m: (m.released, *_of(m.rank)),
+            lambda n, released, *rank: Stand(n, _rank(*rank), released),
+        ),
+    ),
+    4: (Vote, _Fixed("", _nothing, Vote)),
+    5: (Alive, _Fixed(_RANK, lambda m: _of(m.rank), lambda n, *rank: Alive(n, _rank(*rank)))),
+    6: (Stale, _Fixed("", _nothing, Stale)),
+    7: (Victory, _Fixed("d", lambda m: (m.sent,), Victory)),
+    8: (Beat, _Fixed("d", lambda m: (m.sent,), Beat)),
+    9: (
+        Obeyed,
+        _Fixed(
+            "d" + _POSITION,
+            lambda m: (m.sent, *_at(m.position)),
+            lambda n, sent, *position: Obeyed(n, sent, _position(*position)),
+        ),
+    ),
+    10: (Release, _Fixed("Q", lambda m: (m.successor,), Release)),
+    16: (Have, _Have()),
+    17: (Cut, _Fixed("Q", lambda m: (m.index,), Cut)),
+    18: (Records, _Records()),
+    19: (Applied, _Fixed("QQ", lambda m: (m.index, m.durable), Applied)),
+    20: (
+        Refused,
+        _Fixed(
+            _POSITION,
+            lambda m: _at(m.position),
+            lambda n, *position: Refused(n, _position(*position)),
+        ),
+    ),
+}
+_KIND_OF: Final = {message: (kind, form) for kind, (message, form) in _KINDS.items()}
+
+
+def encode(message: Message) -> bytes:
+    """A message as a frame."""
+    kind, form = _KIND_OF[type(message)]
+    body = form.encode(message)
+    length = _LENGTH.pack(len(body))
+    checksum = crc32(body, crc32(bytes((kind,)), crc32(length)))
+    frame: bytes = _HEAD.pack(len(body), checksum, kind) + body
+    return frame
+
+
+class FrameReader:
+    """Takes the frames out of what comes over a link, in whatever pieces that is.
+
+    :param limit: bytes of a body above which it is none; until then what has come of one is
+        kept.
+    """
+
+    def __init__(self, limit: int = LARGEST) -> None:
+        self._limit = limit
+        self._pieces: list[bytes] = []
+        self._held = 0
+        self._wanted = _HEAD.size
+
+    def feed(self, data: bytes) -> list[Message]:
+        """Give the messages that are whole with this.
+
+        :raise FrameError: it is no message; nothing can be read after it.
+        """
+        self._pieces.append(data)
+        self._held += len(data)
+        if self._held < self._wanted:
+            # Not put together until it is whole: a large one comes in thousands of pieces.
+            return []
+        buffer, at = b"".join(self._pieces), 0
+        found: list[Message] = []
+        while len(buffer) - at >= _HEAD.size:
+            length, checksum, kind = _HEAD.unpack_from(buffer, at)
+            if length > self._limit:
+                raise FrameError(f"a frame of {length} bytes; the limit is {self._limit}")
+            self._wanted = _HEAD.size + length
+            end = at + self._wanted
+            if end > len(buffer):
+                break
+            found.append(_message(length, checksum, kind, buffer[at + _HEAD.size : end]))
+            at = end
+            self._wanted = _HEAD.size
+        rest = buffer[at:]
+        self._pieces, self._held = [rest] if rest else [], len(rest)
+        return found
+
+
+def _message(length: int, checksum: int, kind: int, body: bytes) -> Message:
+    head = crc32(bytes((kind,)), crc32(_LENGTH.pack(length)))
+    if checksum != crc32(body, head):
+        raise FrameError("a frame does not match its checksum")
+    form = _KINDS.get(kind)
+    if form is None:
+        raise FrameError(f"messages of kind {kind} are not known")
+    message: Message = form[1].decode(body)
+    return message

@@ -1,0 +1,206 @@
+"""How two nodes prove to each other that they have the same secret, before they say anything else.
+
+It is made of lines, so that it can begin on the port of the clients, which speak lines::
+
+    connecting                                accepting
+    peer 1 NODE NONCE            ──────────▶
+                                 ◀──────────  peer 1 NODE NONCE PROOF
+    proof PROOF SET ADDRESS      ──────────▶
+                                 ◀──────────  welcome PROOF SET ADDRESS
+
+or, from either, ``refused REASON``, and that is the end. A proof is an HMAC-SHA256 over a word for
+the side and the step, both first lines as they were sent, and what stands after the proof in its
+own line; its key is made of the secret with scrypt. So
+
+- the secret is never sent, and who reads along can only guess at it, at the price of scrypt;
+- nothing that was recorded helps later, since each side's nonce is new;
+- nothing can be sent back to where it came from, since each side has words of its own;
+- who has not proved that it has the secret learns nothing of the set: its id and the other's
+  address come with the second proof and the third.
+
+It does not encrypt what follows, nor does it guard that against somebody between the two who
+lets the handshake through and changes what comes after: TLS endpoints do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import random
+import re
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+VERSION: Final = 1
+LONGEST: Final = 400
+"""Bytes of a line, its end not counted."""
+
+_FIRST = re.compile(rb"peer ([0-9]{1,9}) ([0-9a-f]{16}) ([0-9a-f]{32})")
+_SECOND = re.compile(rb"(peer [0-9]{1,9} [0-9a-f]{16} [0-9a-f]{32}) ([0-9a-f]{64})")
+_LAST = re.compile(rb"(proof|welcome) ([0-9a-f]{64}) ([0-9a-f]{16}) ([!-~]{1,255})")
+_REFUSED = re.compile(rb"refused ([ -~]{1,200})")
+
+_NOT_THE_SAME_SECRET = "the two nodes do not have the same secret"
+_NOT_UNDERSTOOD = "that is no line of the handshake"
+_ANOTHER_SET = "the two nodes are of different sets"
+
+
+def peer_key(secret: bytes) -> bytes:
+    """The key to prove with; takes some 50 ms, so in a thread."""
+    return hashlib.scrypt(secret, salt=b"nuntwist peer", n=1 << 14, r=8, p=1, dklen=32)
+
+
+class Stage(Enum):
+    """How far a handshake is."""
+
+    BEGUN = "nothing has come"
+    GREETED = "the other has said who it is"
+    WELCOME = "both have proved it"
+    REFUSED = "it has failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Self:
+    """What a node says of itself.
+
+    :ivar node: its id.
+    :ivar set_id: of the set it is in; 0 for none.
+    :ivar address: where it can be reached, ``host:port``; ``-`` where that is not known.
+    """
+
+    node: int
+    set_id: int
+    address: str
+
+
+Peer = Self
+"""What it was told, and can rely on, of the other."""
+
+
+class _Handshake:
+    """What both sides do.
+
+    :param me: what to say.
+    :param key: see :func:`peer_key`.
+    :param chance: for the nonce; in a node from the operating system.
+    :ivar stage: how far it is.
+    :ivar peer: the other, when it is welcome.
+    :ivar refusal: why it has failed; None while it has not.
+    """
+
+    def __init__(self, me: Self, key: bytes, chance: random.Random) -> None:
+        self._me = me
+        self._key = key
+        self._mine = b"peer %d %016x %b" % (VERSION, me.node, chance.randbytes(16).hex().encode())
+        self._theirs = b""
+        self._node = 0
+        self.stage = Stage.BEGUN
+        self.peer: Peer | None = None
+        self.refusal: str | None = None
+
+    def receive(self, line: bytes) -> bytes:
+        """A line has come, without its end.
+
+        :return: what to send, with its end; perhaps nothing. Where it is ``refused``, the
+            connection is to be closed after it.
+        """
+        if self.stage in (Stage.WELCOME, Stage.REFUSED):
+            raise ValueError("the handshake is over")
+        refused = _REFUSED.fullmatch(line) if len(line) <= LONGEST else None
+        if refused is not None:
+            self._fail(f"the other node says: {refused[1].decode()}")
+            return b""
+        answer = self._take(line) if len(line) <= LONGEST else None
+        return self._refuse(_NOT_UNDERSTOOD) if answer is None else answer
+
+    def _take(self, line: bytes) -> bytes | None:
+        raise NotImplementedError
+
+    def _greeted(self, line: bytes) -> bytes | None:
+        """The first line of the other: nothing if it is right, else the refusal."""
+        match = _FIRST.fullmatch(line)
+        if match is None:
+            return self._refuse(_NOT_UNDERSTOOD)
+        if int(match[1]) != VERSION:
+            return self._refuse(f"version {VERSION} is spoken here, not {int(match[1])}")
+        self._theirs, self._node = line, int(match[2], 16)
+        if self._node == self._me.node:
+            return self._refuse("that is the node itself")
+        self.stage = Stage.GREETED
+        return None
+
+    def _proof(self, word: bytes, connecting: bytes, accepting: bytes, told: bytes = b"") -> bytes:
+        parts = b"\n".join((word, connecting, accepting, told))
+        return hmac.new(self._key, parts, hashlib.sha256).hexdigest().encode()
+
+    def _told(self) -> bytes:
+        return b"%016x %b" % (self._me.set_id, self._me.address.encode())
+
+    def _accept(self, proof: bytes, right: bytes, set_id: bytes, address: bytes) -> bytes | None:
+        """The last line of the other: nothing if it is right, else the refusal."""
+        if not hmac.compare_digest(proof, right):
+            return self._refuse(_NOT_THE_SAME_SECRET)
+        peer = Peer(self._node, int(set_id, 16), address.decode())
+        if peer.set_id and self._me.set_id and peer.set_id != self._me.set_id:
+            return self._refuse(_ANOTHER_SET)
+        self.peer, self.stage = peer, Stage.WELCOME
+        return None
+
+    def _refuse(self, why: str) -> bytes:
+        self._fail(why)
+        return b"refused %b\n" % why.encode()
+
+    def _fail(self, why: str) -> None:
+        self.refusal, self.stage = why, Stage.REFUSED
+
+
+class Connecting(_Handshake):
+    """The side that has connected."""
+
+    def begin(self) -> bytes:
+        """What to send first."""
+        return self._mine + b"\n"
+
+    def _take(self, line: bytes) -> bytes | None:
+        if self.stage is Stage.BEGUN:
+            match = _SECOND.fullmatch(line)
+            if match is None:
+                return None
+            refusal = self._greeted(match[1])
+            if refusal is not None:
+                return refusal
+            if not hmac.compare_digest(match[2], self._proof(b"accept", self._mine, self._theirs)):
+                return self._refuse(_NOT_THE_SAME_SECRET)
+            told = self._told()
+            proof = self._proof(b"connect", self._mine, self._theirs, told)
+            return b"proof %b %b\n" % (proof, told)
+        match = _LAST.fullmatch(line)
+        if match is None or match[1] != b"welcome":
+            return None
+        told = b"%b %b" % (match[3], match[4])
+        right = self._proof(b"welcome", self._mine, self._theirs, told)
+        refusal = self._accept(match[2], right, match[3], match[4])
+        return b"" if refusal is None else refusal
+
+
+class Accepting(_Handshake):
+    """The side that was connected to."""
+
+    def _take(self, line: bytes) -> bytes | None:
+        if self.stage is Stage.BEGUN:
+            refusal = self._greeted(line)
+            if refusal is not None:
+                return refusal
+            return b"%b %b\n" % (self._mine, self._proof(b"accept", self._theirs, self._mine))
+        match = _LAST.fullmatch(line)
+        if match is None or match[1] != b"proof":
+            return None
+        told = b"%b %b" % (match[3], match[4])
+        right = self._proof(b"connect", self._theirs, self._mine, told)
+        refusal = self._accept(match[2], right, match[3], match[4])
+        if refusal is not None:
+            return refusal
+        mine = self._told()
+        proof = self._proof(b"welcome", self._theirs, self._mine, mine)
+        return b"welcome %b %b\n" % (proof, mine)

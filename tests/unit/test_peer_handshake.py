@@ -1,0 +1,197 @@
+"""Two nodes prove to each other that they have the same secret; nobody else gets anywhere."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nuntwist.cluster.handshake import (
+    LONGEST,
+    Accepting,
+    Connecting,
+    Peer,
+    Self,
+    Stage,
+    peer_key,
+)
+
+KEY, OTHER_KEY = b"k" * 32, b"o" * 32
+A, B = Self(0xA, 7, "a:3014"), Self(0xB, 7, "b:3014")
+
+
+def pair(
+    key: bytes = KEY, other_key: bytes = KEY, a: Self = A, b: Self = B, seed: int = 1
+) -> tuple[Connecting, Accepting]:
+    chance = random.Random(seed)
+    return Connecting(a, key, chance), Accepting(b, other_key, chance)
+
+
+def talk(connecting: Connecting, accepting: Accepting) -> list[bytes]:
+    """All lines, in order."""
+    said, line = [], connecting.begin()
+    sides = [accepting, connecting]
+    while line:
+        assert line.endswith(b"\n")
+        assert line.count(b"\n") == 1
+        said.append(line)
+        to = sides[(len(said) + 1) % 2]
+        if to.stage in (Stage.WELCOME, Stage.REFUSED):
+            break
+        line = to.receive(line[:-1])
+    return said
+
+
+def test_two_nodes_of_a_set() -> None:
+    connecting, accepting = pair()
+    said = talk(connecting, accepting)
+    assert [line.split()[0] for line in said] == [b"peer", b"peer", b"proof", b"welcome"]
+    assert (connecting.stage, connecting.peer) == (Stage.WELCOME, Peer(0xB, 7, "b:3014"))
+    assert (accepting.stage, accepting.peer) == (Stage.WELCOME, Peer(0xA, 7, "a:3014"))
+    assert connecting.refusal is accepting.refusal is None
+
+
+def test_who_is_of_no_set_is_let_in() -> None:
+    connecting, accepting = pair(a=Self(0xA, 0, "-"))
+    talk(connecting, accepting)
+    assert accepting.peer == Peer(0xA, 0, "-")
+    assert connecting.peer == Peer(0xB, 7, "b:3014")
+
+
+def test_who_has_another_secret_is_refused_by_who_connects_first() -> None:
+    connecting, accepting = pair(other_key=OTHER_KEY)
+    said = talk(connecting, accepting)
+    assert said[-1] == b"refused the two nodes do not have the same secret\n"
+    assert connecting.refusal == "the two nodes do not have the same secret"
+    assert accepting.refusal == "the other node says: the two nodes do not have the same secret"
+    # And it was told nothing of the set.
+    assert not any(b"3014" in line or b"%016x" % 7 in line for line in said)
+
+
+def test_who_goes_on_without_the_secret_is_refused() -> None:
+    """An accepting node does not rely on the other having checked anything."""
+    honest, accepting = pair()
+    answer = accepting.receive(honest.begin()[:-1])
+    guess = b"proof %b %016x x:1" % (b"0" * 64, 7)
+    assert accepting.receive(guess) == b"refused the two nodes do not have the same secret\n"
+    assert accepting.peer is None
+    assert b"b:3014" not in answer
+
+
+def test_a_node_of_another_set_is_refused_and_told_so() -> None:
+    connecting, accepting = pair(b=Self(0xB, 8, "b:3014"))
+    said = talk(connecting, accepting)
+    assert said[-1] == b"refused the two nodes are of different sets\n"
+    assert b"%016x" % 8 not in b"".join(said)
+    assert connecting.peer is accepting.peer is None
+
+
+def test_a_node_does_not_talk_to_itself() -> None:
+    connecting, accepting = pair(b=A)
+    assert talk(connecting, accepting)[-1] == b"refused that is the node itself\n"
+
+
+def test_another_version_is_told_which_one_is_spoken() -> None:
+    connecting, accepting = pair()
+    line = connecting.begin().replace(b"peer 1", b"peer 2")[:-1]
+    assert accepting.receive(line) == b"refused version 1 is spoken here, not 2\n"
+
+
+def test_what_was_recorded_does_not_help_later() -> None:
+    said = talk(*pair(seed=1))
+    _, accepting = pair(seed=2)
+    accepting.receive(said[0][:-1])
+    assert accepting.receive(said[2][:-1]).startswith(b"refused")
+    connecting, _ = pair(seed=3)
+    connecting.begin()
+    assert connecting.receive(said[1][:-1]).startswith(b"refused")
+
+
+def test_what_a_node_says_cannot_be_sent_back_to_it() -> None:
+    """Somebody without the secret lets two connections of one node answer each other."""
+    connecting, accepting = pair(b=Self(0xA, 7, "a:3014"))
+    greeting = connecting.begin()[:-1].replace(b"%016x" % 0xA, b"%016x" % 0xC)
+    answer = accepting.receive(greeting)[:-1]
+    assert connecting.receive(answer) == b"refused that is the node itself\n"
+    connecting, accepting = pair()
+    greeting = connecting.begin()[:-1]
+    accepting.receive(greeting)
+    # Its own first line and proof, as if it were the other's.
+    other = Accepting(A, KEY, random.Random(9)).receive(greeting.replace(b"a ", b"c "))
+    assert connecting.receive(other[:-1]).startswith(b"refused")
+
+
+def test_what_is_told_with_a_proof_cannot_be_changed() -> None:
+    for place, changed in ((2, b"a:3015"), (3, b"b:3015")):
+        connecting, accepting = pair()
+        said = talk(connecting, accepting)
+        connecting, accepting = pair()
+        for number, line in enumerate(said[: place + 1]):
+            to: Connecting | Accepting = connecting if number % 2 else accepting
+            if number == place:
+                line = line.replace(b"a:3014", changed).replace(b"b:3014", changed)
+            if number == 0:
+                connecting.begin()
+            answer = to.receive(line[:-1])
+        assert answer == b"refused the two nodes do not have the same secret\n"
+
+
+def test_after_the_end_nothing_is_taken() -> None:
+    connecting, accepting = pair()
+    talk(connecting, accepting)
+    for side in (connecting, accepting):
+        with pytest.raises(ValueError, match="over"):
+            side.receive(b"peer")
+
+
+@given(st.integers(0, 3), st.data())
+def test_a_line_that_is_not_as_it_was_sent_ends_it(place: int, data: st.DataObject) -> None:
+    said = talk(*pair())
+    connecting, accepting = pair()
+    line = said[place][:-1]
+    spoiled = bytearray(line)
+    how = data.draw(st.sampled_from(["cut", "flip", "more"]))
+    at = data.draw(st.integers(0, len(line) - 1))
+    if how == "cut":
+        del spoiled[at:]
+    elif how == "flip":
+        spoiled[at] ^= data.draw(st.integers(1, 255))
+    else:
+        spoiled += data.draw(st.binary(min_size=1, max_size=LONGEST))
+    sides = [accepting, connecting]
+    for number, one in enumerate(said[:place]):
+        sides[number % 2].receive(one[:-1])
+    to = sides[place % 2]
+    answer = to.receive(bytes(spoiled))
+    if place == 0 and to.stage is Stage.GREETED:
+        # Another node, or another nonce: that is found out with the proof.
+        answer = connecting.receive(answer[:-1])
+        to = connecting
+    assert to.stage is Stage.REFUSED
+    assert answer == b"" or answer.startswith(b"refused ")
+    assert to.peer is None
+
+
+@given(st.binary(max_size=2 * LONGEST))
+def test_rubbish_is_refused(line: bytes) -> None:
+    connecting, accepting = pair()
+    connecting.begin()
+    for side in (connecting, accepting):
+        answer = side.receive(line)
+        assert side.stage is Stage.REFUSED
+        assert answer == b"" or answer.endswith(b"\n")
+        assert len(answer) < LONGEST
+
+
+def test_no_secret_is_in_what_can_be_printed() -> None:
+    connecting, accepting = pair()
+    talk(connecting, accepting)
+    for one in (connecting, accepting, connecting.peer):
+        assert KEY.decode() not in repr(one)
+
+
+def test_the_key_costs_something_and_hides_the_secret() -> None:
+    assert len(peer_key(b"secret")) == 32
+    assert peer_key(b"secret") != peer_key(b"secres")
