@@ -25,6 +25,7 @@ The body begins with the number of the epoch (u64). What follows it, by kind:
 18    Records      position, committed u64, then the records to the end
 19    Applied      index u64, durable u64
 20    Refused      position
+21    Idle
 ====  ===========  ==========================================================================
 
 A position is the epoch's number and node and an index (u64 each); a rank is a position, a
@@ -53,11 +54,11 @@ from nuntwist.cluster.ballots import (
     Vote,
     Would,
 )
-from nuntwist.cluster.stream import Applied, Cut, Have, Records, Refused
+from nuntwist.cluster.stream import Applied, Cut, Have, Idle, Records, Refused
 from nuntwist.errors import NuntwistError
 from nuntwist.values import Epoch, Position
 
-Message: TypeAlias = Ballot | Have | Cut | Records | Applied | Refused
+Message: TypeAlias = Ballot | Have | Cut | Records | Applied | Refused | Idle
 
 LARGEST: Final = (1 << 30) + (1 << 16)
 """Bytes of a body at most: one record of the log, which is sent whole, and what is around it."""
@@ -207,6 +208,7 @@ _KINDS: Final[dict[int, tuple[type, Any]]] = {
             lambda n, *position: Refused(n, _position(*position)),
         ),
     ),
+    21: (Idle, _Fixed("", _nothing, Idle)),
 }
 _KIND_OF: Final = {message: (kind, form) for kind, (message, form) in _KINDS.items()}
 

@@ -8,6 +8,7 @@ Each message carries the *number* of the epoch that the primary serves.
 ``Records``   primary: these records follow on that position, and a majority has all up to there
 ``Applied``   secondary: I have all up to this index, and all up to that one on the disk
 ``Refused``   secondary: that does not follow on what I have
+``Idle``      either: I have nothing to say, and am here
 ============  ====================================================================================
 """
 
@@ -72,3 +73,10 @@ class Refused:
 
     number: int
     position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """:ivar number: of no meaning."""
+
+    number: int = 0

@@ -25,7 +25,7 @@ from nuntwist.cluster.ballots import (
     Would,
 )
 from nuntwist.cluster.frames import FrameError, FrameReader, Message, encode
-from nuntwist.cluster.stream import Applied, Cut, Have, Records, Refused
+from nuntwist.cluster.stream import Applied, Cut, Have, Idle, Records, Refused
 from nuntwist.values import Epoch, Position
 
 U64 = st.integers(0, 2**64 - 1)
@@ -49,6 +49,7 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(Records, U64, POSITIONS, U64, st.binary(max_size=300)),
     st.builds(Applied, U64, U64, U64),
     st.builds(Refused, U64, POSITIONS),
+    st.builds(Idle, U64),
 )
 
 
@@ -74,7 +75,7 @@ def test_there_and_back_in_any_pieces(messages: list[Message], size: int) -> Non
 
 
 def test_each_kind_of_message_has_a_number_and_keeps_its_bytes() -> None:
-    assert set(frames._KINDS) == {*range(1, 11), *range(16, 21)}
+    assert set(frames._KINDS) == {*range(1, 11), *range(16, 22)}
     rank = Rank(Position(Epoch(1, 2), 3), -4, 5)
     assert encode(Ask(6, rank, True, 7)) == framed(
         1, struct.pack("<QQBQQQqQ", 6, 7, 1, 1, 2, 3, -4, 5)

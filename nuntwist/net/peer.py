@@ -1,0 +1,223 @@
+"""A connection to another node of the set.
+
+Its life::
+
+    connected ──▶ the handshake, in lines ──▶ welcome: frames both ways ──▶ gone
+                    │ refused, rubbish, or too slow: closed, and told why in the log
+
+While it is welcome, each side says something at least every beat, ``Idle`` if there is nothing
+else: a partition that drops everything shows in no socket, but in silence. A connection that is
+silent for too long is cut off, so that the next one begins on fresh timers of TCP.
+
+Nothing waits here: what is sent goes to the transport. That is bounded by who sends: a stream has
+a window, ballots are small and few, and while the transport is full none are sent at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from typing import Protocol as Interface
+
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from nuntwist.cluster.frames import FrameError, FrameReader, Message, encode
+from nuntwist.cluster.handshake import LONGEST, Accepting, Connecting, Peer, Stage
+from nuntwist.cluster.stream import Idle
+from nuntwist.net.outlet import peer_name, tune
+
+HANDSHAKE_SECONDS = 5.0
+"""How long the handshake may take in all."""
+GREETING = b"ok "
+"""What the port of the clients says to everybody who connects."""
+
+_IDLE = encode(Idle())
+
+
+class Links(Interface):
+    """Who has to do with the connections to other nodes."""
+
+    def linked(self, link: PeerProtocol) -> None:
+        """One is welcome; ``link.peer`` says who it is."""
+
+    def received(self, link: PeerProtocol, message: Message) -> None:
+        """A message has come."""
+
+    def unlinked(self, link: PeerProtocol) -> None:
+        """One that was welcome is gone."""
+
+
+class PeerProtocol(Protocol):
+    """One connection.
+
+    :param handshake: of this side, not begun.
+    :param links: is told what happens.
+    :param clock: IReactorTime.
+    :param beat: seconds after which an idle side says so.
+    :param silence: seconds of silence after which it is cut off.
+    :ivar peer: the other node, while it is welcome.
+    :ivar full: whether the transport takes no more for now.
+    """
+
+    transport: Any
+    _log = Logger()
+
+    def __init__(
+        self,
+        handshake: Connecting | Accepting,
+        links: Links,
+        clock: Any,
+        beat: float,
+        silence: float,
+    ) -> None:
+        self.peer: Peer | None = None
+        self.full = False
+        self._handshake = handshake
+        self._links = links
+        self._clock = clock
+        self._beat = beat
+        self._silence = silence
+        self._line = b""
+        self._reader = FrameReader()
+        self._timer: IDelayedCall | None = None
+        self._said = self._heard = 0.0
+        self._ended = False
+
+    # -- the transport -----------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        """Begin the handshake."""
+        tune(self.transport)
+        self.transport.registerProducer(self, True)
+        self._set_timer(HANDSHAKE_SECONDS, self._too_slow)
+        if isinstance(self._handshake, Connecting):
+            self.transport.write(self._handshake.begin())
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take lines, then frames."""
+        if self._ended:
+            return
+        self._heard = self._clock.seconds()
+        if self.peer is None:
+            data = self._shake(data)
+        if data and self.peer is not None:
+            self._read(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """It is gone."""
+        self._ended = True
+        self._clear_timer()
+        if self.peer is not None:
+            self.peer = None
+            self._links.unlinked(self)
+
+    def pauseProducing(self) -> None:
+        """The transport is full."""
+        self.full = True
+
+    def resumeProducing(self) -> None:
+        """The transport takes more."""
+        self.full = False
+
+    def stopProducing(self) -> None:
+        """The transport is going."""
+        self.full = True
+
+    # -- the handshake -----------------------------------------------------------------------
+
+    def _shake(self, data: bytes) -> bytes:
+        """Take the lines of the handshake; give what comes after its end."""
+        data = self._line + data
+        while self.peer is None and not self._ended:
+            line, end, rest = data.partition(b"\n")
+            if not end:
+                if len(data) > LONGEST:
+                    self._end("it does not speak as a node does")
+                break
+            data = rest
+            self._take(line.removesuffix(b"\r"))
+        self._line, rest = (data, b"") if self.peer is None else (b"", data)
+        return rest
+
+    def _take(self, line: bytes) -> None:
+        handshake = self._handshake
+        greets = isinstance(handshake, Connecting) and handshake.stage is Stage.BEGUN
+        if greets and line == GREETING:
+            return
+        answer = handshake.receive(line)
+        if answer:
+            self.transport.write(answer)
+        if handshake.stage is Stage.REFUSED:
+            self._end(str(handshake.refusal))
+        elif handshake.peer is not None:
+            self.peer = handshake.peer
+            self._said = self._clock.seconds()
+            self._set_timer(self._beat, self._look)
+            self._links.linked(self)
+
+    def _too_slow(self) -> None:
+        self._end("its handshake took too long")
+
+    # -- messages ----------------------------------------------------------------------------
+
+    def send(self, message: Message) -> None:
+        """Send a message; once the connection is gone it goes nowhere."""
+        if self.peer is not None and not self._ended:
+            self._said = self._clock.seconds()
+            self.transport.write(encode(message))
+
+    def close(self) -> None:
+        """End it, when what was sent is on its way."""
+        self._ended = True
+        self.transport.loseConnection()
+
+    def _read(self, data: bytes) -> None:
+        try:
+            messages = self._reader.feed(data)
+        except FrameError as error:
+            self._end(f"what it sends is damaged: {error}")
+            return
+        for message in messages:
+            if self._ended:
+                return
+            if not isinstance(message, Idle):
+                self._links.received(self, message)
+
+    def _look(self) -> None:
+        """Say something where nothing was said, and see whether the other does."""
+        now = self._clock.seconds()
+        if now - self._heard >= self._silence:
+            self._end(f"it has been silent for {now - self._heard:.1f} s")
+            return
+        if not self.full and now - self._said >= self._beat:
+            self._said = now
+            self.transport.write(_IDLE)
+        self._set_timer(self._beat, self._look)
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def _end(self, why: str) -> None:
+        self._ended = True
+        self._clear_timer()
+        self._log.warn(
+            "closed the connection to the node {peer}: {why}",
+            peer=self.peer.address if self.peer is not None else peer_name(self.transport),
+            why=why,
+        )
+        if self.peer is None:
+            # The refusal is to arrive.
+            self.transport.loseConnection()
+        else:
+            self.transport.abortConnection()
+
+    def _set_timer(self, seconds: float, call: Callable[[], None]) -> None:
+        self._clear_timer()
+        self._timer = self._clock.callLater(seconds, call)
+
+    def _clear_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
