@@ -13,7 +13,15 @@ from typing import Any, Final
 from nuntwist.core.database import is_secret
 from nuntwist.oplog.inspect import Logged, SegmentReport
 from nuntwist.oplog.repair import Cut, Plan
-from nuntwist.values import CREATE_DATABASE, DROP_DATABASE, NAME_DATABASE, REMOVE, SET, Epoch
+from nuntwist.values import (
+    BEGIN_EPOCH,
+    CREATE_DATABASE,
+    DROP_DATABASE,
+    NAME_DATABASE,
+    REMOVE,
+    SET,
+    Epoch,
+)
 
 HIDDEN: Final = "<hidden>"
 KINDS: Final = {
@@ -22,6 +30,7 @@ KINDS: Final = {
     CREATE_DATABASE: "create-database",
     DROP_DATABASE: "drop-database",
     NAME_DATABASE: "name-database",
+    BEGIN_EPOCH: "begin-epoch",
 }
 _1970 = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -32,7 +32,7 @@ from nuntwist.core.counters import NodeInfo
 from nuntwist.core.limits import Limits
 from nuntwist.core.node import Node
 from nuntwist.files import MemoryFiles
-from nuntwist.interfaces import IOplog, IStorage
+from nuntwist.interfaces import IElection, IOplog, IStorage
 from nuntwist.language.replies import frame
 from nuntwist.net.frames import frame_size
 from nuntwist.net.http import NqlResource, NqlSite
@@ -312,6 +312,8 @@ class MemoryNode:
     :param oplog: another log than one in memory.
     :param storage: other storage than one in memory.
     :param limits: other limits than the defaults.
+    :param clock: shared with other nodes; without one it has its own.
+    :param election: another one than that of a node alone.
     """
 
     def __init__(
@@ -321,8 +323,10 @@ class MemoryNode:
         limits: Limits | None = None,
         user: str = USER,
         password: str = PASSWORD,
+        clock: HeapClock | None = None,
+        election: IElection | None = None,
     ) -> None:
-        self.clock = HeapClock()
+        self.clock = clock or HeapClock()
         self.oplog = oplog or MemoryOplog()
         self.storage = storage or MemoryStorage()
         self.oplog.open()
@@ -337,7 +341,7 @@ class MemoryNode:
             oplog=self.oplog,
             storage=self.storage,
             secrets=ScryptSecrets(at_once, chance.randbytes, log_n=1),
-            election=AloneElection(Identity(MemoryFiles(), chance)),
+            election=election or AloneElection(Identity(MemoryFiles(), chance)),
             wall=lambda: EPOCH_2026 + self.clock.seconds(),
             call_later=self.clock.callLater,
             seconds=self.clock.seconds,

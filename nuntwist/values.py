@@ -10,13 +10,13 @@ the key, so it is made once.  Read its fields through the names below, never by 
     op[VERSION]   the version the value has (-2: the key is in conflict resolution)
     op[INDEX]     its place in the log: dense, from 1; 0 for what never was in the log
     op[STAMP]     when it was made, by the hybrid clock below; the OPID of the wire
-    op[KIND]      SET, REMOVE, CREATE_DATABASE, DROP_DATABASE, NAME_DATABASE
+    op[KIND]      SET, REMOVE, CREATE_DATABASE, DROP_DATABASE, NAME_DATABASE, BEGIN_EPOCH
     op[DATABASE]  the id of the database (the index of the op that created it; ADMIN_ID)
     op[KEY]       the key; the database's name where a database is created, dropped or named
 
 The value of CREATE_DATABASE is ``STRATEGY SP TOKENHASH``; that of NAME_DATABASE is the id of
-the database that had the name and is dropped, in decimal, or nothing.  All texts are UTF-8
-bytes.
+the database that had the name and is dropped, in decimal, or nothing.  BEGIN_EPOCH changes
+nothing: it is the first operation of a new primary of a set.  All texts are UTF-8 bytes.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ REMOVE: Final = 2
 CREATE_DATABASE: Final = 3
 DROP_DATABASE: Final = 4
 NAME_DATABASE: Final = 5
+BEGIN_EPOCH: Final = 6
 
 ADMIN_ID: Final = 0
 """The id of the catalogue database ``$admin``, which no op creates."""

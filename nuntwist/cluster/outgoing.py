@@ -35,6 +35,7 @@ class Log(Protocol):
 
     first: int
     base: int
+    written: Callable[[int, int, bytes], None] | None
 
     @property
     def last(self) -> Position:

@@ -17,6 +17,7 @@ from __future__ import annotations
 from nuntwist.core.database import TOKEN_KEY, Database, local_entry
 from nuntwist.values import (
     ADMIN_ID,
+    BEGIN_EPOCH,
     CREATE_DATABASE,
     DATABASE,
     DROP_DATABASE,
@@ -62,7 +63,7 @@ class Catalogue:
             self.drop(op)
         elif kind == NAME_DATABASE:
             self.adopt(op)
-        else:
+        elif kind != BEGIN_EPOCH:
             database = self.by_id.get(op[DATABASE])
             if database is not None:
                 database.store(op)

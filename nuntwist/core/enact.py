@@ -13,6 +13,7 @@ from nuntwist.core.catalogue import STAGED
 from nuntwist.core.database import Database
 from nuntwist.core.sessions import release
 from nuntwist.values import (
+    BEGIN_EPOCH,
     CREATE_DATABASE,
     DATABASE,
     DROP_DATABASE,
@@ -45,6 +46,8 @@ def enact(node: Node, op: Op) -> Database | None:
         return gone
     if kind == NAME_DATABASE:
         return _name(node, op)
+    if kind == BEGIN_EPOCH:
+        return None
     node.catalogue.apply(op)
     database = node.catalogue.by_id.get(op[DATABASE])
     if database is not None:

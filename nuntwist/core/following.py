@@ -1,9 +1,10 @@
-"""Following a primary: its records come in where the operations of clients would be appended.
+"""The part of a node in a set: leading it, or following its primary.
 
-It is the same road from there on. Records are appended to the log here, applied, told to
-watchers, and revealed when they are durable here. What is no more than one plain key is applied
-as it is appended; anything else (databases that come, go or are named, users and rights) is
-applied when it is durable, as on the primary, and what comes after it waits for it in memory.
+The records of a primary come in where the operations of clients would be appended. It is the same
+road from there on: they are appended to the log here, applied, told to watchers, and revealed when
+they are durable here. What is no more than one plain key is applied as it is appended; anything
+else (databases that come, go or are named, users and rights) is applied when it is durable, as on
+the primary, and what comes after it waits for it in memory.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from twisted.python.failure import Failure
 
 from nuntwist.core.enact import enact
 from nuntwist.core.journal import Batch, failed
+from nuntwist.errors import StorageUnavailable
 from nuntwist.interfaces import Received
 from nuntwist.values import (
+    ADMIN_ID,
+    BEGIN_EPOCH,
     DATABASE,
     INDEX,
     KEY,
@@ -36,16 +40,23 @@ if TYPE_CHECKING:
     from nuntwist.core.node import Node
 
 
-class Following:
-    """The mouth for what another node has decided.
+NO_PRIMARY = b"no primary"
+NOT_PRIMARY = b"not primary"
 
-    :param node: a secondary: nothing is decided here meanwhile.
+
+class Following:
+    """The node as its set needs it.
+
+    :param node: what is decided here is decided by it as the primary; while it stands by,
+        nothing is.
+    :ivar committed: the highest index that a majority is known to have.
     """
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._journal = node.pipeline.journal
         self._unapplied: deque[Op] = deque()
+        self.committed = 0
 
     @property
     def last(self) -> Position:
@@ -53,10 +64,59 @@ class Following:
         last: Position = self._journal.oplog.last
         return last
 
+    @property
+    def durable(self) -> int:
+        """The last index that is durable here."""
+        return self._journal.revealed
+
     def reigns(self, count: int) -> Sequence[tuple[Epoch, int]]:
         """The last epochs of the log, rising, each with the index of its first operation."""
         reigns: Sequence[tuple[Epoch, int]] = self._journal.oplog.reigns(count)
         return reigns
+
+    def lead(self, epoch: Epoch) -> int:
+        """Be the primary: log the first operation of the epoch, then take writes.
+
+        :return: its index.
+        :raise StorageUnavailable: it could not be logged, or what was followed is not durable
+            yet.
+        """
+        node, journal = self._node, self._journal
+        node.pipeline.commit()
+        if self._unapplied or journal.oplog.failed is not None:
+            raise StorageUnavailable(journal.oplog.failed or "the log is not on the disk yet")
+        journal.refusal = None
+        node.lead(epoch)
+        op = journal.make(BEGIN_EPOCH, ADMIN_ID, b"", None)
+        refused: list[Failure] = []
+        journal.append_alone(op, lambda: None).addErrback(refused.append)
+        if refused:
+            raise StorageUnavailable(str(refused[0].value))
+        return op[INDEX]
+
+    def stand_by(self, primary: str | None) -> None:
+        """Take no writes of clients.
+
+        :param primary: where the primary is; None where there is none.
+        """
+        self._node.pipeline.commit()
+        self._node.info.role = "StartingUp" if primary is None else "Secoundary"
+        if self._journal.oplog.failed is None:
+            self._journal.refusal = NO_PRIMARY if primary is None else NOT_PRIMARY
+
+    def commit(self, index: int) -> None:
+        """A majority has all up to an index."""
+        self.committed = max(self.committed, index)
+
+    def cut(self, index: int) -> None:
+        """Take off what comes after an index.
+
+        :raise StorageUnavailable: always, so far: the state before it is not known any more.
+        """
+        raise StorageUnavailable(
+            f"this node has operations after {index} that its primary has not: stop it, move its"
+            " data directory away, and start it again"
+        )
 
     def follow(self, records: Sequence[Received]) -> Deferred[None] | None:
         """Append records and apply them.

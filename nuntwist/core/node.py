@@ -110,9 +110,10 @@ class Node:
 
     def start(self) -> None:
         """Stand for election; alone, that is to become primary."""
-        self.election.start(self._elected)
+        self.election.start(self.lead)
 
-    def _elected(self, epoch: Epoch) -> None:
+    def lead(self, epoch: Epoch) -> None:
+        """Be the primary, in an epoch that was won."""
         self.pipeline.commit()
         self.pipeline.journal.epoch = epoch
         self.info.role = "Primary"
@@ -125,7 +126,7 @@ class Node:
 
     def stand_again(self) -> None:
         """Stand for election anew."""
-        self.election.start(self._elected)
+        self.election.start(self.lead)
 
     # -- restores ----------------------------------------------------------------------------
 

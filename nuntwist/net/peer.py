@@ -59,6 +59,7 @@ class PeerProtocol(Protocol):
     :param beat: seconds after which an idle side says so.
     :param silence: seconds of silence after which it is cut off.
     :ivar peer: the other node, while it is welcome.
+    :ivar connecting: whether this side has made the connection.
     :ivar full: whether the transport takes no more for now.
     """
 
@@ -74,6 +75,7 @@ class PeerProtocol(Protocol):
         silence: float,
     ) -> None:
         self.peer: Peer | None = None
+        self.connecting = isinstance(handshake, Connecting)
         self.full = False
         self._handshake = handshake
         self._links = links

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 from nuntwist.errors import CorruptData
 from nuntwist.interfaces import Received
-from nuntwist.values import INDEX, NAME_DATABASE, REMOVE, STAMP, Epoch, Op
+from nuntwist.values import BEGIN_EPOCH, INDEX, REMOVE, STAMP, Epoch, Op
 
 FORMAT: Final = 1
 HEAD_SIZE: Final = 52
@@ -192,7 +192,7 @@ def decode(head: Head, body: bytes, name: str, offset: int) -> list[Op]:
             middle = start + key_size
             at = middle + value_size
             value: bytes | None = body[middle:at]
-            if kind > NAME_DATABASE:
+            if kind > BEGIN_EPOCH:
                 kind, at = _with_fields(kind, body, at, name, offset)
             if kind == REMOVE:
                 value = None
@@ -211,7 +211,7 @@ def _with_fields(word: int, body: bytes, at: int, name: str, offset: int) -> tup
     :return: the kind, and where the next operation begins.
     """
     kind, flags = word & 0xFF, word >> 8
-    if kind > NAME_DATABASE or flags != WITH_FIELDS:
+    if kind > BEGIN_EPOCH or flags != WITH_FIELDS:
         reason = f"an operation of kind {kind}.{flags} is not known, a newer release wrote it"
         raise Newer(name, offset, reason)
     return kind, at + _FIELDS.size + _FIELDS.unpack_from(body, at)[0]

@@ -1,0 +1,157 @@
+"""A replica set in memory: real nodes, and real bytes between them, on one clock."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from nuntwist.cluster.effects import Timing
+from nuntwist.cluster.handshake import Accepting, Connecting, Self
+from nuntwist.cluster.identity import Identity
+from nuntwist.cluster.member import Member
+from nuntwist.cluster.states import State
+from nuntwist.core.following import Following
+from nuntwist.files import MemoryFiles
+from nuntwist.interfaces import IElection
+from nuntwist.net.peer import PeerProtocol
+from nuntwist.testing import HeapClock, MemoryNode, MemoryTransport
+from nuntwist.values import Epoch
+
+KEY = b"k" * 32
+
+
+@implementer(IElection)
+class Elsewhere:
+    """The member elects."""
+
+    def start(self, elected: Callable[[Epoch], None]) -> None:
+        """Nothing to do."""
+
+    def stop(self) -> None:
+        """Nothing to do."""
+
+
+class Pipe(MemoryTransport):
+    """One end of a connection with a delay."""
+
+    def __init__(self, set_: MemorySet, place: int) -> None:
+        super().__init__()
+        self.set, self.place = set_, place
+        self.protocol: PeerProtocol | None = None
+        self.other: Pipe | None = None
+        self.open = True
+        self.lose = self.hang_up
+
+    def write(self, data: bytes) -> None:
+        """Let it arrive, unless the way is cut."""
+        other = self.other
+        assert other is not None
+        self.set.clock.callLater(self.set.delay, other.arrive, data, self.place)
+
+    def arrive(self, data: bytes, sender: int) -> None:
+        """Bytes come, in the order they were sent."""
+        if self.open and self.protocol is not None and (sender, self.place) not in self.set.cut:
+            self.protocol.dataReceived(data)
+
+    def hang_up(self) -> None:
+        """Both ends are told, behind all that was sent."""
+        self.set.clock.callLater(self.set.delay, self.end)
+        if self.other is not None:
+            self.set.clock.callLater(self.set.delay, self.other.end)
+
+    def end(self) -> None:
+        """The connection is gone."""
+        if self.open and self.protocol is not None:
+            self.open = False
+            self.protocol.connectionLost(Failure(ConnectionDone()))
+
+
+class MemorySet:
+    """Some nodes that are members of one set, connected.
+
+    :ivar cut: pairs of nodes between which nothing arrives in that direction.
+    :ivar delay: of every message, in seconds.
+    """
+
+    def __init__(self, size: int = 3, seed: int = 1) -> None:
+        self.clock = HeapClock()
+        self.chance = random.Random(seed)
+        self.timing = Timing()
+        self.delay = 0.001
+        self.cut: set[tuple[int, int]] = set()
+        self.ids = list(range(1, size + 1))
+        self.nodes: dict[int, MemoryNode] = {}
+        self.members: dict[int, Member] = {}
+        self.pipes: dict[tuple[int, int], Pipe] = {}
+        for me in self.ids:
+            self.start(me)
+        for me in self.ids:
+            for other in self.ids[me:]:
+                self.connect(me, other)
+
+    def start(self, me: int) -> None:
+        """Begin a node."""
+        node = MemoryNode(clock=self.clock, election=Elsewhere())
+        identity = Identity(MemoryFiles(), self.chance)
+        self.nodes[me] = node
+        self.members[me] = Member(
+            me,
+            self.ids,
+            Following(node.node),
+            node.oplog,
+            identity.raise_epoch,
+            self.clock,
+            self.timing,
+            self.chance,
+            started=1_000 + me,
+            promised=identity.epoch,
+        )
+        self.members[me].start()
+
+    def connect(self, one: int, other: int) -> None:
+        """Make the first connect to the second."""
+        pipes = Pipe(self, one), Pipe(self, other)
+        pipes[0].other, pipes[1].other = pipes[1], pipes[0]
+        for pipe, side in zip(pipes, (Connecting, Accepting), strict=True):
+            me = Self(pipe.place, 0, f"node-{pipe.place}:3014")
+            pipe.protocol = PeerProtocol(
+                side(me, KEY, self.chance),
+                self.members[pipe.place],
+                self.clock,
+                self.timing.beat,
+                2 * self.timing.suspicion,
+            )
+        for pipe in pipes:
+            assert pipe.protocol is not None
+            pipe.protocol.makeConnection(pipe)
+            self.pipes[pipe.place, pipe.other.place if pipe.other else 0] = pipe
+
+    def run(self, seconds: float) -> None:
+        """Let time go by."""
+        self.clock.advance(seconds)
+
+    def primary(self) -> int:
+        """The one that serves."""
+        now = self.clock.seconds()
+        (one,) = [me for me, member in self.members.items() if member.bully.serves(now)]
+        return one
+
+    def secondaries(self) -> list[int]:
+        """Those that follow it."""
+        return [me for me in self.ids if self.members[me].bully.state is State.FOLLOWING]
+
+    def isolate(self, node: int) -> None:
+        """Nothing comes to a node, nor from it."""
+        for other in self.ids:
+            self.cut |= {(node, other), (other, node)}
+
+    def kill(self, node: int) -> None:
+        """End a node; the others are told by their sockets."""
+        self.members[node].stop()
+        for (one, other), pipe in self.pipes.items():
+            if node in (one, other):
+                pipe.end()

@@ -1,0 +1,142 @@
+"""Three real nodes, with real bytes between them, elect a primary and follow it."""
+
+from __future__ import annotations
+
+import pytest
+
+from nuntwist.cluster.states import State
+from tests.unit.memory_set import MemorySet
+from tests.unit.test_recovery import state
+
+
+@pytest.fixture
+def three() -> MemorySet:
+    """A set that has a primary."""
+    nodes = MemorySet()
+    nodes.run(2.0)
+    return nodes
+
+
+def test_the_senior_one_is_elected_and_all_know_it(three: MemorySet) -> None:
+    assert three.primary() == 1
+    assert three.secondaries() == [2, 3]
+    roles = [three.nodes[me].node.info.role for me in three.ids]
+    assert roles == ["Primary", "Secoundary", "Secoundary"]
+    logs = [three.nodes[me].oplog.last for me in three.ids]
+    assert logs[0].index == 1
+    assert logs == [logs[0]] * 3
+
+
+def test_each_pair_has_one_connection() -> None:
+    nodes = MemorySet()
+    for one, other in ((2, 1), (3, 1), (3, 2)):
+        nodes.connect(one, other)
+    nodes.run(2.0)
+    for me in nodes.ids:
+        links = nodes.members[me].links
+        assert sorted(links) == [other for other in nodes.ids if other != me]
+        assert all(link.connecting == (me < other) for other, link in links.items())
+    assert nodes.primary() == 1
+
+
+def test_a_change_reaches_a_watcher_on_any_node_at_once(three: MemorySet) -> None:
+    admin = three.nodes[1].admin("create-db d t", "use-db d t")
+    three.run(0.1)
+    watchers = []
+    for me in three.ids:
+        watcher = three.nodes[me].tcp()
+        assert watcher.ask("use-db d t") == "ok \n"
+        watcher.send("watch k")
+        watcher.received()
+        watchers.append(watcher)
+    assert admin.ask("set k 1") == "ok \n"
+    three.run(2 * three.delay)
+    assert [watcher.received() for watcher in watchers] == [
+        "changed k 1\nchanged-version k 0 1\n"
+    ] * 3
+    assert state(three.nodes[2]) == state(three.nodes[3]) == state(three.nodes[1])
+
+
+def test_a_secondary_takes_no_writes(three: MemorySet) -> None:
+    three.nodes[1].admin("create-db d t")
+    three.run(0.1)
+    client = three.nodes[2].tcp()
+    client.ask("use-db d t")
+    assert client.ask("set k 1") == "error not primary \n"
+    assert client.ask("get k") == "value <Empty>\nok \n"
+    assert three.nodes[2].admin().ask("create-db e t") == "error not primary \n"
+
+
+def test_what_a_majority_has_is_known_everywhere(three: MemorySet) -> None:
+    three.nodes[1].admin("create-db d t", "use-db d t", "set k 1")
+    three.run(0.1)
+    assert three.members[1].commits is not None
+    assert three.members[1].commits.index == 3
+    for me in (2, 3):
+        incoming = three.members[me].incoming
+        assert incoming is not None
+        assert incoming.committed == 3
+
+
+def test_when_the_primary_dies_another_goes_on_with_all_it_had(three: MemorySet) -> None:
+    three.nodes[1].admin("create-db d t", "use-db d t", "set k 1")
+    three.run(0.1)
+    watcher = three.nodes[3].tcp()
+    watcher.ask("use-db d t")
+    watcher.ask("watch k")
+    three.kill(1)
+    three.run(1.5)
+    primary = three.primary()
+    assert primary in (2, 3)
+    client = three.nodes[primary].tcp()
+    client.ask("use-db d t")
+    assert client.ask("get k") == "value 1\nok \n"
+    assert client.ask("set k 2") == "ok \n"
+    three.run(0.1)
+    # The watch went on through the failover.
+    assert watcher.received() == "changed k 2\nchanged-version k 1 2\n"
+    assert three.nodes[2].oplog.last == three.nodes[3].oplog.last
+
+
+def test_a_primary_that_is_cut_off_stops_serving_before_another_serves(three: MemorySet) -> None:
+    three.isolate(1)
+    seen = []
+    for _ in range(300):
+        three.run(0.01)
+        now = three.clock.seconds()
+        serving = [me for me in three.ids if three.members[me].bully.serves(now)]
+        assert len(serving) <= 1
+        seen.append(tuple(serving))
+    assert seen[0] == (1,)
+    assert () in seen
+    assert seen[-1] in ((2,), (3,))
+    assert three.members[1].bully.state is not State.PRIMARY
+    # It is connected to anew, has nothing of its own, and follows.
+    three.cut.clear()
+    for other in (2, 3):
+        three.connect(1, other)
+    three.run(2.0)
+    assert three.members[1].bully.state is State.FOLLOWING
+    assert three.nodes[1].oplog.last == three.nodes[2].oplog.last
+
+
+def test_who_comes_late_is_given_what_it_lacks(three: MemorySet) -> None:
+    three.isolate(3)
+    three.run(3.0)
+    admin = three.nodes[three.primary()].admin("create-db d t", "use-db d t")
+    for number in range(500):
+        admin.send(f"set k{number % 50} {number}")
+    three.cut.clear()
+    three.connect(1, 3)
+    three.connect(2, 3)
+    three.run(2.0)
+    assert state(three.nodes[3]) == state(three.nodes[1])
+    assert three.nodes[3].oplog.last == three.nodes[1].oplog.last
+
+
+def test_a_quiet_set_stays_as_it_is(three: MemorySet) -> None:
+    before = [three.members[me].bully.number for me in three.ids]
+    three.run(60.0)
+    assert three.primary() == 1
+    assert [three.members[me].bully.number for me in three.ids] == before
+    assert three.nodes[1].oplog.last.index == 1
