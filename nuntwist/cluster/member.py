@@ -80,6 +80,7 @@ class Member:
     :param clock: IReactorTime.
     :param started: when the node was started, in milliseconds since 1970.
     :param promised: the epoch it has promised last.
+    :ivar failed: why it takes no part any more; None while it does.
     """
 
     _log = Logger()
@@ -101,6 +102,7 @@ class Member:
         self.commits: Commits | None = None
         self.outgoing: dict[int, Outgoing] = {}
         self.incoming: Incoming | None = None
+        self.failed: str | None = None
         self._me = me
         self._machine = machine
         self._oplog = log
@@ -168,7 +170,7 @@ class Member:
     def received(self, link: Link, message: Any) -> None:
         """A message has come."""
         node = next((node for node, held in self.links.items() if held is link), None)
-        if node is None:
+        if node is None or self.failed is not None:
             return
         if isinstance(message, (Have, Applied, Refused)):
             self._from_secondary(node, message)
@@ -250,18 +252,38 @@ class Member:
 
     def _carry_out(self) -> None:
         """Do what the election asks for, and be called again in time."""
+        if self.failed is not None:
+            return
         while effects := self.bully.effects():
             for effect in effects:
-                if isinstance(effect, Keep):
-                    self._keep(Epoch(effect.number, effect.node))
-                elif isinstance(effect, Send):
+                if isinstance(effect, Send):
                     self._send(effect.to, effect.message)
-                else:
+                elif isinstance(effect, Turned):
                     self._turn(effect)
+                elif not self._promise(effect):
+                    return
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         delay = max(0.0, self.bully.due - self._clock.seconds())
         self._timer = self._clock.callLater(delay, self._due)
+
+    def _promise(self, promise: Keep) -> bool:
+        """Put an epoch on the disk; a node that cannot may neither vote nor lead."""
+        try:
+            self._keep(Epoch(promise.number, promise.node))
+        except OSError as error:
+            self.failed = error.strerror or str(error)
+            self._log.critical(
+                "the epoch cannot be kept, so this node takes no part in its set any more; mend the"
+                " disk and restart it: {error}",
+                error=self.failed,
+            )
+            self.stop()
+            self.outgoing.clear()
+            self.commits = self.incoming = None
+            self._machine.stand_by(None)
+            return False
+        return True
 
     def _due(self) -> None:
         self.bully.tick(self._clock.seconds())

@@ -75,6 +75,7 @@ class MemorySet:
 
     :ivar cut: pairs of nodes between which nothing arrives in that direction.
     :ivar delay: of every message, in seconds.
+    :ivar files: where each node keeps its epoch.
     """
 
     def __init__(self, size: int = 3, seed: int = 1) -> None:
@@ -84,6 +85,7 @@ class MemorySet:
         self.delay = 0.001
         self.cut: set[tuple[int, int]] = set()
         self.ids = list(range(1, size + 1))
+        self.files: dict[int, MemoryFiles] = {}
         self.nodes: dict[int, MemoryNode] = {}
         self.members: dict[int, Member] = {}
         self.pipes: dict[tuple[int, int], Pipe] = {}
@@ -96,7 +98,8 @@ class MemorySet:
     def start(self, me: int) -> None:
         """Begin a node."""
         node = MemoryNode(clock=self.clock, election=Elsewhere())
-        identity = Identity(MemoryFiles(), self.chance)
+        self.files[me] = MemoryFiles()
+        identity = Identity(self.files[me], self.chance)
         self.nodes[me] = node
         self.members[me] = Member(
             me,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from nuntwist.cluster.states import State
@@ -140,3 +142,30 @@ def test_a_quiet_set_stays_as_it_is(three: MemorySet) -> None:
     assert three.primary() == 1
     assert [three.members[me].bully.number for me in three.ids] == before
     assert three.nodes[1].oplog.last.index == 1
+
+
+def test_who_cannot_keep_an_epoch_takes_no_part_any_more(three: MemorySet) -> None:
+    three.isolate(1)
+    three.files[2].failing["write"] = errno.EIO
+    three.run(5.0)
+    assert three.members[2].failed == "Input/output error"
+    assert three.nodes[2].node.info.role == "StartingUp"
+    # The third needs the first, then.
+    assert three.members[3].bully.state is not State.PRIMARY
+    three.cut.clear()
+    three.connect(1, 3)
+    three.run(3.0)
+    assert three.primary() in (1, 3)
+    assert three.members[2].bully.state is not State.PRIMARY
+
+
+def test_who_cannot_log_its_first_operation_lets_another_lead(three: MemorySet) -> None:
+    three.nodes[2].oplog.close()
+    three.nodes[3].oplog.close()
+    three.kill(1)
+    three.run(3.0)
+    now = three.clock.seconds()
+    assert not any(three.members[me].bully.serves(now) for me in (2, 3))
+    assert {three.nodes[me].node.info.role for me in (2, 3)} <= {"StartingUp", "Secoundary"}
+    client = three.nodes[2].admin()
+    assert client.ask("create-db x t").startswith("error no")
