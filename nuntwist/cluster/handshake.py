@@ -12,14 +12,21 @@ or, from either, ``refused REASON``, and that is the end. A proof is an HMAC-SHA
 the side and the step, both first lines as they were sent, and what stands after the proof in its
 own line; its key is made of the secret with scrypt. So
 
-- the secret is never sent, and who reads along can only guess at it, at the price of scrypt;
+- the secret is never sent. Who reads along, or only connects and says a first line, gets a proof
+  to try guesses on, each at the price of scrypt; its salt is the same for all, so a weak secret
+  stays weak;
 - nothing that was recorded helps later, since each side's nonce is new;
-- nothing can be sent back to where it came from, since each side has words of its own;
+- nothing can be sent back to where it came from, since each side has words of its own: without
+  them a ``proof`` would do as the ``welcome`` to it;
 - who has not proved that it has the secret learns nothing of the set: its id and the other's
   address come with the second proof and the third.
 
 It does not encrypt what follows, nor does it guard that against somebody between the two who
-lets the handshake through and changes what comes after: TLS endpoints do.
+lets the handshake through and changes what comes after: TLS endpoints do. (A MAC on each frame
+would stop the changing but not the reading, at a price on each of them; TLS stops both.)
+
+The version stands before all that may change with it: a node of another version is told so even
+where the rest of its first line has another shape.
 """
 
 from __future__ import annotations
@@ -36,7 +43,8 @@ VERSION: Final = 1
 LONGEST: Final = 400
 """Bytes of a line, its end not counted."""
 
-_FIRST = re.compile(rb"peer ([0-9]{1,9}) ([0-9a-f]{16}) ([0-9a-f]{32})")
+_VERSION = re.compile(rb"peer ([0-9]{1,9})( .*)?")
+_FIRST = re.compile(rb"peer [0-9]{1,9} ([0-9a-f]{16}) [0-9a-f]{32}")
 _SECOND = re.compile(rb"(peer [0-9]{1,9} [0-9a-f]{16} [0-9a-f]{32}) ([0-9a-f]{64})")
 _LAST = re.compile(rb"(proof|welcome) ([0-9a-f]{64}) ([0-9a-f]{16}) ([!-~]{1,255})")
 _REFUSED = re.compile(rb"refused ([ -~]{1,200})")
@@ -111,7 +119,13 @@ class _Handshake:
         if refused is not None:
             self._fail(f"the other node says: {refused[1].decode()}")
             return b""
-        answer = self._take(line) if len(line) <= LONGEST else None
+        if len(line) > LONGEST:
+            return self._refuse(_NOT_UNDERSTOOD)
+        if self.stage is Stage.BEGUN:
+            version = _VERSION.fullmatch(line)
+            if version is not None and int(version[1]) != VERSION:
+                return self._refuse(f"version {VERSION} is spoken here, not {int(version[1])}")
+        answer = self._take(line)
         return self._refuse(_NOT_UNDERSTOOD) if answer is None else answer
 
     def _take(self, line: bytes) -> bytes | None:
@@ -122,9 +136,7 @@ class _Handshake:
         match = _FIRST.fullmatch(line)
         if match is None:
             return self._refuse(_NOT_UNDERSTOOD)
-        if int(match[1]) != VERSION:
-            return self._refuse(f"version {VERSION} is spoken here, not {int(match[1])}")
-        self._theirs, self._node = line, int(match[2], 16)
+        self._theirs, self._node = line, int(match[1], 16)
         if self._node == self._me.node:
             return self._refuse("that is the node itself")
         self.stage = Stage.GREETED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import random
 
 import pytest
@@ -93,10 +94,19 @@ def test_a_node_does_not_talk_to_itself() -> None:
     assert talk(connecting, accepting)[-1] == b"refused that is the node itself\n"
 
 
-def test_another_version_is_told_which_one_is_spoken() -> None:
+@pytest.mark.parametrize("rest", [b"", b" x", b" %016x %032x" % (0xC, 5), b" \xff some more"])
+def test_another_version_is_told_which_one_is_spoken(rest: bytes) -> None:
+    """Whatever else that version says in its first line."""
+    for side in pair():
+        assert side.receive(b"peer 2" + rest) == b"refused version 1 is spoken here, not 2\n"
+        assert side.stage is Stage.REFUSED
+
+
+@pytest.mark.parametrize("more", [b" ", b" x", b"0", b" %064x" % 0])
+def test_a_first_line_is_no_longer_than_it_must_be(more: bytes) -> None:
     connecting, accepting = pair()
-    line = connecting.begin().replace(b"peer 1", b"peer 2")[:-1]
-    assert accepting.receive(line) == b"refused version 1 is spoken here, not 2\n"
+    answer = accepting.receive(connecting.begin()[:-1] + more)
+    assert answer == b"refused that is no line of the handshake\n"
 
 
 def test_what_was_recorded_does_not_help_later() -> None:
@@ -121,6 +131,48 @@ def test_what_a_node_says_cannot_be_sent_back_to_it() -> None:
     # Its own first line and proof, as if it were the other's.
     other = Accepting(A, KEY, random.Random(9)).receive(greeting.replace(b"a ", b"c "))
     assert connecting.receive(other[:-1]).startswith(b"refused")
+
+
+def test_a_proof_sent_back_is_no_welcome() -> None:
+    """Somebody between the two, who cannot prove anything, answers with what came."""
+    connecting, accepting = pair()
+    proof = connecting.receive(accepting.receive(connecting.begin()[:-1])[:-1])
+    assert proof.startswith(b"proof ")
+    answer = connecting.receive(proof[:-1].replace(b"proof", b"welcome", 1))
+    assert answer == b"refused the two nodes do not have the same secret\n"
+    assert connecting.peer is None
+
+
+def test_each_side_takes_its_own_words_only() -> None:
+    """A right proof under the wrong word is none."""
+    for place, word in ((2, b"welcome"), (3, b"proof")):
+        said = talk(*pair())
+        connecting, accepting = pair()
+        for number, line in enumerate(said[:place]):
+            (connecting if number % 2 else accepting).receive(line[:-1])
+        to: Connecting | Accepting = connecting if place % 2 else accepting
+        line = said[place][:-1].replace(said[place].split()[0], word, 1)
+        assert to.receive(line) == b"refused that is no line of the handshake\n"
+
+
+def test_every_byte_is_as_the_module_says() -> None:
+    """Another program could be written by its header, and older nodes go on understanding it."""
+    said = talk(*pair())
+    chance = random.Random(1)
+    one = b"peer 1 000000000000000a " + chance.randbytes(16).hex().encode()
+    other = b"peer 1 000000000000000b " + chance.randbytes(16).hex().encode()
+
+    def proof(word: bytes, told: bytes) -> bytes:
+        text = word + b"\n" + one + b"\n" + other + b"\n" + told
+        return hmac.new(KEY, text, "sha256").hexdigest().encode()
+
+    ours, theirs = b"0000000000000007 a:3014", b"0000000000000007 b:3014"
+    assert said == [
+        one + b"\n",
+        other + b" " + proof(b"accept", b"") + b"\n",
+        b"proof " + proof(b"connect", ours) + b" " + ours + b"\n",
+        b"welcome " + proof(b"welcome", theirs) + b" " + theirs + b"\n",
+    ]
 
 
 def test_what_is_told_with_a_proof_cannot_be_changed() -> None:
@@ -185,6 +237,16 @@ def test_rubbish_is_refused(line: bytes) -> None:
         assert len(answer) < LONGEST
 
 
+@pytest.mark.parametrize(
+    "line",
+    [b"refused x\x1b[31m", b"refused x\r", b"refused " + b"x" * 201, b"peer 2" + b" x" * LONGEST],
+)
+def test_what_a_stranger_says_is_short_and_plain_or_not_repeated(line: bytes) -> None:
+    for side in pair():
+        assert side.receive(line) == b"refused that is no line of the handshake\n"
+        assert side.refusal == "that is no line of the handshake"
+
+
 def test_no_secret_is_in_what_can_be_printed() -> None:
     connecting, accepting = pair()
     talk(connecting, accepting)
@@ -195,3 +257,8 @@ def test_no_secret_is_in_what_can_be_printed() -> None:
 def test_the_key_costs_something_and_hides_the_secret() -> None:
     assert len(peer_key(b"secret")) == 32
     assert peer_key(b"secret") != peer_key(b"secres")
+    # Pinned: nodes with another cost or salt would not understand each other.
+    assert (
+        peer_key(b"secret").hex()
+        == "24a45c5af317c5fc2831fa791c264984e5274e7dccb012ad520ff58f44e1c479"
+    )
