@@ -107,8 +107,10 @@ class IOplog(Interface):
         """Append records of another node byte for byte: all of them, or none. (Where the process
         ends meanwhile, a recovery may find the first ones, each of them whole.)
 
-        :param records: one or more; the operations follow on the last one, and on each other.
+        :param records: one or more; the operations follow on the last one, and on each other,
+            and no epoch is below the one before it.
         :return: as of ``append``.
+        :raise ValueError: they do not follow, or the epoch is lower.
         :raise StorageUnavailable: as of ``append``, and likewise ``OutcomeUnknown``.
         """
 
@@ -123,7 +125,11 @@ class IOplog(Interface):
         """
 
     def epoch_at(index: int) -> Epoch | None:
-        """The epoch of an operation; None where the log does not know it."""
+        """The epoch of an operation; None where the log does not know it.
+
+        That of the operation before the first one it knows where it was begun after a position
+        (of an epoch), or where it has dropped that operation itself since it was opened.
+        """
 
     def reigns(count: int) -> Sequence[tuple[Epoch, int]]:
         """The last epochs there were, rising, each with the index of its first operation."""
@@ -141,6 +147,24 @@ class IOplog(Interface):
         :param index: what snapshots cover: no operation after it goes.
         :param keep: bytes of log that may stay; None for the limit it has.
         :return: fires with how many bytes went. What cannot be dropped stays, and is logged.
+        """
+
+    def cut(index: int, kept_as: str) -> int:
+        """Take off all operations after an index, durably, and go on appending there.
+
+        What is cut is first kept, durably, in a file of its own that a segment is the form of.
+        Whatever ends the process meanwhile, the log opens again and holds all up to the index,
+        and perhaps the beginning of the rest; the same cut again completes it. Not while a
+        ``read`` is under way. It does not return before the disk has it.
+
+        :param index: the last of a record, or that before the first operation kept.
+        :param kept_as: the name of the file; no file is made where there is nothing to cut.
+        :return: how many operations are cut.
+        :raise ValueError: no record ends there, or there is a file of that name which is not
+            what an earlier such cut has left. Nothing is cut.
+        :raise CorruptData: it was damaged since it was checked. Nothing is cut.
+        :raise StorageUnavailable: the disk failed. Nothing is cut; or, where ``failed`` is set,
+            perhaps some.
         """
 
     def close() -> None:

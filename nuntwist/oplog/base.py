@@ -2,6 +2,8 @@
 
 A node without files of its own begins with snapshots kept elsewhere. Its log then begins after
 the last operation that they hold, and what is between them and it is known not to be missing.
+The epoch of that operation is kept too: a log that holds nothing more can still be compared with
+that of another node. (The first releases kept the index alone.)
 """
 
 from __future__ import annotations
@@ -11,12 +13,16 @@ import zlib
 
 from nuntwist.errors import CorruptData
 from nuntwist.files import Files, replace_durably
+from nuntwist.values import NO_EPOCH, START, Epoch, Position
 
 NAME = "oplog.base"
+_FORM = re.compile(rb"(([0-9]{1,20})(?: ([0-9]{1,20}) ([0-9a-f]{16}))?) ([0-9a-f]{8})\n")
+_LONGEST = 128
 
 
-def read_base(files: Files) -> int:
-    """The index after which the log was made to begin; 0 where nobody did.
+def read_base(files: Files) -> Position:
+    """The position after which the log was made to begin; START where nobody did, without an
+    epoch where an earlier release did.
 
     :raise CorruptData: the file is damaged.
     :raise OSError: it cannot be read.
@@ -24,18 +30,19 @@ def read_base(files: Files) -> int:
     try:
         file = files.open_read(NAME)
     except FileNotFoundError:
-        return 0
+        return START
     with file:
-        match = re.fullmatch(rb"([0-9]{1,20}) ([0-9a-f]{8})\n", file.read(64))
-    if match is None or int(match[2], 16) != zlib.crc32(match[1]):
+        match = _FORM.fullmatch(file.read(_LONGEST))
+    if match is None or int(match[5], 16) != zlib.crc32(match[1]):
         raise CorruptData(NAME, 0, "it does not match its checksum")
-    return int(match[1])
+    epoch = NO_EPOCH if match[3] is None else Epoch(int(match[3]), int(match[4], 16))
+    return Position(epoch, int(match[2]))
 
 
-def write_base(files: Files, index: int) -> None:
+def write_base(files: Files, position: Position) -> None:
     """Note it, durably.
 
     :raise OSError: it could not be written.
     """
-    text = b"%d" % index
+    text = b"%d %d %016x" % (position.index, *position.epoch)
     replace_durably(files, NAME, b"%b %08x\n" % (text, zlib.crc32(text)))

@@ -20,6 +20,7 @@ until a restart has read back what is there.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -39,6 +40,8 @@ WAITING_LIMIT = 64 << 20
 
 Waiting = tuple[Callable[[], object], Position, "Deferred[None]"]
 """What writes it, the position it ends at, and who waits for it."""
+Awaiting = tuple[int, "Deferred[None]"]
+"""The last index of what is written, 0 for nothing, and who waits for its flush."""
 
 
 @implementer(IOplog)
@@ -64,7 +67,8 @@ class FlushedOplog:
         self._changed = False
         self._lost: str | None = None
         self._refusing: str | None = None
-        self._unflushed: list[Deferred[None]] = []
+        self._covered: deque[Awaiting] = deque()
+        self._unflushed: deque[Awaiting] = deque()
         self._waiting: list[Waiting] = []
         self._waiting_bytes = 0
 
@@ -151,18 +155,18 @@ class FlushedOplog:
             write = partial(self._oplog.append, epoch, ops)
             return self._wait(write, Position(epoch, ops[-1][INDEX]), size)
         self._oplog.append(epoch, ops)
-        return self._appended()
+        return self._appended(ops[-1][INDEX])
 
     def append_records(self, records: Sequence[Received]) -> Deferred[None] | None:
         """As :meth:`append`."""
         self._check_lost()
         if self._flushing:
-            check_row(records, self.last.index)
+            check_row(records, self.last)
             size = sum(len(record.data) for record in records)
             last = Position(records[-1].epoch, records[-1].ops[-1][INDEX])
             return self._wait(partial(self._oplog.append_records, records), last, size)
         self._oplog.append_records(records)
-        return self._appended()
+        return self._appended(records[-1].ops[-1][INDEX])
 
     def _check_lost(self) -> None:
         if self._lost is not None:
@@ -170,11 +174,11 @@ class FlushedOplog:
         if self._refusing is not None:
             raise StorageUnavailable(self._refusing)
 
-    def _appended(self) -> Deferred[None] | None:
+    def _appended(self, last: int) -> Deferred[None] | None:
         if not self._before_answers:
             self._changed = True
             return None
-        return self._flushed_by_next()
+        return self._flushed_by_next(last)
 
     def _wait(self, write: Callable[[], object], last: Position, size: int) -> Deferred[None]:
         if self._waiting_bytes + size > self._waiting_limit:
@@ -186,9 +190,9 @@ class FlushedOplog:
         self._waiting_bytes += size
         return done
 
-    def _flushed_by_next(self) -> Deferred[None]:
+    def _flushed_by_next(self, last: int) -> Deferred[None]:
         done: Deferred[None] = Deferred()
-        self._unflushed.append(done)
+        self._unflushed.append((last, done))
         self._flush()
         return done
 
@@ -203,21 +207,21 @@ class FlushedOplog:
         """Flush; a flush under way is not enough."""
         if self._lost is not None:
             return fail(StorageUnavailable(self._lost))
-        return self._flushed_by_next().addErrback(_unavailable)
+        return self._flushed_by_next(0).addErrback(_unavailable)
 
     def _flush(self) -> None:
         if self._flushing:
             return
         self._flushing, self._changed = True, False
-        covered, self._unflushed = self._unflushed, []
+        self._covered, self._unflushed = self._unflushed, deque()
         flushed: Deferred[None] = self._oplog.sync()
-        flushed.addCallbacks(
-            self._flush_done, self._flush_failed, callbackArgs=(covered,), errbackArgs=(covered,)
-        )
+        flushed.addCallbacks(self._flush_done, self._flush_failed)
 
-    def _flush_done(self, _: object, covered: list[Deferred[None]]) -> None:
+    def _flush_done(self, _: object) -> None:
         # Still flushing, for whoever appends from a callback: it has to wait behind the others.
-        self._fire(covered)
+        # (One of them may cut the log, and then some of the others are no longer among them.)
+        while self._covered:
+            self._covered.popleft()[1].callback(None)
         while self._waiting:
             self._write_waiting()
         self._flushing = False
@@ -226,35 +230,36 @@ class FlushedOplog:
 
     def _write_waiting(self) -> None:
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
-        written = []
+        written: list[Awaiting] = []
         error: StorageUnavailable | OutcomeUnknown | None = None
-        for write, _, done in waiting:
+        for write, last, done in waiting:
             if error is None:
                 try:
                     write()
                 except (StorageUnavailable, OutcomeUnknown) as caught:
                     error = caught
                 else:
-                    written.append(done)
+                    written.append((last.index, done))
         if error is not None:
-            # First, so that nobody acts on an answer while these are not taken back; and until
-            # the last of them knows, nothing may take the indexes they had.
-            self._refusing = str(error)
-            for _, _, done in waiting[len(written) :]:
-                done.errback(type(error)(*error.args))
-            self._refusing = None
+            # First, so that nobody acts on an answer while these are not taken back.
+            self._refuse([done for _, _, done in waiting[len(written) :]], error)
         if self._before_answers:
             self._unflushed += written
         else:
             self._changed = True
-            self._fire(written)
+            for _, done in written:
+                done.callback(None)
 
-    @staticmethod
-    def _fire(deferreds: list[Deferred[None]]) -> None:
+    def _refuse(
+        self, deferreds: Sequence[Deferred[None]], error: StorageUnavailable | OutcomeUnknown
+    ) -> None:
+        """Fail them. Until the last of them knows, nothing may take the indexes they had."""
+        self._refusing = str(error)
         for done in deferreds:
-            done.callback(None)
+            done.errback(type(error)(*error.args))
+        self._refusing = None
 
-    def _flush_failed(self, reason: Failure, covered: list[Deferred[None]]) -> None:
+    def _flush_failed(self, reason: Failure) -> None:
         reason.trap(StorageUnavailable)
         self._lost = str(reason.value)
         self._log.critical(
@@ -263,9 +268,10 @@ class FlushedOplog:
             error=self._lost,
         )
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
-        unflushed, self._unflushed = self._unflushed, []
+        unflushed = [done for _, done in (*self._covered, *self._unflushed)]
+        self._covered, self._unflushed = deque(), deque()
         self._flushing = False
-        for done in [*covered, *unflushed, *(done for _, _, done in waiting)]:
+        for done in [*unflushed, *(done for _, _, done in waiting)]:
             done.errback(OutcomeUnknown(self._lost))
 
     # -- the rest ----------------------------------------------------------------------------
@@ -274,6 +280,20 @@ class FlushedOplog:
         """As the other."""
         forgotten: Deferred[int] = self._oplog.forget(index, keep)
         return forgotten
+
+    def cut(self, index: int, kept_as: str) -> int:
+        """As the other. What waits to be written is written first, beside a flush under way, so
+        that it is kept with the rest; who still waits for the durability of what goes fails with
+        OutcomeUnknown."""
+        self._check_lost()
+        while self._waiting:
+            self._write_waiting()
+        cut: int = self._oplog.cut(index, kept_as)
+        going = [done for last, done in (*self._covered, *self._unflushed) if last > index]
+        self._covered = deque(one for one in self._covered if one[0] <= index)
+        self._unflushed = deque(one for one in self._unflushed if one[0] <= index)
+        self._refuse(going, OutcomeUnknown(f"the log was cut after operation {index}"))
+        return cut
 
     def close(self) -> None:
         """Flush and close the other; what waited is written first."""

@@ -12,7 +12,8 @@ from nuntwist.errors import StorageUnavailable
 from nuntwist.interfaces import IOplog, Received
 from nuntwist.oplog.epochs import Epochs
 from nuntwist.oplog.record import HEAD_SIZE, OP_SIZE, check_row, encode, last_stamp
-from nuntwist.values import INDEX, KEY, START, VALUE, Epoch, Op, Position
+from nuntwist.oplog.segment import SEGMENT_HEAD
+from nuntwist.values import INDEX, KEY, NO_EPOCH, START, VALUE, Epoch, Op, Position
 
 
 @implementer(IOplog)
@@ -20,6 +21,7 @@ class MemoryOplog:
     """A list of batches.
 
     :param origin: the id of the node whose log it is.
+    :ivar kept: what was cut off, by the names it was to be kept as: bytes as of such a file.
     """
 
     def __init__(self, origin: int = 0) -> None:
@@ -40,6 +42,7 @@ class MemoryOplog:
         self.failed = None
         self._batches: list[list[Op]] = []
         self._closed = False
+        self.kept: dict[str, bytes] = {}
 
     def open(self) -> None:
         """Take appends (again); what it held before, it holds."""
@@ -50,7 +53,8 @@ class MemoryOplog:
         if self.count:
             raise ValueError("the log holds operations")
         self.last, self.base, self.first = position, position.index, position.index + 1
-        self._epochs.note(position.epoch, position.index)
+        if position.epoch != NO_EPOCH:
+            self._epochs.note(position.epoch, position.index)
 
     def epoch_at(self, index: int) -> Epoch | None:
         """Where it is not past the end."""
@@ -64,19 +68,25 @@ class MemoryOplog:
         """As the interface says."""
         if after == self.last.index:
             return b""
-        firsts = [batch[0][INDEX] for batch in self._batches]
-        place = bisect_left(firsts, after + 1)
-        if place == len(firsts) or firsts[place] != after + 1:
+        place = self._batch_after(after)
+        if place is None:
             raise ValueError(f"no record begins with index {after + 1}")
         found: list[bytes] = []
         size = 0
-        for number in range(place, len(firsts)):
+        for number in range(place, len(self._batches)):
             record = self._record(number)
             if found and size + len(record) > limit:
                 break
             found.append(record)
             size += len(record)
         return b"".join(found)
+
+    def _batch_after(self, index: int) -> int | None:
+        """The number of the batch that begins after an index."""
+        place = bisect_left(self._batches, index + 1, key=lambda batch: batch[0][INDEX])
+        if place == len(self._batches) or self._batches[place][0][INDEX] != index + 1:
+            return None
+        return place
 
     def _record(self, number: int) -> bytes:
         record = self._records[number]
@@ -113,7 +123,7 @@ class MemoryOplog:
         """
         if self._closed:
             raise StorageUnavailable("the log is closed")
-        check_row(records, self.last.index)
+        check_row(records, self.last)
         for record in records:
             self._keep(record.epoch, record.ops, record.data)
         if self.written is not None:
@@ -151,6 +161,27 @@ class MemoryOplog:
             self.first = batch[-1][INDEX] + 1
         self._epochs.forget(self.first)
         return succeed(before - self.size)
+
+    def cut(self, index: int, kept_as: str) -> int:
+        """Take off the end; what is cut is in ``kept``."""
+        if self._closed:
+            raise StorageUnavailable("the log is closed")
+        number = self.last.index - index
+        if number == 0:
+            return 0
+        place = self._batch_after(index)
+        if place is None:
+            raise ValueError(f"no record ends with index {index}")
+        tail = SEGMENT_HEAD + b"".join(map(self._record, range(place, len(self._batches))))
+        if self.kept.setdefault(kept_as, tail) != tail:
+            raise ValueError(f"there is a file {kept_as} already, which holds something else")
+        self.size -= sum(_size(batch) for batch in self._batches[place:])
+        del self._batches[place:], self._records[place:], self._batch_epochs[place:]
+        self.count -= number
+        self._epochs.cut(index)
+        self.last = Position(self._epochs.newest or NO_EPOCH, index)
+        self.last_stamp = last_stamp(self._batches[-1]) if self._batches else 0
+        return number
 
     def sync(self) -> Deferred[None]:
         """Nothing outlives the process anyway."""

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 from nuntwist.errors import CorruptData
 from nuntwist.interfaces import Received
-from nuntwist.values import BEGIN_EPOCH, INDEX, REMOVE, STAMP, Epoch, Op
+from nuntwist.values import BEGIN_EPOCH, INDEX, REMOVE, STAMP, Epoch, Op, Position
 
 FORMAT: Final = 1
 HEAD_SIZE: Final = 52
@@ -155,16 +155,20 @@ def split(data: bytes, name: str) -> list[Received]:
     return found
 
 
-def check_row(records: Sequence[Received], last: int) -> None:
-    """Check that records follow on an index, and on each other.
+def check_row(records: Sequence[Received], last: Position) -> None:
+    """Check that records follow on a position, and on each other.
 
-    :raise ValueError: they do not.
+    :raise ValueError: they do not, or an epoch is below the one before it.
     """
+    epoch, before = last.epoch, last.index
     for record in records:
         index = record.ops[0][INDEX]
-        if index != last + 1:
-            raise ValueError(f"index {index} was to be logged after {last}")
-        last = record.ops[-1][INDEX]
+        if index != before + 1:
+            raise ValueError(f"index {index} was to be logged after {before}")
+        if record.epoch < epoch:
+            numbers = f"{record.epoch.number} was to be logged after epoch {epoch.number}"
+            raise ValueError(f"index {index} of epoch {numbers}")
+        epoch, before = record.epoch, record.ops[-1][INDEX]
 
 
 def check_body(head: Head, body: bytes, name: str, offset: int) -> None:

@@ -43,6 +43,25 @@ def segments_in(files: Files) -> list[Segment]:
     return [Segment(files, number) for number in sorted(numbers)]
 
 
+def check_segments(files: Files, segments: Sequence[Segment]) -> None:
+    """Check the segments of a log, and that they follow on each other; only the last one may
+    have a torn tail, or be no file so far.
+
+    :raise CorruptData: they are damaged.
+    """
+    names = set(files.names())
+    before: Segment | None = None
+    for segment in segments:
+        if before is not None and segment.first != before.last + 1:
+            what = f"it begins with index {segment.first}, where {before.last + 1} must stand"
+            raise CorruptData(segment.name, 0, what)
+        torn = segment.check() if segment.name in names else 0
+        if torn and segment is not segments[-1]:
+            what = "it ends within a record, and another segment follows"
+            raise CorruptData(segment.name, segment.size, what)
+        before = segment
+
+
 def begins_well(begin: bytes, name: str, size: int) -> bool:
     """Whether a segment has its head; False where that was torn while it was written.
 
@@ -66,10 +85,10 @@ class Segment:
     :param first: the index of its first operation.
     :ivar last: the index of the last one; one less than ``first`` where there is none.
     :ivar size: its whole bytes.
-    :ivar epoch: of the last record; None where there is none.
     :ivar last_stamp: of the last operation; 0 where there is none.
     :ivar handed: bytes that the system was asked to write to the disk.
     :ivar handle: to append with, while it is active.
+    :ivar next_place: where in the file the next place is that ``note`` wants to know of.
     :ivar reigns: the epochs that the check has found, and where each begins.
     """
 
@@ -78,7 +97,6 @@ class Segment:
         self.first = first
         self.last = first - 1
         self.size = 0
-        self.epoch: Epoch | None = None
         self.last_stamp = 0
         self.handed = 0
         self.handle: Handle | None = None
@@ -88,7 +106,7 @@ class Segment:
         # garbage never looks at.
         self._firsts = array("Q")
         self._offsets = array("Q")
-        self._next_place = 0
+        self.next_place = 0
 
     # -- the start ---------------------------------------------------------------------------
 
@@ -119,7 +137,7 @@ class Segment:
         self.size = whole
         if record is not None:
             head, body, offset = record
-            self.last, self.epoch = last, head.epoch
+            self.last = last
             # Stamps rise along the log, so the last record holds the highest.
             self.last_stamp = last_stamp(decode(head, body, name, offset))
         return size - whole
@@ -149,10 +167,10 @@ class Segment:
 
     def note(self, first: int, offset: int) -> None:
         """Note where a record begins, if the last place noted is far from it."""
-        if offset >= self._next_place:
+        if offset >= self.next_place:
             self._firsts.append(first)
             self._offsets.append(offset)
-            self._next_place = offset + NOTE_EVERY
+            self.next_place = offset + NOTE_EVERY
 
     def read(self, after: int) -> Iterator[Sequence[Op]]:
         """Give its operations after an index, a record at a time.
@@ -201,6 +219,47 @@ class Segment:
                 raise ValueError(f"no record begins with index {after + 1}")
             file.seek(begin)
             return file.read(end - begin)
+
+    def end_of(self, index: int) -> tuple[int, int, int]:
+        """Find where an operation ends.
+
+        :return: the place in the file, the index, and the stamp of the operation.
+        :raise ValueError: it is not the last one of a record.
+        :raise CorruptData: the file was damaged since it was checked.
+        """
+        if index == self.last:
+            return self.size, index, self.last_stamp
+        name, start = self.name, len(SEGMENT_HEAD)
+        place = bisect_right(self._firsts, index)
+        if place:
+            start = self._offsets[place - 1]
+        with self._files.open_read(name) as file:
+            file.seek(start)
+            for head, body, offset in records(file, name, start, self.size):
+                if head.last == index:
+                    stamp = last_stamp(decode(head, body, name, offset))
+                    return offset + HEAD_SIZE + head.length, index, stamp
+                if head.last > index:
+                    break
+        raise ValueError(f"no record ends with index {index}")
+
+    def cut(self, offset: int, index: int, stamp: int) -> None:
+        """Make it end with an operation, and appended to from there on.
+
+        :param offset: where that ends, and ``stamp`` its stamp.
+        :raise OSError: it could not be done; it is as it was, or cut and perhaps not yet on the
+            disk.
+        """
+        if self.handle is None:
+            self.handle = self._files.append_to(self.name)
+        if offset < self.size:
+            self.handle.truncate(offset)
+        self.size, self.last, self.last_stamp = offset, index, stamp
+        self.handed = min(self.handed, offset)
+        place = bisect_right(self._firsts, index)
+        del self._firsts[place:], self._offsets[place:]
+        self.next_place = self._offsets[-1] + NOTE_EVERY if place else 0
+        self._flush(self.handle)
 
     def sync(self) -> None:
         """Put it on the disk.

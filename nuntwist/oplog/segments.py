@@ -19,6 +19,7 @@ the limit writes are refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredLock, execute, fail, succeed
@@ -26,13 +27,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from nuntwist.errors import CorruptData, OutcomeUnknown, StartError, StorageUnavailable
+from nuntwist.errors import OutcomeUnknown, StartError, StorageUnavailable
 from nuntwist.files import WRITE_BACK_EVERY, Files, Handle, write_all
 from nuntwist.interfaces import IOplog, Received
+from nuntwist.oplog import cutting, dropping
 from nuntwist.oplog.base import read_base, write_base
+from nuntwist.oplog.dropping import Limit
 from nuntwist.oplog.epochs import Epochs
 from nuntwist.oplog.record import TooLarge, check_row, encode
-from nuntwist.oplog.segment import Segment, segment_name, segments_in
+from nuntwist.oplog.segment import Segment, check_segments, segment_name, segments_in
 from nuntwist.oplog.unflushed import write_anew
 from nuntwist.values import INDEX, NO_EPOCH, STAMP, Epoch, Op, Position
 
@@ -68,7 +71,7 @@ class FileOplog:
         self._files = files
         self._in_thread = in_thread
         self._origin = origin
-        self._limit = limit
+        self._limit = Limit(limit)
         self._segment_bytes = limit // SEGMENTS
         self._forget_all()
 
@@ -80,10 +83,8 @@ class FileOplog:
         self._flushes = DeferredLock()
         self._flushing: Segment | None = None
         self._flushed: Segment | None = None
-        self._dropping = False
+        self._dropping = 0
         self._hinting = False
-        self._warned = False
-        self._epoch = NO_EPOCH
         self._epochs = Epochs()
         self._last = 0
         self.last_stamp = 0
@@ -94,7 +95,7 @@ class FileOplog:
     @property
     def last(self) -> Position:
         """The position of the last operation; made when asked for, not a record."""
-        return Position(self._epoch, self._last)
+        return Position(self._epochs.newest or NO_EPOCH, self._last)
 
     @property
     def first(self) -> int:
@@ -118,14 +119,14 @@ class FileOplog:
         self._forget_all()
         name = segment_name(1)
         try:
-            self.base = read_base(self._files)
+            base = read_base(self._files)
             segments = segments_in(self._files)
             if segments:
                 name = segments[-1].name
                 write_anew(self._files, name)
             else:
                 segments = [Segment(self._files, 1)]
-            self._check(segments)
+            check_segments(self._files, segments)
             whole = segments[-1].size
             torn = segments[-1].activate()
             # What is served from here on must not be lost with the power, whatever the process
@@ -142,26 +143,24 @@ class FileOplog:
             )
         self._segments = segments
         self._closed = False
-        self._last = segments[-1].last
-        self.size = sum(segment.size for segment in segments)
+        self.base = base.index
+        if self.first == base.index + 1:
+            self._note_base(base)
         for segment in segments:
             for epoch, first in segment.reigns:
                 self._epochs.note(epoch, first)
-            if segment.epoch is not None:
-                self._epoch, self.last_stamp = segment.epoch, segment.last_stamp
+        self._note_end()
 
-    def _check(self, segments: list[Segment]) -> None:
-        names = set(self._files.names())
-        before: Segment | None = None
-        for segment in segments:
-            if before is not None and segment.first != before.last + 1:
-                what = f"it begins with index {segment.first}, where {before.last + 1} must stand"
-                raise CorruptData(segment.name, 0, what)
-            torn = segment.check() if segment.name in names else 0
-            if torn and segment is not segments[-1]:
-                what = "it ends within a record, and another segment follows"
-                raise CorruptData(segment.name, segment.size, what)
-            before = segment
+    def _note_base(self, base: Position) -> None:
+        # Two logs that know no epoch have nothing in common.
+        if base.epoch != NO_EPOCH:
+            self._epochs.note(base.epoch, base.index)
+
+    def _note_end(self) -> None:
+        """Where the log ends, as its segments say."""
+        self._last = self._segments[-1].last
+        self.last_stamp = max(segment.last_stamp for segment in self._segments)
+        self.size = sum(segment.size for segment in self._segments)
 
     def begin_after(self, position: Position) -> None:
         """Begin a new first segment after a position; the base is noted before, so that a
@@ -171,7 +170,7 @@ class FileOplog:
         (empty,) = self._segments
         segment = Segment(self._files, position.index + 1)
         try:
-            write_base(self._files, position.index)
+            write_base(self._files, position)
             if segment.first != empty.first:
                 empty.close()
                 self._files.remove(empty.name)
@@ -180,8 +179,7 @@ class FileOplog:
         except OSError as error:
             raise StartError(f"The log cannot be begun: {error.strerror}.") from None
         self.base = self._last = position.index
-        self._epoch = position.epoch
-        self._epochs.note(position.epoch, position.index)
+        self._note_base(position)
 
     # -- use ---------------------------------------------------------------------------------
 
@@ -195,11 +193,13 @@ class FileOplog:
 
     def records(self, after: int, limit: int) -> bytes:
         """Records of one segment: less than the limit, perhaps, though there are more."""
-        for segment in self._segments:
-            if segment.first <= after + 1 <= segment.last:
-                return segment.raw(after, limit)
         if after == self._last:
             return b""
+        for segment in self._segments:
+            if segment.first <= after + 1 <= segment.last:
+                # A thread may have removed it a moment ago.
+                with suppress(FileNotFoundError):
+                    return segment.raw(after, limit)
         raise ValueError(f"no record begins with index {after + 1}")
 
     def read(self, after: int) -> Iterator[Sequence[Op]]:
@@ -223,28 +223,41 @@ class FileOplog:
             record = encode(epoch, self._origin, ops)
         except TooLarge as error:
             raise StorageUnavailable(str(error)) from None
-        self._write(record, ((epoch, first),), ops[-1])
+        last = ops[-1]
+        self._write(record, first, last)
+        if epoch != self._epochs.newest:
+            self._epochs.note(epoch, first)
+        if self.written is not None:
+            self.written(first, last[INDEX], record)
         return None
 
     def append_records(self, records: Sequence[Received]) -> Deferred[None] | None:
         """Write them with one write.
 
-        :raise ValueError: the operations do not follow on the last one.
+        :raise ValueError: the operations do not follow on the last one, or an epoch is below
+            the one before it.
         """
         if self._closed or self.failed is not None:
             raise StorageUnavailable(self.failed or "the log is closed")
-        check_row(records, self._last)
-        reigns = [(one.epoch, one.ops[0][INDEX]) for one in records]
-        self._write(b"".join([one.data for one in records]), reigns, records[-1].ops[-1])
+        check_row(records, self.last)
+        data, first = b"".join([one.data for one in records]), self._last + 1
+        last = records[-1].ops[-1]
+        self._write(data, first, last)
+        segment = self._segments[-1]
+        offset = segment.size - len(data)
+        for one in records:
+            segment.note(one.ops[0][INDEX], offset)
+            self._epochs.note(one.epoch, one.ops[0][INDEX])
+            offset += len(one.data)
+        if self.written is not None:
+            self.written(first, last[INDEX], data)
         return None
 
-    def _write(self, record: bytes, reigns: Sequence[tuple[Epoch, int]], last: Op) -> None:
+    def _write(self, data: bytes, first: int, last: Op) -> None:
         """Write one record, or several; the system has them on return.
 
-        :param reigns: the epoch of each, and the index it begins with.
-        :param last: the last operation.
+        :param first: the index they begin with, and ``last`` the last operation.
         """
-        first = reigns[0][1]
         segment = self._segments[-1]
         if segment.size >= self._segment_bytes and first > segment.first:
             segment = self._after(segment)
@@ -252,32 +265,29 @@ class FileOplog:
         assert handle is not None
         offset = segment.size
         try:
-            written = handle.write(record)
-            if written != len(record):
-                write_all(handle, record[written:])
+            written = handle.write(data)
+            if written != len(data):
+                write_all(handle, data[written:])
         except OSError as error:
             self._cut_back(handle, offset, error)
-        segment.note(first, offset)
-        size = len(record)
+        size = len(data)
         segment.size = offset + size
+        if offset >= segment.next_place:
+            segment.note(first, offset)
+            self._write_back(segment)
         self.size += size
         self.appended += size
-        for epoch, begins in reigns:
-            self._epochs.note(epoch, begins)
-        self._epoch = segment.epoch = reigns[-1][0]
         self._last = segment.last = last[INDEX]
         self.last_stamp = segment.last_stamp = last[STAMP]
-        if segment.size - segment.handed >= WRITE_BACK_EVERY and not self._hinting:
-            segment.handed = segment.size
-            self._write_back(handle)
-        if self.written is not None:
-            self.written(first, last[INDEX], record)
 
-    def _write_back(self, handle: Handle) -> None:
+    def _write_back(self, segment: Segment) -> None:
         # One at a time: on a slow disk they would stand in line before the flushes.
-        self._hinting = True
-        hinted: Deferred[None] = self._in_thread(handle.write_back)
-        hinted.addErrback(_only_a_hint).addCallback(self._hinted)
+        handle = segment.handle
+        if handle and segment.size - segment.handed >= WRITE_BACK_EVERY and not self._hinting:
+            segment.handed = segment.size
+            self._hinting = True
+            hinted: Deferred[None] = self._in_thread(handle.write_back)
+            hinted.addErrback(_only_a_hint).addCallback(self._hinted)
 
     def _hinted(self, _: object) -> None:
         self._hinting = False
@@ -298,7 +308,7 @@ class FileOplog:
         :raise StorageUnavailable: the next could not be begun, or the log has reached twice its
             limit.
         """
-        self._check_limit()
+        self._limit.check(self.size)
         if self._flushing is not full:
             self._flushing = full
             done = self._flush(full)
@@ -320,22 +330,6 @@ class FileOplog:
         self._segments.append(segment)
         self.size += segment.size
         return segment
-
-    def _check_limit(self) -> None:
-        if self.size >= 2 * self._limit:
-            raise StorageUnavailable(
-                f"the log has twice its limit of {self._limit} bytes: snapshots do not cover it"
-            )
-        # A little over the limit is usual: it is cut at the end of the next snapshots.
-        if self.size >= self._limit * 3 // 2 and not self._warned:
-            self._warned = True
-            self._log.warn(
-                "the log has {size:,} bytes, its limit is {limit:,}: it is cut when snapshots"
-                " cover its beginning; at twice the limit writes are refused (raise"
-                " NUN_MAX_OP_LOG_SIZE, or see why snapshots fail)",
-                size=self.size,
-                limit=self._limit,
-            )
 
     def _note_flushed(self, _: object, segment: Segment) -> None:
         self._flushed = segment
@@ -391,46 +385,54 @@ class FileOplog:
             )
         return text
 
-    # -- dropping ----------------------------------------------------------------------------
+    # -- what goes ---------------------------------------------------------------------------
 
     def forget(self, index: int, keep: int | None = None) -> Deferred[int]:
         """Remove the oldest segments, in a thread; the one appended to stays."""
-        keep = self._limit if keep is None else keep
-        going: list[Segment] = []
-        size = self.size
-        for segment in self._segments[:-1]:
-            if size <= keep or segment.last > index:
-                break
-            going.append(segment)
-            size -= segment.size
+        keep = self._limit.bytes if keep is None else keep
+        going = dropping.covered(self._segments, index, self.size, keep)
         if self._dropping or not going:
             return succeed(0)
-        self._dropping = True
-        done: Deferred[int] = self._in_thread(self._remove, [segment.name for segment in going])
+        self._dropping = going[-1].last
+        names = [segment.name for segment in going]
+        done: Deferred[int] = self._in_thread(dropping.remove, self._files, names)
         return done.addCallback(self._removed)
 
-    def _remove(self, names: Sequence[str]) -> int:
-        """Remove files, the oldest first, so that no gap can be left."""
-        for number, name in enumerate(names):
-            try:
-                self._files.remove(name)
-            except OSError as error:
-                self._log.error(
-                    "{name} is covered by snapshots but cannot be removed: {error}",
-                    name=name,
-                    error=error.strerror,
-                )
-                return number
-        return len(names)
-
     def _removed(self, number: int) -> int:
-        self._dropping = False
+        self._dropping = 0
         gone, self._segments = self._segments[:number], self._segments[number:]
         freed = sum(segment.size for segment in gone)
         self.size -= freed
         self._epochs.forget(self.first)
-        self._warned = self._warned and self.size >= self._limit
+        self._limit.fell_to(self.size)
         return freed
+
+    def cut(self, index: int, kept_as: str) -> int:
+        """Take off the end; a flush under way goes on beside it."""
+        if self._closed or self.failed is not None:
+            raise StorageUnavailable(self.failed or "the log is closed")
+        number = self._last - index
+        if number == 0:
+            return 0
+        if self._dropping and index <= self._dropping:
+            raise ValueError(f"index {index} is being dropped")
+        try:
+            place = cutting.place_after(self._segments, index)
+            cutting.keep(self._files, self._segments, place, kept_as)
+        except OSError as error:
+            raise StorageUnavailable(error.strerror or str(error)) from None
+        try:
+            # Not under the hands of a thread that flushes it: that would look like a failed flush.
+            cutting.cut(self._files, self._segments, place, lambda s: self._flushes.run(s.close))
+        except OSError as error:
+            self.failed = f"the log could not be cut after operation {index} ({error.strerror})"
+            raise StorageUnavailable(self.failed) from None
+        finally:
+            # A segment that was full may not be any more.
+            self._flushing = self._flushed = None
+            self._note_end()
+            self._epochs.cut(self._last)
+        return number
 
     def close(self) -> None:
         """Flush to the disk and give back the files."""

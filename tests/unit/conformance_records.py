@@ -6,9 +6,12 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from nuntwist.errors import StorageUnavailable
-from nuntwist.interfaces import Received
+from nuntwist.files import MemoryFiles
+from nuntwist.interfaces import IOplog, Received
+from nuntwist.oplog.memory import MemoryOplog
 from nuntwist.oplog.record import encode, split
-from nuntwist.values import Epoch, Position
+from nuntwist.oplog.segment import SEGMENT_HEAD
+from nuntwist.values import NO_EPOCH, Epoch, Position
 from tests.unit.conformance_oplog import EPOCH, LATER, OplogConformance, all_of, run
 
 OTHER_NODE = 0x77
@@ -29,7 +32,19 @@ def settled(durable: Deferred[None] | None) -> None:
 
 
 class RecordsConformance(OplogConformance):
-    """Tests of any log, as ``OplogConformance``."""
+    """Tests of any log, as ``OplogConformance``.
+
+    :ivar files: of a log that has some.
+    """
+
+    files: MemoryFiles
+
+    def kept(self, log: IOplog, name: str) -> bytes | None:
+        """What a file holds that a log has kept its cut end in."""
+        if isinstance(log, MemoryOplog):
+            return log.kept.get(name)
+        content = self.files.contents.get(name)
+        return None if content is None else bytes(content)
 
     def test_records_are_given_as_they_were_appended(self) -> None:
         log = self.filled(run(1, 3), run(4, 1), run(5, 20))
@@ -87,6 +102,19 @@ class RecordsConformance(OplogConformance):
         assert log.last == Position(EPOCH, 2)
         settled(log.append_records([received(3, 1)]))
 
+    def test_their_epochs_never_fall(self) -> None:
+        log = self.filled(run(1, 2))
+        settled(log.append(LATER, run(3, 1)))
+        for records in (
+            [received(4, 1, EPOCH)],
+            [received(4, 1, LATER), received(5, 1, EPOCH)],
+            [received(4, 1, Epoch(LATER.number, LATER.node - 1))],
+        ):
+            with pytest.raises(ValueError, match=r"of epoch [34] was to be logged after epoch 4"):
+                log.append_records(records)
+        assert log.last == Position(LATER, 3)
+        settled(log.append_records([received(4, 1, LATER)]))
+
     def test_a_closed_log_takes_no_records(self) -> None:
         log = self.filled(run(1, 1))
         log.close()
@@ -131,6 +159,27 @@ class RecordsConformance(OplogConformance):
         assert (log.epoch_at(7), log.epoch_at(8)) == (EPOCH, LATER)
         assert log.records(7, 1_000) == received(8, 1, LATER).data
 
+    def test_it_knows_that_after_a_restart_too(self) -> None:
+        log = self.opened()
+        log.begin_after(Position(EPOCH, 7))
+        log.close()
+        log = self.again(log)
+        assert (log.base, log.last) == (7, Position(EPOCH, 7))
+        assert (log.epoch_at(6), log.epoch_at(7)) == (None, EPOCH)
+        assert log.reigns(5) == ((EPOCH, 7),)
+        settled(log.append(LATER, run(8, 1)))
+        log.close()
+        assert self.again(log).reigns(5) == ((EPOCH, 7), (LATER, 8))
+
+    def test_no_epoch_is_none(self) -> None:
+        """So that two logs that do not know it are not taken for the same."""
+        log = self.opened()
+        log.begin_after(Position(NO_EPOCH, 7))
+        for _ in range(2):
+            assert (log.last, log.epoch_at(7), log.reigns(5)) == (Position(NO_EPOCH, 7), None, ())
+            log.close()
+            log = self.again(log)
+
     def test_who_wants_to_know_is_told_what_is_written(self) -> None:
         log = self.opened()
         assert log.written is None
@@ -143,3 +192,89 @@ class RecordsConformance(OplogConformance):
             log.records(0, 1),
             received(4, 1).data + received(5, 2).data,
         ]
+
+    # -- cutting -----------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("index", [0, 3, 4, 9, 10])
+    def test_what_is_cut_off_is_kept(self, index: int) -> None:
+        for again in (False, True):
+            log = self.filled(run(1, 3), run(4, 1), run(5, 5))
+            settled(log.append(LATER, run(10, 1)))
+            settled(log.append_records([received(11, 2, LATER)]))
+            if again:
+                log.close()
+                log = self.again(log)
+            whole = log.records(0, 1 << 20)
+            tail = log.records(index, 1 << 20)
+            assert log.cut(index, "divergent") == 12 - index
+            assert self.kept(log, "divergent") == SEGMENT_HEAD + tail
+            for _ in range(2):
+                self.is_cut(log, index)
+                assert log.records(0, 1 << 20) + tail == whole
+                log.close()
+                log = self.again(log)
+            third = Epoch(9, 1)
+            settled(log.append_records([received(index + 1, 4, third)]))
+            assert all_of(log) == run(1, index + 4)
+            assert log.epoch_at(index + 1) == third
+
+    def is_cut(self, log: IOplog, index: int) -> None:
+        """It is as if it had never held more."""
+        epoch = (NO_EPOCH, EPOCH, LATER)[(index > 0) + (index > 9)]
+        assert all_of(log) == run(1, index)
+        assert (log.last, log.first, log.count) == (Position(epoch, index), 1, index)
+        assert log.last_stamp == (run(index, 1)[0][3] if index else 0)
+        assert [log.epoch_at(one) for one in (index, index + 1)] == [
+            epoch if index else None,
+            None,
+        ]
+        reigns = ((EPOCH, 1), (LATER, 10))[: (index > 0) + (index > 9)]
+        assert log.reigns(5) == reigns
+
+    def test_its_size_is_as_of_one_that_never_held_more(self) -> None:
+        log, other = self.filled(run(1, 3), run(4, 10)), self.filled(run(1, 3))
+        log.cut(3, "divergent")
+        assert log.size == other.size
+
+    @pytest.mark.parametrize("index", [-1, 1, 2, 5, 8])
+    def test_only_whole_records_are_cut_off(self, index: int) -> None:
+        log = self.filled(run(1, 3), run(4, 1), run(5, 2))
+        with pytest.raises(ValueError, match=f"no record ends with index {index}"):
+            log.cut(index, "divergent")
+        assert self.kept(log, "divergent") is None
+        assert all_of(log) == run(1, 6)
+
+    def test_where_there_is_nothing_to_cut_nothing_is_done(self) -> None:
+        log = self.filled(run(1, 3))
+        assert log.cut(3, "divergent") == 0
+        assert self.kept(log, "divergent") is None
+
+    def test_what_was_kept_is_never_overwritten(self) -> None:
+        log = self.filled(run(1, 3), run(4, 1))
+        log.cut(3, "divergent")
+        kept = self.kept(log, "divergent")
+        settled(log.append(LATER, run(4, 1)))
+        with pytest.raises(ValueError, match="there is a file divergent already"):
+            log.cut(3, "divergent")
+        assert all_of(log) == run(1, 4)
+        assert log.cut(3, "another") == 1
+        assert self.kept(log, "divergent") == kept != self.kept(log, "another")
+
+    def test_a_cut_goes_no_further_back_than_the_log(self) -> None:
+        log = self.opened()
+        log.begin_after(Position(EPOCH, 7))
+        settled(log.append(LATER, run(8, 2)))
+        with pytest.raises(ValueError, match="no record ends with index 6"):
+            log.cut(6, "divergent")
+        assert log.cut(7, "divergent") == 2
+        for _ in range(2):
+            assert (log.last, log.count, log.first) == (Position(EPOCH, 7), 0, 8)
+            log.close()
+            log = self.again(log)
+
+    def test_a_closed_log_is_not_cut(self) -> None:
+        log = self.filled(run(1, 1), run(2, 1))
+        log.close()
+        with pytest.raises(StorageUnavailable, match="closed"):
+            log.cut(1, "divergent")
+        assert all_of(self.again(log)) == run(1, 2)

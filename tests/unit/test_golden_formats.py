@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from nuntwist.files import MemoryFiles
+from nuntwist.oplog.base import NAME as BASE
 from nuntwist.oplog.inspect import Logged, look, operations
 from nuntwist.oplog.record import encode
 from nuntwist.oplog.segment import SEGMENT_HEAD, segment_name
 from nuntwist.oplog.segments import FileOplog
-from nuntwist.values import Epoch, Op, Position
+from nuntwist.values import NO_EPOCH, Epoch, Op, Position
 
 FOLDER = Path(__file__).parents[1] / "golden_formats"
 NAME = segment_name(1)
@@ -75,3 +76,25 @@ def test_the_file_with_fields_differs_by_them_alone() -> None:
     fields = b"\x0b\x00" + b"\x01\x08\x00requests"
     assert data.count(fields) == 1
     assert len(data) == len(plain) + len(fields) + 2
+
+
+@pytest.mark.parametrize(
+    ("name", "epoch"), [("oplog-base-1", NO_EPOCH), ("oplog-base-2", Epoch(3, SECOND.node))]
+)
+def test_where_a_recorded_log_begins(name: str, epoch: Epoch) -> None:
+    files = MemoryFiles()
+    files.contents[BASE] = bytearray(recorded(name))
+    begun = segment_name(4712)
+    files.contents[begun] = bytearray(SEGMENT_HEAD)
+    log = FileOplog(files, ORIGIN)
+    log.open()
+    assert (log.base, log.last) == (4711, Position(epoch, 4711))
+    assert log.epoch_at(4711) == (None if epoch == NO_EPOCH else epoch)
+
+
+def test_the_beginning_is_noted_as_it_was() -> None:
+    files = MemoryFiles()
+    log = FileOplog(files, ORIGIN)
+    log.open()
+    log.begin_after(Position(Epoch(3, SECOND.node), 4711))
+    assert files.contents[BASE] == recorded("oplog-base-2")

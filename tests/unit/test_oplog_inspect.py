@@ -20,7 +20,7 @@ from nuntwist.oplog.record import Newer, encode
 from nuntwist.oplog.repair import Plan, carry_out, plan
 from nuntwist.oplog.segment import SEGMENT_HEAD, segment_name, segments_in
 from nuntwist.oplog.segments import FileOplog
-from nuntwist.values import Op
+from nuntwist.values import Op, Position
 from tests.unit.conformance_oplog import EPOCH, LATER, all_of, op, run
 
 ORIGIN = 0x55
@@ -365,7 +365,7 @@ def test_what_recovery_would_stop_at_is_found() -> None:
 
 def test_a_damaged_base_is_put_aside() -> None:
     files = three()
-    write_base(files, 3)
+    write_base(files, Position(EPOCH, 3))
     assert inspect.damage_of_base(files) is None
     assert plan(files).cuts == ()
     files.contents[BASE][0] ^= 1
