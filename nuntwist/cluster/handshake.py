@@ -4,22 +4,23 @@ It is made of lines, so that it can begin on the port of the clients, which spea
 
     connecting                                accepting
     peer 1 NODE NONCE            ──────────▶
-                                 ◀──────────  peer 1 NODE NONCE PROOF
-    proof PROOF SET ADDRESS      ──────────▶
-                                 ◀──────────  welcome PROOF SET ADDRESS
+                                 ◀──────────  peer 1 NODE NONCE
+    prove PROOF                  ──────────▶
+                                 ◀──────────  proof PROOF SET ADDRESS
+    welcome PROOF SET ADDRESS    ──────────▶
 
-or, from either, ``refused REASON``, and that is the end. A proof is an HMAC-SHA256 over a word for
-the side and the step, both first lines as they were sent, and what stands after the proof in its
-own line; its key is made of the secret with scrypt. So
+or, from either, ``refused REASON``, and that is the end. A proof is an HMAC-SHA256 over the word
+of its line, both first lines as they were sent, and what stands after the proof in its own line;
+its key is made of the secret with scrypt. So
 
-- the secret is never sent. Who reads along, or only connects and says a first line, gets a proof
+- the secret is never sent. Who reads along, or poses as a node that others connect to, gets a proof
   to try guesses on, each at the price of scrypt; its salt is the same for all, so a weak secret
-  stays weak;
+  stays weak. Who only connects gets none: that side proves first;
 - nothing that was recorded helps later, since each side's nonce is new;
-- nothing can be sent back to where it came from, since each side has words of its own: without
+- nothing can be sent back to where it came from, since each line has a word of its own: without
   them a ``proof`` would do as the ``welcome`` to it;
-- who has not proved that it has the secret learns nothing of the set: its id and the other's
-  address come with the second proof and the third.
+- who has not proved that it has the secret learns nothing of the set: its id and the addresses
+  come with the second proof and the third.
 
 It does not encrypt what follows, nor does it guard that against somebody between the two who
 lets the handshake through and changes what comes after: TLS endpoints do. (A MAC on each frame
@@ -45,7 +46,7 @@ LONGEST: Final = 400
 
 _VERSION = re.compile(rb"peer ([0-9]{1,9})( .*)?")
 _FIRST = re.compile(rb"peer [0-9]{1,9} ([0-9a-f]{16}) [0-9a-f]{32}")
-_SECOND = re.compile(rb"(peer [0-9]{1,9} [0-9a-f]{16} [0-9a-f]{32}) ([0-9a-f]{64})")
+_PROVE = re.compile(rb"prove ([0-9a-f]{64})")
 _LAST = re.compile(rb"(proof|welcome) ([0-9a-f]{64}) ([0-9a-f]{16}) ([!-~]{1,255})")
 _REFUSED = re.compile(rb"refused ([ -~]{1,200})")
 
@@ -64,6 +65,7 @@ class Stage(Enum):
 
     BEGUN = "nothing has come"
     GREETED = "the other has said who it is"
+    PROVED = "the other has proved that it has the secret"
     WELCOME = "both have proved it"
     REFUSED = "it has failed"
 
@@ -125,10 +127,9 @@ class _Handshake:
             version = _VERSION.fullmatch(line)
             if version is not None and int(version[1]) != VERSION:
                 return self._refuse(f"version {VERSION} is spoken here, not {int(version[1])}")
-        answer = self._take(line)
-        return self._refuse(_NOT_UNDERSTOOD) if answer is None else answer
+        return self._take(line)
 
-    def _take(self, line: bytes) -> bytes | None:
+    def _take(self, line: bytes) -> bytes:
         raise NotImplementedError
 
     def _greeted(self, line: bytes) -> bytes | None:
@@ -142,18 +143,28 @@ class _Handshake:
         self.stage = Stage.GREETED
         return None
 
-    def _proof(self, word: bytes, connecting: bytes, accepting: bytes, told: bytes = b"") -> bytes:
-        parts = b"\n".join((word, connecting, accepting, told))
+    def _proof(self, word: bytes, told: bytes = b"") -> bytes:
+        parts = b"\n".join((word, *self._first_lines(), told))
         return hmac.new(self._key, parts, hashlib.sha256).hexdigest().encode()
 
-    def _told(self) -> bytes:
-        return b"%016x %b" % (self._me.set_id, self._me.address.encode())
+    def _first_lines(self) -> tuple[bytes, bytes]:
+        """That of the connecting side, and that of the accepting one."""
+        raise NotImplementedError
 
-    def _accept(self, proof: bytes, right: bytes, set_id: bytes, address: bytes) -> bytes | None:
-        """The last line of the other: nothing if it is right, else the refusal."""
-        if not hmac.compare_digest(proof, right):
+    def _tell(self, word: bytes) -> bytes:
+        """A line with a proof, and what the other may know then."""
+        told = b"%016x %b" % (self._me.set_id, self._me.address.encode())
+        return b"%b %b %b\n" % (word, self._proof(word, told), told)
+
+    def _told(self, line: bytes, word: bytes) -> bytes | None:
+        """Such a line of the other: nothing if it is right, else the refusal."""
+        match = _LAST.fullmatch(line)
+        if match is None or match[1] != word:
+            return self._refuse(_NOT_UNDERSTOOD)
+        right = self._proof(word, b"%b %b" % (match[3], match[4]))
+        if not hmac.compare_digest(match[2], right):
             return self._refuse(_NOT_THE_SAME_SECRET)
-        peer = Peer(self._node, int(set_id, 16), address.decode())
+        peer = Peer(self._node, int(match[3], 16), match[4].decode())
         if peer.set_id and self._me.set_id and peer.set_id != self._me.set_id:
             return self._refuse(_ANOTHER_SET)
         self.peer, self.stage = peer, Stage.WELCOME
@@ -174,45 +185,37 @@ class Connecting(_Handshake):
         """What to send first."""
         return self._mine + b"\n"
 
-    def _take(self, line: bytes) -> bytes | None:
+    def _first_lines(self) -> tuple[bytes, bytes]:
+        return self._mine, self._theirs
+
+    def _take(self, line: bytes) -> bytes:
         if self.stage is Stage.BEGUN:
-            match = _SECOND.fullmatch(line)
-            if match is None:
-                return None
-            refusal = self._greeted(match[1])
-            if refusal is not None:
-                return refusal
-            if not hmac.compare_digest(match[2], self._proof(b"accept", self._mine, self._theirs)):
-                return self._refuse(_NOT_THE_SAME_SECRET)
-            told = self._told()
-            proof = self._proof(b"connect", self._mine, self._theirs, told)
-            return b"proof %b %b\n" % (proof, told)
-        match = _LAST.fullmatch(line)
-        if match is None or match[1] != b"welcome":
-            return None
-        told = b"%b %b" % (match[3], match[4])
-        right = self._proof(b"welcome", self._mine, self._theirs, told)
-        refusal = self._accept(match[2], right, match[3], match[4])
-        return b"" if refusal is None else refusal
+            refusal = self._greeted(line)
+            return b"prove %b\n" % self._proof(b"prove") if refusal is None else refusal
+        refusal = self._told(line, b"proof")
+        return self._tell(b"welcome") if refusal is None else refusal
 
 
 class Accepting(_Handshake):
     """The side that was connected to."""
 
-    def _take(self, line: bytes) -> bytes | None:
+    def _first_lines(self) -> tuple[bytes, bytes]:
+        return self._theirs, self._mine
+
+    def _take(self, line: bytes) -> bytes:
         if self.stage is Stage.BEGUN:
             refusal = self._greeted(line)
-            if refusal is not None:
-                return refusal
-            return b"%b %b\n" % (self._mine, self._proof(b"accept", self._theirs, self._mine))
-        match = _LAST.fullmatch(line)
-        if match is None or match[1] != b"proof":
-            return None
-        told = b"%b %b" % (match[3], match[4])
-        right = self._proof(b"connect", self._theirs, self._mine, told)
-        refusal = self._accept(match[2], right, match[3], match[4])
-        if refusal is not None:
-            return refusal
-        mine = self._told()
-        proof = self._proof(b"welcome", self._theirs, self._mine, mine)
-        return b"welcome %b %b\n" % (proof, mine)
+            return self._mine + b"\n" if refusal is None else refusal
+        if self.stage is Stage.GREETED:
+            return self._proved(line)
+        refusal = self._told(line, b"welcome")
+        return b"" if refusal is None else refusal
+
+    def _proved(self, line: bytes) -> bytes:
+        match = _PROVE.fullmatch(line)
+        if match is None:
+            return self._refuse(_NOT_UNDERSTOOD)
+        if not hmac.compare_digest(match[1], self._proof(b"prove")):
+            return self._refuse(_NOT_THE_SAME_SECRET)
+        self.stage = Stage.PROVED
+        return self._tell(b"proof")

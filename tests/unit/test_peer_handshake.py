@@ -48,7 +48,8 @@ def talk(connecting: Connecting, accepting: Accepting) -> list[bytes]:
 def test_two_nodes_of_a_set() -> None:
     connecting, accepting = pair()
     said = talk(connecting, accepting)
-    assert [line.split()[0] for line in said] == [b"peer", b"peer", b"proof", b"welcome"]
+    words = [line.split()[0] for line in said]
+    assert words == [b"peer", b"peer", b"prove", b"proof", b"welcome"]
     assert (connecting.stage, connecting.peer) == (Stage.WELCOME, Peer(0xB, 7, "b:3014"))
     assert (accepting.stage, accepting.peer) == (Stage.WELCOME, Peer(0xA, 7, "a:3014"))
     assert connecting.refusal is accepting.refusal is None
@@ -61,31 +62,44 @@ def test_who_is_of_no_set_is_let_in() -> None:
     assert connecting.peer == Peer(0xB, 7, "b:3014")
 
 
-def test_who_has_another_secret_is_refused_by_who_connects_first() -> None:
+def test_who_connects_with_another_secret_is_refused_without_a_proof() -> None:
     connecting, accepting = pair(other_key=OTHER_KEY)
     said = talk(connecting, accepting)
     assert said[-1] == b"refused the two nodes do not have the same secret\n"
-    assert connecting.refusal == "the two nodes do not have the same secret"
-    assert accepting.refusal == "the other node says: the two nodes do not have the same secret"
-    # And it was told nothing of the set.
+    assert accepting.refusal == "the two nodes do not have the same secret"
+    assert connecting.refusal == "the other node says: the two nodes do not have the same secret"
+    # And it was told nothing of the set, nor given anything to try guesses on.
+    assert [line.split()[0] for line in said] == [b"peer", b"peer", b"prove", b"refused"]
     assert not any(b"3014" in line or b"%016x" % 7 in line for line in said)
 
 
-def test_who_goes_on_without_the_secret_is_refused() -> None:
-    """An accepting node does not rely on the other having checked anything."""
-    honest, accepting = pair()
-    answer = accepting.receive(honest.begin()[:-1])
-    guess = b"proof %b %016x x:1" % (b"0" * 64, 7)
+@pytest.mark.parametrize("last", [False, True])
+def test_who_guesses_a_proof_is_refused(last: bool) -> None:
+    """At the first and at the last."""
+    said = talk(*pair())
+    _, accepting = pair()
+    for line in (said[0], said[2])[: 1 + last]:
+        accepting.receive(line[:-1])
+    guess = b"welcome %b %016x x:1" % (b"0" * 64, 7) if last else b"prove " + b"0" * 64
     assert accepting.receive(guess) == b"refused the two nodes do not have the same secret\n"
     assert accepting.peer is None
-    assert b"b:3014" not in answer
+
+
+def test_who_only_poses_as_a_node_is_told_nothing_of_the_set() -> None:
+    connecting, _ = pair()
+    first = connecting.begin()
+    prove = connecting.receive(b"peer 1 %016x %032x" % (0xB, 5))
+    guess = b"proof %b %016x b:3014" % (b"0" * 64, 7)
+    assert connecting.receive(guess) == b"refused the two nodes do not have the same secret\n"
+    assert b"3014" not in first + prove
 
 
 def test_a_node_of_another_set_is_refused_and_told_so() -> None:
     connecting, accepting = pair(b=Self(0xB, 8, "b:3014"))
     said = talk(connecting, accepting)
     assert said[-1] == b"refused the two nodes are of different sets\n"
-    assert b"%016x" % 8 not in b"".join(said)
+    # Neither set was told to anybody who had not proved that it has the secret.
+    assert not any(b"%016x" % 8 in line or b"%016x" % 7 in line for line in said[:3])
     assert connecting.peer is accepting.peer is None
 
 
@@ -116,7 +130,8 @@ def test_what_was_recorded_does_not_help_later() -> None:
     assert accepting.receive(said[2][:-1]).startswith(b"refused")
     connecting, _ = pair(seed=3)
     connecting.begin()
-    assert connecting.receive(said[1][:-1]).startswith(b"refused")
+    connecting.receive(said[1][:-1])
+    assert connecting.receive(said[3][:-1]).startswith(b"refused")
 
 
 def test_what_a_node_says_cannot_be_sent_back_to_it() -> None:
@@ -125,27 +140,34 @@ def test_what_a_node_says_cannot_be_sent_back_to_it() -> None:
     greeting = connecting.begin()[:-1].replace(b"%016x" % 0xA, b"%016x" % 0xC)
     answer = accepting.receive(greeting)[:-1]
     assert connecting.receive(answer) == b"refused that is the node itself\n"
-    connecting, accepting = pair()
-    greeting = connecting.begin()[:-1]
-    accepting.receive(greeting)
-    # Its own first line and proof, as if it were the other's.
-    other = Accepting(A, KEY, random.Random(9)).receive(greeting.replace(b"a ", b"c "))
-    assert connecting.receive(other[:-1]).startswith(b"refused")
+    # With another id in its own first line, what it proves is about other first lines.
+    connecting, accepting = pair(b=Self(0xA, 7, "a:3014"))
+    greeting = connecting.begin()[:-1].replace(b"%016x" % 0xA, b"%016x" % 0xC)
+    answer = accepting.receive(greeting)[:-1].replace(b"%016x" % 0xA, b"%016x" % 0xC)
+    prove = connecting.receive(answer)
+    assert prove.startswith(b"prove")
+    assert accepting.receive(prove[:-1]).startswith(b"refused")
 
 
 def test_a_proof_sent_back_is_no_welcome() -> None:
     """Somebody between the two, who cannot prove anything, answers with what came."""
+    said = talk(*pair())
     connecting, accepting = pair()
-    proof = connecting.receive(accepting.receive(connecting.begin()[:-1])[:-1])
+    for line in (said[0], said[2]):
+        proof = accepting.receive(line[:-1])
     assert proof.startswith(b"proof ")
-    answer = connecting.receive(proof[:-1].replace(b"proof", b"welcome", 1))
+    answer = accepting.receive(proof[:-1].replace(b"proof", b"welcome", 1))
     assert answer == b"refused the two nodes do not have the same secret\n"
-    assert connecting.peer is None
+    assert accepting.peer is None
+    connecting.begin()
+    prove = connecting.receive(said[1][:-1])
+    back = b"proof" + prove[:-1].removeprefix(b"prove") + b" %016x b:3014" % 7
+    assert connecting.receive(back) == b"refused the two nodes do not have the same secret\n"
 
 
 def test_each_side_takes_its_own_words_only() -> None:
     """A right proof under the wrong word is none."""
-    for place, word in ((2, b"welcome"), (3, b"proof")):
+    for place, word in ((2, b"proof"), (3, b"welcome"), (4, b"proof")):
         said = talk(*pair())
         connecting, accepting = pair()
         for number, line in enumerate(said[:place]):
@@ -169,14 +191,15 @@ def test_every_byte_is_as_the_module_says() -> None:
     ours, theirs = b"0000000000000007 a:3014", b"0000000000000007 b:3014"
     assert said == [
         one + b"\n",
-        other + b" " + proof(b"accept", b"") + b"\n",
-        b"proof " + proof(b"connect", ours) + b" " + ours + b"\n",
-        b"welcome " + proof(b"welcome", theirs) + b" " + theirs + b"\n",
+        other + b"\n",
+        b"prove " + proof(b"prove", b"") + b"\n",
+        b"proof " + proof(b"proof", theirs) + b" " + theirs + b"\n",
+        b"welcome " + proof(b"welcome", ours) + b" " + ours + b"\n",
     ]
 
 
 def test_what_is_told_with_a_proof_cannot_be_changed() -> None:
-    for place, changed in ((2, b"a:3015"), (3, b"b:3015")):
+    for place, changed in ((4, b"a:3015"), (3, b"b:3015")):
         connecting, accepting = pair()
         said = talk(connecting, accepting)
         connecting, accepting = pair()
@@ -198,7 +221,7 @@ def test_after_the_end_nothing_is_taken() -> None:
             side.receive(b"peer")
 
 
-@given(st.integers(0, 3), st.data())
+@given(st.integers(0, 4), st.data())
 def test_a_line_that_is_not_as_it_was_sent_ends_it(place: int, data: st.DataObject) -> None:
     said = talk(*pair())
     connecting, accepting = pair()
@@ -218,9 +241,11 @@ def test_a_line_that_is_not_as_it_was_sent_ends_it(place: int, data: st.DataObje
     to = sides[place % 2]
     answer = to.receive(bytes(spoiled))
     if place == 0 and to.stage is Stage.GREETED:
-        # Another node, or another nonce: that is found out with the proof.
-        answer = connecting.receive(answer[:-1])
-        to = connecting
+        # Another node, or another nonce: that is found out with the first proof.
+        answer = accepting.receive(connecting.receive(answer[:-1])[:-1])
+    elif place == 1 and to.stage is Stage.GREETED:
+        answer = accepting.receive(answer[:-1])
+        to = accepting
     assert to.stage is Stage.REFUSED
     assert answer == b"" or answer.startswith(b"refused ")
     assert to.peer is None
