@@ -11,7 +11,8 @@ and the log of the node. The election (:mod:`nuntwist.cluster.bully`) says what 
 - **neither**: the node stands by.
 
 Of two connections between the same two nodes (each has connected to the other) the one stays that
-the node with the lower id has made; both ends know that, so they close the same one.
+the node with the lower id has made; both ends know that, so they close the same one. Of two that
+the same node has made the later one stays.
 """
 
 from __future__ import annotations
@@ -111,6 +112,7 @@ class Member:
         self._committed = 0
         self._waiting: dict[int, Have] = {}
         self._timer: IDelayedCall | None = None
+        self._timer_due = 0.0
         self.bully = Bully(
             me,
             members,
@@ -143,7 +145,7 @@ class Member:
         assert link.peer is not None
         node = link.peer.node
         before = self.links.get(node)
-        if before is not None and self._stays(before, node):
+        if before is not None and self._stays(before, link, node):
             link.close()
             return
         self.links[node] = link
@@ -154,9 +156,12 @@ class Member:
             self._follow(node)
         self._carry_out()
 
-    def _stays(self, link: Link, node: int) -> bool:
-        """Whether it is the one that was made by the node with the lower id."""
-        return link.connecting == (self._me < node)
+    def _stays(self, before: Link, link: Link, node: int) -> bool:
+        """Whether the connection there was stays, and not the new one."""
+        if before.connecting == link.connecting:
+            # Whoever has made both of them knows that the first is gone.
+            return False
+        return before.connecting == (self._me < node)
 
     def unlinked(self, link: Link) -> None:
         """A connection is gone."""
@@ -262,10 +267,13 @@ class Member:
                     self._turn(effect)
                 elif not self._promise(effect):
                     return
+        due = self.bully.due
         if self._timer is not None and self._timer.active():
+            if due == self._timer_due:
+                return
             self._timer.cancel()
-        delay = max(0.0, self.bully.due - self._clock.seconds())
-        self._timer = self._clock.callLater(delay, self._due)
+        self._timer_due = due
+        self._timer = self._clock.callLater(max(0.0, due - self._clock.seconds()), self._due)
 
     def _promise(self, promise: Keep) -> bool:
         """Put an epoch on the disk; a node that cannot may neither vote nor lead."""

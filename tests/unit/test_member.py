@@ -41,6 +41,22 @@ def test_each_pair_has_one_connection() -> None:
     assert nodes.primary() == 1
 
 
+def test_who_connects_again_is_taken_at_its_word(three: MemorySet) -> None:
+    """The other end may not have noticed yet that the first connection is gone."""
+    before = three.members[2].links[1]
+    three.pipes[1, 2].end()
+    assert 2 not in three.members[1].links
+    assert three.members[2].links[1] is before
+    three.connect(1, 2)
+    three.run(0.05)
+    assert three.members[2].links[1] is not before
+    three.nodes[1].admin("create-db d t")
+    three.run(0.05)
+    assert b"d" in three.nodes[2].node.catalogue.by_name
+    three.run(5.0)
+    assert (three.primary(), three.secondaries()) == (1, [2, 3])
+
+
 def test_a_change_reaches_a_watcher_on_any_node_at_once(three: MemorySet) -> None:
     admin = three.nodes[1].admin("create-db d t", "use-db d t")
     three.run(0.1)
