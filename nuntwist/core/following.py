@@ -87,7 +87,7 @@ class Following:
             raise StorageUnavailable(journal.oplog.failed or "the log is not on the disk yet")
         journal.refusal = None
         node.lead(epoch)
-        op = journal.make(BEGIN_EPOCH, ADMIN_ID, b"", None)
+        op = journal.make(BEGIN_EPOCH, ADMIN_ID, b"", b"")
         refused: list[Failure] = []
         journal.append_alone(op, lambda: None).addErrback(refused.append)
         if refused:

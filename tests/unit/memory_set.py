@@ -43,7 +43,7 @@ class Pipe(MemoryTransport):
         self.set, self.place = set_, place
         self.protocol: PeerProtocol | None = None
         self.other: Pipe | None = None
-        self.open = True
+        self.open, self.deaf = True, False
         self.lose = self.hang_up
 
     def write(self, data: bytes) -> None:
@@ -53,8 +53,9 @@ class Pipe(MemoryTransport):
         self.set.clock.callLater(self.set.delay, other.arrive, data, self.place)
 
     def arrive(self, data: bytes, sender: int) -> None:
-        """Bytes come, in the order they were sent."""
-        if self.open and self.protocol is not None and (sender, self.place) not in self.set.cut:
+        """Bytes come, in the order they were sent; behind what was lost nothing comes any more."""
+        self.deaf = self.deaf or (sender, self.place) in self.set.cut
+        if self.open and self.protocol is not None and not self.deaf:
             self.protocol.dataReceived(data)
 
     def hang_up(self) -> None:

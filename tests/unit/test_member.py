@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import random
 
 import pytest
 
 from nuntwist.cluster.states import State
+from nuntwist.values import INDEX
 from tests.unit.memory_set import MemorySet
 from tests.unit.test_recovery import state
 
@@ -185,3 +187,74 @@ def test_who_cannot_log_its_first_operation_lets_another_lead(three: MemorySet) 
     assert {three.nodes[me].node.info.role for me in (2, 3)} <= {"StartingUp", "Secoundary"}
     client = three.nodes[2].admin()
     assert client.ask("create-db x t").startswith("error no")
+
+
+# -- under faults ----------------------------------------------------------------------------------
+
+
+def reconnect(nodes: MemorySet) -> None:
+    """Whoever has no connection makes one, as it would by itself."""
+    for one in nodes.ids:
+        for other in nodes.ids:
+            if one < other and other not in nodes.members[one].links:
+                nodes.connect(one, other)
+
+
+def committed_by(nodes: MemorySet, me: int) -> dict[int, bytes]:
+    """The operations that a primary knows a majority to have, by index."""
+    commits = nodes.members[me].commits
+    if commits is None:
+        return {}
+    ops = [op for batch in nodes.nodes[me].oplog.read(0) for op in batch]
+    return {op[INDEX]: repr(op).encode() for op in ops if op[INDEX] <= commits.index}
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_what_a_majority_has_is_in_every_later_primary(seed: int) -> None:
+    nodes, chance = MemorySet(3 + 2 * (seed % 2), seed), random.Random(seed)
+    nodes.run(2.0)
+    nodes.nodes[nodes.primary()].admin("create-db d t")
+    known: dict[int, bytes] = {}
+    written = 0
+    for _ in range(60):
+        what = chance.choice(["cut", "one way", "heal", "heal", "slow", "write", "write", "write"])
+        pairs = [(one, other) for one in nodes.ids for other in nodes.ids if one != other]
+        if what == "cut":
+            nodes.isolate(chance.choice(nodes.ids))
+        elif what == "one way":
+            nodes.cut.add(chance.choice(pairs))
+        elif what == "heal":
+            nodes.cut.clear()
+        elif what == "slow":
+            nodes.delay = chance.choice([0.001, 0.02, 0.2])
+        now = nodes.clock.seconds()
+        serving = [me for me in nodes.ids if nodes.members[me].bully.serves(now)]
+        assert len(serving) <= 1
+        for me in serving:
+            held = {
+                op[INDEX]: repr(op).encode()
+                for batch in nodes.nodes[me].oplog.read(0)
+                for op in batch
+            }
+            assert known.items() <= held.items()
+            client = nodes.nodes[me].admin("use-db d t")
+            for _ in range(chance.randrange(4)):
+                written += 1
+                client.send(f"set k{written % 7} {written}")
+            client.close()
+        nodes.run(chance.choice([0.05, 0.3, 1.0]))
+        for me in nodes.ids:
+            known |= committed_by(nodes, me)
+        reconnect(nodes)
+    assert len(known) > 2
+    nodes.cut.clear()
+    nodes.delay = 0.001
+    for _ in range(8):
+        nodes.run(1.0)
+        reconnect(nodes)
+    primary = nodes.primary()
+    for me in nodes.ids:
+        incoming = nodes.members[me].incoming
+        if me != primary and incoming is not None and incoming.stopped is None:
+            assert nodes.nodes[me].oplog.last == nodes.nodes[primary].oplog.last
+            assert state(nodes.nodes[me]) == state(nodes.nodes[primary])
