@@ -14,6 +14,7 @@ that is anything else, which the general road then takes:
   cleaning and its key is no ``$`` key;
 - the client may do everything with every plain key of its database, and that is not
   ``$admin``, where some keys are the server's;
+- writes are not refused (reads go on where they are);
 - the key is not in conflict resolution, no view of the database is kept, and adding the key
   is not watched by a listing.
 
@@ -50,7 +51,7 @@ def run(pipeline: Pipeline, client: Client, lines: list[bytes], at: int, stop: i
     :return: the place of the first line it did not take.
     """
     database = client.database
-    if database is None or pipeline.journal.refusal is not None or database.number == ADMIN_ID:
+    if database is None or database.number == ADMIN_ID:
         return at
     if (client.user is not None or database.permissions) and not client.unrestricted():
         return at
@@ -59,7 +60,7 @@ def run(pipeline: Pipeline, client: Client, lines: list[bytes], at: int, stop: i
         start = at
         if lines[at][:4] == GET:
             at = _gets(pipeline, client, database, lines, at, stop)
-        else:
+        elif pipeline.journal.refusal is None:
             at = _sets(pipeline, client, database, lines, at, stop)
         if at == start:
             break

@@ -32,10 +32,13 @@ CHUNKS = st.lists(st.lists(COMMANDS, min_size=1, max_size=8), min_size=1, max_si
 
 
 def play(
-    chunks: list[list[str]], framed: bool, one_turn: bool = False
+    chunks: list[list[str]], framed: bool, one_turn: bool = False, refused: int = 99
 ) -> tuple[list[bytes], list[object]]:
     """What the writer, a reader beside it and a watcher receive, and the log, for a
-    conversation whose chunks come in one turn, or a turn each."""
+    conversation whose chunks come in one turn, or a turn each.
+
+    :param refused: the chunk from which on writes are refused.
+    """
     node = MemoryNode()
     node.admin("create-db d t").close()
     writer = node.ws() if framed else node.tcp()
@@ -46,7 +49,10 @@ def play(
         watcher.send(text)
     writer.taken()
     watcher.taken()
-    for chunk in chunks:
+    for number, chunk in enumerate(chunks):
+        if number == refused:
+            node.node.pipeline.commit()
+            node.node.pipeline.journal.refusal = b"not now"
         if framed:
             data = b"".join(client_frame(text.encode()) for text in chunk)
         else:
@@ -61,13 +67,17 @@ def play(
 
 
 @settings(max_examples=300, deadline=None)
-@given(framed=st.booleans(), one_turn=st.booleans(), chunks=CHUNKS)
-def test_same_as_the_general_road(framed: bool, one_turn: bool, chunks: list[list[str]]) -> None:
-    hot = play(chunks, framed, one_turn)
+@given(
+    framed=st.booleans(), one_turn=st.booleans(), chunks=CHUNKS, refused=st.sampled_from([0, 2, 99])
+)
+def test_same_as_the_general_road(
+    framed: bool, one_turn: bool, chunks: list[list[str]], refused: int
+) -> None:
+    hot = play(chunks, framed, one_turn, refused)
     run, hotroad.run = hotroad.run, lambda pipeline, client, lines, at, stop: at
     single, hotroad.single = hotroad.single, lambda pipeline, client, lines: False
     try:
-        general = play(chunks, framed, one_turn)
+        general = play(chunks, framed, one_turn, refused)
     finally:
         hotroad.run, hotroad.single = run, single
     assert hot == general
@@ -117,3 +127,28 @@ def test_the_hot_road_is_taken() -> None:
         hotroad.run = run
     assert taken == [4]
     assert client.received() == "ok \nok \nvalue 1\nok \nvalue <Empty>\nok \nok \n"
+
+
+def test_reads_are_on_it_where_writes_are_refused() -> None:
+    """On a node whose disk is full, or that follows another one."""
+    node = MemoryNode()
+    node.admin("create-db d t", "use-db d t", "set a 1").close()
+    client = node.tcp()
+    client.send("use-db d t")
+    client.received()
+    node.node.pipeline.journal.refusal = b"not now"
+    taken = []
+    run = hotroad.run
+
+    def counted(pipeline, client, lines, at, stop):  # type: ignore[no-untyped-def]
+        end = run(pipeline, client, lines, at, stop)
+        taken.append(end - at)
+        return end
+
+    hotroad.run = counted
+    try:
+        client.send("get a\nget b\nset a 2\nget a")
+    finally:
+        hotroad.run = run
+    assert taken == [2, 1]
+    assert client.received() == ("value 1\nok \nvalue <Empty>\nok \nerror not now \nvalue 1\nok \n")
