@@ -223,7 +223,7 @@ def _sets(
     add_op, add_replaced = journal.ops.append, journal.replaced.append
     add, ok, room = client.out.append, client.encoding.ok, client.room
     index = before = journal.index
-    stamp = 0
+    stamp, answered = 0, at
     while at < stop and room >= 0:
         parts = lines[at].split(b" ", 2)
         if len(parts) != 3 or parts[0] != SET_WORD:
@@ -245,11 +245,14 @@ def _sets(
         add_op(op)
         add_replaced(old)
         if key in watchers:
+            # The client itself may be one of them: first what it was to hear before that.
+            add(ok * (at - answered))
+            answered = at
             pipeline.notify(database, op)
             room -= len(value)
-        add(ok)
         at += 1
     if index > before:
+        add(ok * (at - answered))
         journal.index = database.last_index = client.needed = index
         journal.stamps.last = stamp
     client.room = room
