@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import BinaryIO, Protocol
 
@@ -107,35 +108,18 @@ class Files(Protocol):
         """Let others in again."""
 
 
-def replace_durably(files: Files, name: str, data: bytes) -> None:
-    """Make a file hold ``data``: all of it or, after a crash, what it held before.
+def write_durably(files: Files, name: str, pieces: Iterable[bytes]) -> None:
+    """Make a file hold some pieces, one after the other: all of them or, after a crash, what it
+    held before.
 
     :raise OSError: it could not be done; the file is as it was.
     """
     temporary = name + ".new"
     handle = files.create(temporary)
     try:
-        write_all(handle, data)
-        handle.sync()
-    finally:
-        handle.close()
-    files.rename(temporary, name)
-
-
-def copy_durably(files: Files, source: str, offset: int, name: str) -> None:
-    """Copy what a file holds from an offset on; under the name, which may be that of the source,
-    is all of the copy or, after a crash, what was there.
-
-    :raise OSError: it could not be done.
-    """
-    temporary = name + ".new"
-    handle = files.create(temporary)
-    try:
         try:
-            with files.open_read(source) as file:
-                file.seek(offset)
-                while piece := file.read(COPIED_AT_ONCE):
-                    write_all(handle, piece)
+            for piece in pieces:
+                write_all(handle, piece)
             handle.sync()
         finally:
             handle.close()
@@ -145,6 +129,31 @@ def copy_durably(files: Files, source: str, offset: int, name: str) -> None:
         with suppress(OSError):
             files.remove(temporary)
         raise
+
+
+def replace_durably(files: Files, name: str, data: bytes) -> None:
+    """As :func:`write_durably`, with one piece.
+
+    :raise OSError: it could not be done; the file is as it was.
+    """
+    write_durably(files, name, (data,))
+
+
+def pieces_of(files: Files, name: str, offset: int, end: int | None = None) -> Iterator[bytes]:
+    """What a file holds from an offset on, in pieces.
+
+    :param end: where to stop; None for its end.
+    :raise OSError: it cannot be read.
+    """
+    with files.open_read(name) as file:
+        file.seek(offset)
+        while end is None or offset < end:
+            size = COPIED_AT_ONCE if end is None else min(COPIED_AT_ONCE, end - offset)
+            piece = file.read(size)
+            if not piece:
+                return
+            yield piece
+            offset += len(piece)
 
 
 def write_all(handle: Handle, data: bytes) -> None:

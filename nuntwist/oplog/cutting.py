@@ -10,10 +10,9 @@ same cut again completes it: the file that is there begins with what is left of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from typing import NamedTuple
 
-from nuntwist.files import COPIED_AT_ONCE, Files, write_all
+from nuntwist.files import Files, pieces_of, write_durably
 from nuntwist.oplog.segment import SEGMENT_HEAD, Segment
 
 
@@ -57,33 +56,14 @@ def keep(files: Files, segments: Sequence[Segment], place: Place, name: str) -> 
             if all(file.read(len(piece)) == piece for piece in _tail(files, segments, place)):
                 return
         raise ValueError(f"there is a file {name} already, which holds something else")
-    temporary = name + ".new"
-    handle = files.create(temporary)
-    try:
-        try:
-            for piece in _tail(files, segments, place):
-                write_all(handle, piece)
-            handle.sync()
-        finally:
-            handle.close()
-        files.rename(temporary, name)
-    except OSError:
-        # It may be a full disk that it has filled.
-        with suppress(OSError):
-            files.remove(temporary)
-        raise
+    write_durably(files, name, _tail(files, segments, place))
 
 
 def _tail(files: Files, segments: Sequence[Segment], place: Place) -> Iterator[bytes]:
     yield SEGMENT_HEAD
     begin = place.offset
     for segment in segments[place.number :]:
-        with files.open_read(segment.name) as file:
-            file.seek(begin)
-            left = segment.size - begin
-            while left > 0 and (piece := file.read(min(left, COPIED_AT_ONCE))):
-                yield piece
-                left -= len(piece)
+        yield from pieces_of(files, segment.name, begin, segment.size)
         begin = len(SEGMENT_HEAD)
 
 

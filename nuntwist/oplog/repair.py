@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nuntwist.errors import CorruptData
-from nuntwist.files import Files, copy_durably
+from nuntwist.files import Files, pieces_of, write_durably
 from nuntwist.oplog import base
 from nuntwist.oplog.inspect import SegmentReport, damage_of_base, gap, look
 
@@ -122,7 +122,7 @@ def carry_out(files: Files, cut: Cut) -> str:
     if cut.whole_file:
         files.rename(cut.name, kept)
         return kept
-    copy_durably(files, cut.name, cut.offset, kept)
+    write_durably(files, kept, pieces_of(files, cut.name, cut.offset))
     handle = files.append_to(cut.name)
     try:
         handle.truncate(cut.offset)

@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from twisted.logger import Logger
 
-from nuntwist.files import Files, copy_durably
+from nuntwist.files import Files, pieces_of, write_durably
 
 _log = Logger()
 
@@ -40,7 +40,7 @@ def write_anew(files: Files, name: str) -> None:
     """
     if NAME not in files.names():
         return
-    copy_durably(files, name, 0, name)
+    write_durably(files, name, pieces_of(files, name, 0))
     files.remove(NAME)
     _log.warn(
         "wrote {name} anew, as a flush of it had failed before: what it held in memory might not"

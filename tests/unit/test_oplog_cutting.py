@@ -11,7 +11,6 @@ import pytest
 
 from nuntwist.errors import StorageUnavailable
 from nuntwist.files import COPIED_AT_ONCE, MemoryFiles, Stopped
-from nuntwist.oplog import cutting
 from nuntwist.oplog.inspect import Logged, operations
 from nuntwist.oplog.record import split
 from nuntwist.oplog.segment import NOTE_EVERY, SEGMENT_HEAD, segment_name
@@ -177,7 +176,7 @@ def test_a_full_disk_cuts_nothing_and_is_left_as_it_was() -> None:
 def test_the_copy_is_made_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     assert COPIED_AT_ONCE == 1 << 20
     for size in (1, 7, 51, 52, 100, 1_000):
-        monkeypatch.setattr(cutting, "COPIED_AT_ONCE", size)
+        monkeypatch.setattr("nuntwist.files.COPIED_AT_ONCE", size)
         files = FaultyFiles()
         log = several(files)
         wanted = b"".join(bytes(files.contents[name])[16:] for name in segments(files))
