@@ -9,8 +9,9 @@ While it is welcome, each side says something at least every beat, ``Idle`` if t
 else: a partition that drops everything shows in no socket, but in silence. A connection that is
 silent for too long is cut off, so that the next one begins on fresh timers of TCP.
 
-Nothing waits here: what is sent goes to the transport. That is bounded by who sends: a stream has
-a window, ballots are small and few, and while the transport is full none are sent at all.
+Nothing waits here: what is sent goes to the transport. A stream has a window, and ballots are
+small and few; a node that talks but takes nothing for ``FULL_SECONDS`` is cut off, so they cannot
+heap up for it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from nuntwist.net.outlet import peer_name, tune
 
 HANDSHAKE_SECONDS = 5.0
 """How long the handshake may take in all."""
+FULL_SECONDS = 30.0
+"""For how long the transport may take nothing more."""
 GREETING = b"ok "
 """What the port of the clients says to everybody who connects."""
 
@@ -85,7 +88,7 @@ class PeerProtocol(Protocol):
         self._line = b""
         self._reader = FrameReader()
         self._timer: IDelayedCall | None = None
-        self._said = self._heard = 0.0
+        self._said = self._heard = self._full_since = 0.0
         self._ended = False
 
     # -- the transport -----------------------------------------------------------------------
@@ -117,8 +120,9 @@ class PeerProtocol(Protocol):
             self._links.unlinked(self)
 
     def pauseProducing(self) -> None:
-        """The transport is full."""
-        self.full = True
+        """The transport is full; said again with each write while it is."""
+        if not self.full:
+            self.full, self._full_since = True, self._clock.seconds()
 
     def resumeProducing(self) -> None:
         """The transport takes more."""
@@ -193,6 +197,9 @@ class PeerProtocol(Protocol):
         now = self._clock.seconds()
         if now - self._heard >= self._silence:
             self._end(f"it has been silent for {now - self._heard:.1f} s")
+            return
+        if self.full and now - self._full_since >= FULL_SECONDS:
+            self._end(f"it has taken nothing for {FULL_SECONDS:g} s")
             return
         if not self.full and now - self._said >= self._beat:
             self._said = now

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from nuntwist.cluster.ballots import Beat, Vote
 from nuntwist.cluster.frames import Message, encode
 from nuntwist.cluster.handshake import LONGEST, Accepting, Connecting, Peer, Self
-from nuntwist.net.peer import HANDSHAKE_SECONDS, PeerProtocol
+from nuntwist.net.peer import FULL_SECONDS, HANDSHAKE_SECONDS, PeerProtocol
 from nuntwist.testing import HeapClock, MemoryTransport
 
 KEY = b"k" * 32
@@ -169,6 +169,31 @@ def test_a_full_transport_is_not_filled_further() -> None:
     wire.ends[0].resumeProducing()
     wire.clock.advance(0.1)
     assert wire.transports[0].value() != b""
+
+
+def test_who_talks_but_takes_nothing_is_cut_off(warnings: list[LogEvent]) -> None:
+    wire = Wire()
+    wire.pump()
+    # The other end is a program that is at fault: it looks after nothing.
+    wire.ends[1]._clear_timer()
+    link = wire.ends[0]
+
+    def talk(seconds: float) -> None:
+        for _ in range(round(seconds / 0.25)):
+            # A full transport says so with each write.
+            link.pauseProducing()
+            link.dataReceived(encode(Vote(1)))
+            wire.run(0.25)
+
+    talk(20.0)
+    # It takes some, and is given as long again.
+    link.resumeProducing()
+    talk(FULL_SECONDS - 0.5)
+    assert wire.lost == [False, False]
+    talk(1.0)
+    assert wire.lost == [True, True]
+    assert wire.transports[0].aborted
+    assert warnings[0]["why"] == f"it has taken nothing for {FULL_SECONDS:g} s"
 
 
 def test_another_secret_is_told_on_both_sides(warnings: list[LogEvent]) -> None:
