@@ -107,29 +107,33 @@ def test_a_chunk_of_one_line_has_a_lane_of_its_own(framed: bool) -> None:
     assert taken == [True, True, True, False, False, True]
 
 
-def test_the_hot_road_is_taken() -> None:
-    node = MemoryNode()
-    node.admin("create-db d t").close()
-    client = node.tcp()
-    client.send("use-db d t")
-    taken = []
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many lines the hot road has taken, each time it was asked to."""
+    counts: list[int] = []
     run = hotroad.run
 
     def counted(pipeline, client, lines, at, stop):  # type: ignore[no-untyped-def]
         end = run(pipeline, client, lines, at, stop)
-        taken.append(end - at)
+        counts.append(end - at)
         return end
 
-    hotroad.run = counted
-    try:
-        client.send("set a 1\nget a\nget missing\nset b x y")
-    finally:
-        hotroad.run = run
+    monkeypatch.setattr(hotroad, "run", counted)
+    return counts
+
+
+def test_the_hot_road_is_taken(taken: list[int]) -> None:
+    node = MemoryNode()
+    node.admin("create-db d t").close()
+    client = node.tcp()
+    client.send("use-db d t")
+    taken.clear()
+    client.send("set a 1\nget a\nget missing\nset b x y")
     assert taken == [4]
     assert client.received() == "ok \nok \nvalue 1\nok \nvalue <Empty>\nok \nok \n"
 
 
-def test_reads_are_on_it_where_writes_are_refused() -> None:
+def test_reads_are_on_it_where_writes_are_refused(taken: list[int]) -> None:
     """On a node whose disk is full, or that follows another one."""
     node = MemoryNode()
     node.admin("create-db d t", "use-db d t", "set a 1").close()
@@ -137,18 +141,7 @@ def test_reads_are_on_it_where_writes_are_refused() -> None:
     client.send("use-db d t")
     client.received()
     node.node.pipeline.journal.refusal = b"not now"
-    taken = []
-    run = hotroad.run
-
-    def counted(pipeline, client, lines, at, stop):  # type: ignore[no-untyped-def]
-        end = run(pipeline, client, lines, at, stop)
-        taken.append(end - at)
-        return end
-
-    hotroad.run = counted
-    try:
-        client.send("get a\nget b\nset a 2\nget a")
-    finally:
-        hotroad.run = run
+    taken.clear()
+    client.send("get a\nget b\nset a 2\nget a")
     assert taken == [2, 1]
     assert client.received() == ("value 1\nok \nvalue <Empty>\nok \nerror not now \nvalue 1\nok \n")

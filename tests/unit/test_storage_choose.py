@@ -50,7 +50,7 @@ def means(**strategies: str) -> Means:
 
 
 @pytest.mark.usefixtures("plugin")
-def test_a_storage_of_a_plugin_is_found_by_its_name(recwarn: Any) -> None:
+def test_a_storage_of_a_plugin_is_found_by_its_name() -> None:
     given = means(STRATEGY="Forgetful")
     made: Any = make_storage(given)
     assert made.made_for == (given, BOTH)
