@@ -55,6 +55,10 @@ from nuntwist.cluster.states import TRANSITIONS, Event, State
 from nuntwist.values import Position
 
 
+def _anybody(node: int) -> bool:
+    return True
+
+
 class Bully:
     """The election as one node sees it.
 
@@ -63,6 +67,9 @@ class Bully:
     :param position: where its log ends.
     :param started: when it was started, in milliseconds since 1970.
     :param promised: the highest number it has promised, as kept, and ``promised_to`` whom.
+    :param survives: whether who hears of nobody takes over, a majority or not
+        (quorum ``none``, see docs/election.md).
+    :param at_once: whether it need not wait for others to be heard of first.
     :param chance: spreads those that would stand at the same time.
     :param now: monotonic, in seconds, as in all calls.
     :ivar state: what it is doing.
@@ -70,6 +77,10 @@ class Bully:
     :ivar primary: whom it follows, itself included; None for nobody.
     :ivar due: when it wants to be called next.
     :ivar linked: the members it has a connection with.
+    :ivar learners: who is told of the primary, and counts for nothing yet.
+    :ivar doubtful: the members whose log may have lost its end: their votes count where all
+        members give theirs, and not in a majority.
+    :ivar may_stand: who may be the primary at all, by id.
     :ivar broken: how often another claimed an epoch that it has itself; never, if all is right.
     """
 
@@ -84,10 +95,15 @@ class Bully:
         now: float,
         promised: int = 0,
         promised_to: int = 0,
+        survives: bool = False,
+        at_once: bool = False,
     ) -> None:
         self.me = me
         self.members = frozenset(members)
         self.linked: set[int] = set()
+        self.learners: set[int] = set()
+        self.doubtful: set[int] = set()
+        self.may_stand: Callable[[int], bool] = _anybody
         self.state = State.STARTING
         self.number = 0
         self.primary: int | None = None
@@ -111,7 +127,8 @@ class Bully:
         self._answers: dict[int, Position] = {}
         self._lease = Lease(timing.lease)
         self._gave_way: dict[int, Position] = {}
-        self.due = now + timing.round
+        self._survives = survives
+        self.due = now if at_once else now + timing.round
 
     # -- what others may ask -----------------------------------------------------------------
 
@@ -127,7 +144,9 @@ class Bully:
 
     def lease(self) -> float:
         """Until when it may serve, if it is the primary."""
-        return self._lease.until(self._others(), self.majority - 1)
+        if self._survives:
+            return float("inf")
+        return self._lease.until(self._others(), self.majority - (self.me in self.members))
 
     def serves(self, now: float) -> bool:
         """Whether it is the primary and nobody else can be."""
@@ -148,17 +167,29 @@ class Bully:
             self._fire(Event.CUT_OFF, now)
         elif self.state is State.PRIMARY:
             self._beat(now)
+        elif not self._may_win() and self.state is not State.FOLLOWING:
+            self.due = float("inf")
+        elif self._survives and self.state in _ALONE and not self._against:
+            self._fire(_ALONE[self.state], now)
         else:
             self._insists = self._insists or self.state is State.YIELDING
             self._fire(Event.DUE, now)
+
+    def _may_win(self) -> bool:
+        return self.me in self.members and self.may_stand(self.me)
 
     def appended(self, position: Position) -> None:
         """Its log ends somewhere else."""
         self._position = position
 
-    def reconfigure(self, members: Collection[int]) -> None:
-        """Others elect from now on."""
+    def reconfigure(self, members: Collection[int], now: float, at_once: bool = False) -> None:
+        """Others elect from now on.
+
+        :param at_once: whether this node need not wait before it stands, where it may.
+        """
         self.members = frozenset(members)
+        if self.due == float("inf") or at_once:
+            self.due = now if at_once else now + self._timing.round
 
     def link(self, node: int, up: bool, now: float) -> None:
         """A connection is there, or gone."""
@@ -180,7 +211,7 @@ class Bully:
 
     def receive(self, sender: int, message: Ballot, now: float) -> None:
         """A member has sent something; what comes from others is passed over."""
-        if sender in self.members:
+        if sender in self.members or sender in self.learners:
             _HANDLERS[type(message)](self, sender, message, now)
 
     # -- being asked -------------------------------------------------------------------------
@@ -188,7 +219,7 @@ class Bully:
     def _asked(self, sender: int, ask: Ask, now: float) -> None:
         if ask.number <= self.promised:
             self._send(sender, Stale(self.promised))
-        elif self._is_loyal(ask.released, now):
+        elif self._is_loyal(ask.released, now) or not self.may_stand(sender):
             self._send(sender, Would(ask.number, False))
         elif self._outranks(ask.rank, ask.insists):
             self._send(sender, Alive(ask.number, self.rank))
@@ -204,7 +235,7 @@ class Bully:
             self._send(sender, Stale(self.promised))
         elif again:
             self._send(sender, Vote(stand.number))
-        elif self._is_loyal(stand.released, now):
+        elif self._is_loyal(stand.released, now) or not self.may_stand(sender):
             self._send(sender, Would(stand.number, False))
         elif self._outranks(stand.rank, True):
             self._send(sender, Alive(stand.number, self.rank))
@@ -226,6 +257,9 @@ class Bully:
         return now < self._loyal_until and not free
 
     def _outranks(self, rank: Rank, by_log_alone: bool) -> bool:
+        if not self.may_stand(self.me):
+            # Who has less than this one must not win, even where nobody else may.
+            return False if self._survives else self._position > rank.position
         if by_log_alone:
             return self._position > rank.position
         return self.rank > rank
@@ -250,8 +284,12 @@ class Bully:
 
     def _count(self, sender: int, enough: Event, now: float) -> None:
         self._for.add(sender)
-        if len(self._for) >= self.majority:
+        if self._is_enough():
             self._fire(enough, now)
+
+    def _is_enough(self) -> bool:
+        """Whether those that are for it elect it: a majority whose logs are whole, or all."""
+        return len(self._for - self.doubtful) >= self.majority or self._for >= self.members
 
     def _refused_by(self, sender: int, now: float) -> None:
         self._against.add(sender)
@@ -325,7 +363,7 @@ class Bully:
             self._fire(Event.COMPARED, now)
 
     def _beat(self, now: float) -> None:
-        self._send_all(Beat(self.number, now))
+        self._tell_all(Beat(self.number, now))
         self.due = now + self._timing.beat
 
     def _is_cut_off(self, now: float) -> bool:
@@ -333,7 +371,7 @@ class Bully:
 
     def _release(self, successor: int, now: float, event: Event) -> None:
         self._released = self.number
-        self._send_all(Release(self.number, successor))
+        self._tell_all(Release(self.number, successor))
         self._fire(event, now)
 
     # -- moving ------------------------------------------------------------------------------
@@ -351,6 +389,11 @@ class Bully:
 
     def _send_all(self, message: Ballot) -> None:
         self._effects += [Send(node, message) for node in self._others()]
+
+    def _tell_all(self, message: Ballot) -> None:
+        """Send to those that learn, too."""
+        self._send_all(message)
+        self._effects += [Send(node, message) for node in sorted(self.learners - self.members)]
 
     def _promise(self, number: int, node: int) -> None:
         self.promised, self._promised_to = number, node
@@ -374,7 +417,9 @@ class Bully:
 
     def _enter_starting(self, now: float, event: Event) -> Event | None:
         shortest, longest = _WAITS.get(event, (0.1, 1.0))
-        self.due = now + self._timing.round * self._chance.uniform(shortest, longest)
+        wait = self._timing.round * self._chance.uniform(shortest, longest)
+        # Nobody else could stand at the same time.
+        self.due = now if self.members == {self.me} else now + wait
         return None
 
     def _enter_following(self, now: float, event: Event) -> Event | None:
@@ -383,11 +428,11 @@ class Bully:
 
     def _enter_checking(self, now: float, event: Event) -> Event | None:
         self.due = now + self._timing.round
-        if self.me not in self.members:
-            return None
+        if not self._may_win():
+            return Event.REFUSED
         self._for, self._against = {self.me}, set()
         self._send_all(Ask(self._next, self.rank, self._insists, self._released))
-        return Event.AGREED if self.majority == 1 else None
+        return Event.AGREED if self._is_enough() else None
 
     def _enter_yielding(self, now: float, event: Event) -> Event | None:
         self.due = now + self._timing.round
@@ -398,20 +443,23 @@ class Bully:
         self._promise(self._next, self.me)
         self._for, self._against = {self.me}, set()
         self._send_all(Stand(self.promised, self.rank, self._released))
-        return Event.WON if self.majority == 1 else None
+        return Event.WON if self._is_enough() else None
 
     def _enter_elected(self, now: float, event: Event) -> Event | None:
         self.number, self.primary = self.promised, self.me
         self._insists = False
         self._answers, self._lease, self._won = {}, Lease(self._timing.lease), now
         self.due = now + self._timing.compare
-        self._send_all(Victory(self.number, now))
+        self._tell_all(Victory(self.number, now))
         return Event.COMPARED if not self.linked & self.members else None
 
     def _enter_primary(self, now: float, event: Event) -> Event | None:
         self.due = now
         return None
 
+
+_ALONE: Final = {State.CHECKING: Event.AGREED, State.STANDING: Event.WON}
+"""What silence means where a lone survivor takes over."""
 
 _WAITS: Final = {
     Event.REFUSED: (0.05, 0.3),

@@ -27,9 +27,13 @@ class Commits:
         self.index = 0
         self.reconfigure(members)
 
-    def reconfigure(self, members: Collection[int]) -> None:
-        """Others count from now on."""
+    def reconfigure(self, members: Collection[int]) -> bool:
+        """Others count from now on.
+
+        :return: whether more is committed by that.
+        """
         self._members = tuple(sorted(members))
+        return self._advance()
 
     def note(self, node: int, durable: int) -> bool:
         """A member has the log on its disk up to an index.
@@ -39,6 +43,9 @@ class Commits:
         if durable <= self._durable.get(node, 0):
             return False
         self._durable[node] = durable
+        return self._advance()
+
+    def _advance(self) -> bool:
         reached = self.held_by(len(self._members) // 2 + 1)
         if reached < self._begins or reached <= self.index:
             return False

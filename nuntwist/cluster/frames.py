@@ -26,6 +26,11 @@ The body begins with the number of the epoch (u64). What follows it, by kind:
 19    Applied      index u64, durable u64
 20    Refused      position
 21    Idle
+40    Hello        set u64, five u8 flags, since i64, position
+41    Joining      set u64
+42    Admitted     the members, as they are kept, to the end
+43    Whole
+44    Invited      set u64
 ====  ===========  ==========================================================================
 
 A position is the epoch's number and node and an index (u64 each); a rank is a position, a
@@ -54,11 +59,12 @@ from nuntwist.cluster.ballots import (
     Vote,
     Would,
 )
+from nuntwist.cluster.greeting import Admitted, Greeting, Hello, Invited, Joining, Whole
 from nuntwist.cluster.stream import Applied, Cut, Have, Idle, Records, Refused
 from nuntwist.errors import NuntwistError
 from nuntwist.values import Epoch, Position
 
-Message: TypeAlias = Ballot | Have | Cut | Records | Applied | Refused | Idle
+Message: TypeAlias = Ballot | Have | Cut | Records | Applied | Refused | Idle | Greeting
 
 LARGEST: Final = (1 << 30) + (1 << 16)
 """Bytes of a body at most: one record of the log, which is sent whole, and what is around it."""
@@ -160,6 +166,18 @@ class _Records:
         return Records(number, _position(*before), committed, body[self._begin.size :])
 
 
+class _Admitted:
+    """The members."""
+
+    def encode(self, message: Admitted) -> bytes:
+        return _NUMBER.pack(message.number) + message.members
+
+    def decode(self, body: bytes) -> Admitted:
+        if len(body) < _NUMBER.size:
+            raise FrameError("it ends before its members")
+        return Admitted(_NUMBER.unpack_from(body)[0], body[_NUMBER.size :])
+
+
 def _nothing(message: Message) -> tuple[Any, ...]:
     return ()
 
@@ -209,6 +227,37 @@ _KINDS: Final[dict[int, tuple[type, Any]]] = {
         ),
     ),
     21: (Idle, _Fixed("", _nothing, Idle)),
+    40: (
+        Hello,
+        _Fixed(
+            "Q5Bq" + _POSITION,
+            lambda m: (
+                m.set_id,
+                m.formed,
+                m.whole,
+                m.holds_data,
+                m.serves,
+                m.member,
+                m.since,
+                *_at(m.position),
+            ),
+            lambda n, set_id, formed, whole, data, serves, member, since, *position: Hello(
+                n,
+                set_id,
+                _flag(formed),
+                _flag(whole),
+                _flag(data),
+                _flag(serves),
+                _flag(member),
+                since,
+                _position(*position),
+            ),
+        ),
+    ),
+    41: (Joining, _Fixed("Q", lambda m: (m.set_id,), Joining)),
+    42: (Admitted, _Admitted()),
+    43: (Whole, _Fixed("", _nothing, Whole)),
+    44: (Invited, _Fixed("Q", lambda m: (m.set_id,), Invited)),
 }
 _KIND_OF: Final = {message: (kind, form) for kind, (message, form) in _KINDS.items()}
 

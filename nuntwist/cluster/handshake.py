@@ -52,7 +52,6 @@ _REFUSED = re.compile(rb"refused ([ -~]{1,200})")
 
 _NOT_THE_SAME_SECRET = "the two nodes do not have the same secret"
 _NOT_UNDERSTOOD = "that is no line of the handshake"
-_ANOTHER_SET = "the two nodes are of different sets"
 
 
 def peer_key(secret: bytes) -> bytes:
@@ -164,10 +163,8 @@ class _Handshake:
         right = self._proof(word, b"%b %b" % (match[3], match[4]))
         if not hmac.compare_digest(match[2], right):
             return self._refuse(_NOT_THE_SAME_SECRET)
-        peer = Peer(self._node, int(match[3], 16), match[4].decode())
-        if peer.set_id and self._me.set_id and peer.set_id != self._me.set_id:
-            return self._refuse(_ANOTHER_SET)
-        self.peer, self.stage = peer, Stage.WELCOME
+        self.peer = Peer(self._node, int(match[3], 16), match[4].decode())
+        self.stage = Stage.WELCOME
         return None
 
     def _refuse(self, why: str) -> bytes:

@@ -3,12 +3,12 @@
 What happens comes in from three sides: connections (:class:`nuntwist.net.peer.Links`), the clock,
 and the log of the node. The election (:mod:`nuntwist.cluster.bully`) says what follows from it:
 
-- **primary**: the node leads: it begins its epoch with an operation of its own. Each secondary
-  that says what it has gets a stream (:mod:`nuntwist.cluster.outgoing`), and what they
-  acknowledge is counted (:mod:`nuntwist.cluster.commits`);
+- **primary**: the node leads (:mod:`nuntwist.cluster.reign`);
 - **following**: the node stands by, says to its primary what it has, and takes what comes
   (:mod:`nuntwist.cluster.incoming`);
 - **neither**: the node stands by.
+
+Which set it is in, and how it comes into one, is :mod:`nuntwist.cluster.belonging`.
 
 Of two connections between the same two nodes (each has connected to the other) the one stays that
 the node with the lower id has made; both ends know that, so they close the same one. Of two that
@@ -18,22 +18,29 @@ the same node has made the later one stays.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection
+from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
+from nuntwist.cluster.belonging import Belonging, Terms
 from nuntwist.cluster.bully import Bully
-from nuntwist.cluster.commits import Commits
 from nuntwist.cluster.effects import Keep, Send, Timing, Turned
+from nuntwist.cluster.greeting import Greeting, Hello
 from nuntwist.cluster.handshake import Peer
+from nuntwist.cluster.identity import Identity
 from nuntwist.cluster.incoming import Follower, Incoming
-from nuntwist.cluster.outgoing import Log, Outgoing
+from nuntwist.cluster.outgoing import Log
+from nuntwist.cluster.reign import Leader, Reign
 from nuntwist.cluster.states import State
 from nuntwist.cluster.stream import Applied, Cut, Have, Records, Refused
 from nuntwist.errors import CorruptData, StorageUnavailable
 from nuntwist.values import Epoch
+
+ELECTIONS = 100
+"""How many transitions ``debug elections`` shows."""
 
 
 class Link(Protocol):
@@ -49,12 +56,16 @@ class Link(Protocol):
         """End it."""
 
 
-class Machine(Follower, Protocol):
+class Machine(Follower, Leader, Protocol):
     """The node, as a set needs it."""
 
     @property
-    def durable(self) -> int:
-        """The last index that is durable here."""
+    def members(self) -> bytes | None:
+        """Who is in the set, as the state has it."""
+
+    @property
+    def holds_data(self) -> bool:
+        """Whether there is a database but for ``$admin``."""
 
     def lead(self, epoch: Epoch) -> int:
         """Be the primary: log the first operation of the epoch, then take writes.
@@ -69,74 +80,108 @@ class Machine(Follower, Protocol):
         :param primary: where the primary is; None where there is none.
         """
 
+    def guard(self, in_step: int) -> None:
+        """Say how many replicas are in step, for those who refuse writes without."""
+
 
 class Member:
     """A node of a set.
 
-    :param me: its id.
-    :param members: the ids of all that elect.
+    :param identity: of the node.
     :param machine: the node.
     :param log: its log, whose ``written`` is set here.
-    :param keep: puts an epoch on the disk.
     :param clock: IReactorTime.
+    :param terms: what an operator has set.
     :param started: when the node was started, in milliseconds since 1970.
-    :param promised: the epoch it has promised last.
     :ivar failed: why it takes no part any more; None while it does.
+    :ivar elections: the last transitions, one line each.
+    :ivar on_primary: is told the id of the primary, itself included, or None, as it changes.
+    :ivar handlers: what takes other messages of nodes of the same set, by their class.
     """
 
     _log = Logger()
 
     def __init__(
         self,
-        me: int,
-        members: Collection[int],
+        identity: Identity,
         machine: Machine,
         log: Log,
-        keep: Callable[[Epoch], None],
         clock: Any,
         timing: Timing,
         chance: random.Random,
         started: int,
-        promised: Epoch,
+        terms: Terms | None = None,
     ) -> None:
+        self.me = identity.node_id
         self.links: dict[int, Link] = {}
-        self.commits: Commits | None = None
-        self.outgoing: dict[int, Outgoing] = {}
+        self.heard: dict[int, float] = {}
+        self.reign: Reign | None = None
         self.incoming: Incoming | None = None
         self.failed: str | None = None
-        self._me = me
-        self._machine = machine
-        self._oplog = log
-        self._keep = keep
-        self._clock = clock
+        self.elections: deque[str] = deque(maxlen=ELECTIONS)
+        self.on_primary: Callable[[int | None], None] = _nobody_asks
+        self.handlers: dict[type, Callable[[int, Any], None]] = {}
+        self.identity = identity
+        self.machine = machine
+        self.oplog = log
+        self.clock = clock
+        self.started = started
+        self.terms = terms or Terms()
+        self._began = clock.seconds()
+        self._timing = timing
+        self._chance = chance
         self._committed = 0
         self._waiting: dict[int, Have] = {}
         self._timer: IDelayedCall | None = None
         self._timer_due = 0.0
-        self.bully = Bully(
-            me,
+        self._running = False
+        self.belonging = Belonging(self, timing.round)
+        self.bully = self._make_bully()
+
+    def _make_bully(self) -> Bully:
+        promised = self.identity.epoch
+        members = self.belonging.membership.members
+        bully = Bully(
+            self.me,
             members,
-            log.last,
-            started,
-            timing,
-            chance,
-            clock.seconds(),
+            self.oplog.last,
+            self.started,
+            self._timing,
+            self._chance,
+            self.clock.seconds(),
             promised.number,
             promised.node,
+            survives=self.terms.quorum == "none",
+            at_once=self.terms.told_of <= 1 and set(members) == {self.me},
         )
+        bully.may_stand = self.belonging.may_stand
+        if self.identity.standing.doubtful:
+            bully.doubtful.add(self.me)
+        return bully
+
+    def begin_anew(self) -> None:
+        """Be in another set, or in none: nothing of an earlier election counts."""
+        self._lay_down()
+        self.incoming = None
+        self.machine.stand_by(None)
+        self.on_primary(None)
+        self.bully = self._make_bully()
 
     def start(self) -> None:
         """Take part."""
-        self._oplog.written = self._written
-        self._machine.stand_by(None)
+        self._running = True
+        self.oplog.written = self._written
+        self.machine.stand_by(None)
         self._carry_out()
 
     def stop(self) -> None:
         """Take no part any more; the connections stay to whoever has made them."""
-        self._oplog.written = None
+        self._running = False
+        self.oplog.written = None
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
+        self._lay_down()
 
     # -- connections -------------------------------------------------------------------------
 
@@ -148,12 +193,14 @@ class Member:
         if before is not None and self._stays(before, link, node):
             link.close()
             return
-        self.links[node] = link
         if before is not None:
+            # What came over it is forgotten, as its end may come later.
+            self._forget(node)
+            self.links[node] = link
             before.close()
-        self.bully.link(node, True, self._clock.seconds())
-        if self.bully.primary == node:
-            self._follow(node)
+        self.links[node] = link
+        self.heard[node] = self.clock.seconds()
+        link.send(self.belonging.hello())
         self._carry_out()
 
     def _stays(self, before: Link, link: Link, node: int) -> bool:
@@ -161,31 +208,65 @@ class Member:
         if before.connecting == link.connecting:
             # Whoever has made both of them knows that the first is gone.
             return False
-        return before.connecting == (self._me < node)
+        return before.connecting == (self.me < node)
 
     def unlinked(self, link: Link) -> None:
         """A connection is gone."""
         gone = [node for node, held in self.links.items() if held is link]
         for node in gone:
-            del self.links[node]
-            self.outgoing.pop(node, None)
-            self.bully.link(node, False, self._clock.seconds())
+            self._forget(node)
         self._carry_out()
+
+    def _forget(self, node: int) -> None:
+        del self.links[node]
+        self.heard.pop(node, None)
+        self.part(node)
+        self.belonging.gone(node)
+
+    def part(self, node: int) -> None:
+        """A node is not of the same set, or not reached any more."""
+        self._waiting.pop(node, None)
+        self.bully.learners.discard(node)
+        self.bully.link(node, False, self.clock.seconds())
+        if self.reign is not None:
+            self.reign.unlinked(node)
+            self.machine.guard(self.reign.in_step())
+
+    def meet(self, node: int, hello: Hello) -> None:
+        """A node says that it is of the same set, and what it is there."""
+        if hello.whole:
+            self.bully.doubtful.discard(node)
+        else:
+            self.bully.doubtful.add(node)
+        if self.reign is not None:
+            self.reign.note_whole(node, hello.whole)
+        if node not in self.bully.linked:
+            self.bully.link(node, True, self.clock.seconds())
+            if self.bully.primary == node:
+                self._follow(node)
 
     def received(self, link: Link, message: Any) -> None:
         """A message has come."""
         node = next((node for node, held in self.links.items() if held is link), None)
-        if node is None or self.failed is not None:
+        if node is None or self.failed is not None or not self._running:
             return
-        if isinstance(message, (Have, Applied, Refused)):
-            self._from_secondary(node, message)
-        elif isinstance(message, (Records, Cut)):
-            self._from_primary(node, message)
-        else:
-            self.bully.receive(node, message, self._clock.seconds())
+        self.heard[node] = self.clock.seconds()
+        kind = type(message)
+        if isinstance(message, Greeting):
+            self.belonging.received(node, message)
+        elif self.belonging.is_of_set(node):
+            if kind is Have or kind is Applied or kind is Refused:
+                self._from_secondary(node, message)
+            elif kind is Records or kind is Cut:
+                self._from_primary(node, message)
+            elif kind in self.handlers:
+                self.handlers[kind](node, message)
+            else:
+                self.bully.receive(node, message, self.clock.seconds())
         self._carry_out()
 
-    def _send(self, node: int, message: Any) -> None:
+    def send(self, node: int, message: Any) -> None:
+        """Send a message to a node, if there is a connection."""
         link = self.links.get(node)
         if link is not None:
             link.send(message)
@@ -193,14 +274,25 @@ class Member:
     # -- the log -----------------------------------------------------------------------------
 
     def _written(self, first: int, last: int, data: bytes) -> None:
-        self.bully.appended(self._oplog.last)
-        for stream in self.outgoing.values():
-            stream.written(first, last, data)
+        self.bully.appended(self.oplog.last)
+        if self.reign is not None:
+            self.reign.written(first, last, data)
 
     def durable(self) -> None:
         """More of the log is durable here."""
-        if self.commits is not None and self.commits.note(self._me, self._machine.durable):
-            self._tell_committed()
+        if self.reign is not None:
+            self.reign.durable()
+        self.look()
+        self._carry_out()
+
+    @property
+    def committed(self) -> int:
+        """Up to which index a majority is known to have the log."""
+        return self._committed if self.reign is None else self.reign.commits.index
+
+    def look(self) -> None:
+        """See whether the members of the set have changed, and what is known of them."""
+        self.belonging.look()
 
     def _from_secondary(self, node: int, message: Have | Applied | Refused) -> None:
         if message.number != self.bully.number:
@@ -208,34 +300,15 @@ class Member:
         if self.bully.state is State.ELECTED and isinstance(message, Have):
             # It follows already, and is served when this node serves.
             self._waiting[node] = message
-        if self.bully.state is not State.PRIMARY:
+        reign = self.reign
+        if self.bully.state is not State.PRIMARY or reign is None:
             return
         if isinstance(message, Have):
-            self._begin_stream(node, message)
-            return
-        known = self.outgoing.get(node)
-        if known is None:
-            return
-        if isinstance(message, Refused):
-            known.refused(message)
-            return
-        known.acknowledged(message)
-        if self.commits is not None:
-            own = self.commits.note(self._me, self._machine.durable)
-            if self.commits.note(node, known.durable) or own:
-                self._tell_committed()
-
-    def _begin_stream(self, node: int, have: Have) -> None:
-        stream = Outgoing(self._oplog, have.number, lambda message: self._send(node, message))
-        self.outgoing[node] = stream
-        stream.have(have)
-
-    def _tell_committed(self) -> None:
-        assert self.commits is not None
-        self._committed = self.commits.index
-        self._machine.commit(self._committed)
-        for stream in self.outgoing.values():
-            stream.committed(self._committed)
+            reign.begin_stream(node, message)
+        else:
+            reign.acknowledged(node, message)
+        self.machine.guard(reign.in_step())
+        self.look()
 
     def _from_primary(self, node: int, message: Records | Cut) -> None:
         incoming = self.incoming
@@ -251,98 +324,127 @@ class Member:
             self.links[node].close()
             return
         self._committed = incoming.committed
-        self.bully.appended(self._oplog.last)
+        self.bully.appended(self.oplog.last)
+        self.look()
 
     # -- the election ------------------------------------------------------------------------
 
+    def force(self) -> None:
+        """Hold an election."""
+        self.bully.force(self.clock.seconds())
+        self._carry_out()
+
     def _carry_out(self) -> None:
         """Do what the election asks for, and be called again in time."""
-        if self.failed is not None:
+        if self.failed is not None or not self._running:
             return
+        self.belonging.settle(self.clock.seconds())
         while effects := self.bully.effects():
             for effect in effects:
                 if isinstance(effect, Send):
-                    self._send(effect.to, effect.message)
+                    self.send(effect.to, effect.message)
                 elif isinstance(effect, Turned):
                     self._turn(effect)
                 elif not self._promise(effect):
                     return
-        due = self.bully.due
+            self.belonging.settle(self.clock.seconds())
+        due = min(self.bully.due, self.belonging.due)
         if self._timer is not None and self._timer.active():
             if due == self._timer_due:
                 return
             self._timer.cancel()
         self._timer_due = due
-        self._timer = self._clock.callLater(max(0.0, due - self._clock.seconds()), self._due)
+        if due < float("inf"):
+            self._timer = self.clock.callLater(max(0.0, due - self.clock.seconds()), self._due)
 
     def _promise(self, promise: Keep) -> bool:
         """Put an epoch on the disk; a node that cannot may neither vote nor lead."""
         try:
-            self._keep(Epoch(promise.number, promise.node))
+            self.identity.raise_epoch(Epoch(promise.number, promise.node))
         except OSError as error:
-            self.failed = error.strerror or str(error)
-            self._log.critical(
-                "the epoch cannot be kept, so this node takes no part in its set any more; mend the"
-                " disk and restart it: {error}",
-                error=self.failed,
-            )
-            self.stop()
-            self.outgoing.clear()
-            self.commits = self.incoming = None
-            self._machine.stand_by(None)
+            self.fail(error)
             return False
         return True
 
+    def fail(self, error: OSError) -> None:
+        """Take no part any more, as what has to be kept cannot be."""
+        self.failed = error.strerror or str(error)
+        self._log.critical(
+            "the epoch cannot be kept, so this node takes no part in its set any more; mend the"
+            " disk and restart it: {error}",
+            error=self.failed,
+        )
+        self.stop()
+        self.incoming = None
+        self.machine.stand_by(None)
+        self.on_primary(None)
+
     def _due(self) -> None:
-        self.bully.tick(self._clock.seconds())
+        self.bully.tick(self.clock.seconds())
         self._carry_out()
 
     def _turn(self, turned: Turned) -> None:
-        self._log.info(
-            "election: {before} -> {after}, as {event}; epoch {number}",
-            before=turned.before.name,
-            after=turned.after.name,
-            event=turned.event.value,
-            number=turned.number,
+        rank = self.bully.rank
+        line = (
+            f"{turned.before.name} -> {turned.after.name}, as {turned.event.value}; epoch"
+            f" {turned.number}, log ends at {rank.position.epoch.number}:{rank.position.index}"
         )
+        elapsed = self.clock.seconds() - self._began
+        self.elections.append(f"{self.started / 1000.0 + elapsed:.3f} {line}")
+        self._log.info("election: {line}", line=line)
         if turned.after is State.ELECTED:
             self._waiting = {}
         if turned.before is State.PRIMARY:
-            self.outgoing.clear()
-            self.commits = None
+            self._lay_down()
         if turned.after is State.PRIMARY:
             self._lead(turned.number)
         elif turned.after is State.FOLLOWING and turned.primary is not None:
             self._follow(turned.primary)
+            self.on_primary(turned.primary)
         elif turned.before in (State.PRIMARY, State.FOLLOWING):
             self.incoming = None
-            self._machine.stand_by(None)
+            self.machine.stand_by(None)
+            self.on_primary(None)
+
+    def _lay_down(self) -> None:
+        reign, self.reign = self.reign, None
+        if reign is not None:
+            self._committed = max(self._committed, reign.commits.index)
+            reign.end()
 
     def _lead(self, number: int) -> None:
         self.incoming = None
         try:
-            begins = self._machine.lead(Epoch(number, self._me))
+            begins = self.machine.lead(Epoch(number, self.me))
         except StorageUnavailable as error:
             # It keeps the others from waiting for it, and another one is elected.
             self._log.error("this node cannot lead: {error}", error=str(error))
-            self._machine.stand_by(None)
-            self.bully.force(self._clock.seconds())
+            self.machine.stand_by(None)
+            self.bully.force(self.clock.seconds())
             return
-        self.commits = Commits(self._me, self.bully.members, begins)
+        self.reign = self.belonging.make_reign(number, begins)
+        for node in self.belonging.doubtful():
+            self.reign.note_whole(node, False)
         self.durable()
+        self.on_primary(self.me)
         waiting, self._waiting = self._waiting, {}
         for node, have in waiting.items():
-            if node in self.links:
-                self._begin_stream(node, have)
+            if node in self.links and self.reign is not None:
+                self.reign.begin_stream(node, have)
+        self.machine.guard(0 if self.reign is None else self.reign.in_step())
 
     def _follow(self, primary: int) -> None:
         link = self.links.get(primary)
         peer = None if link is None else link.peer
-        self._machine.stand_by(None if peer is None else peer.address)
+        self.machine.stand_by(None if peer is None else peer.address)
         self.incoming = Incoming(
-            self._machine,
+            self.machine,
             self.bully.number,
-            lambda message: self._send(primary, message),
+            lambda message: self.send(primary, message),
             self._committed,
         )
         self.incoming.begin()
+
+
+def _nobody_asks(primary: int | None) -> None:
+    """Nobody has to know."""

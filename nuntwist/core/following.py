@@ -31,6 +31,7 @@ from nuntwist.values import (
     SET,
     STAMP,
     VALUE,
+    VERSION,
     Epoch,
     Op,
     Position,
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from nuntwist.core.node import Node
 
 
+MEMBERS_KEY = b"$$members"
+"""The key of ``$admin`` that says who is in the set; only the primary writes it."""
 NO_PRIMARY = b"no primary"
 NOT_PRIMARY = b"not primary"
 
@@ -87,12 +90,7 @@ class Following:
             raise StorageUnavailable(journal.oplog.failed or "the log is not on the disk yet")
         journal.refusal = None
         node.lead(epoch)
-        op = journal.make(BEGIN_EPOCH, ADMIN_ID, b"", b"")
-        refused: list[Failure] = []
-        journal.append_alone(op, lambda: None).addErrback(refused.append)
-        if refused:
-            raise StorageUnavailable(str(refused[0].value))
-        return op[INDEX]
+        return self._log_alone(journal.make(BEGIN_EPOCH, ADMIN_ID, b"", b""))
 
     def stand_by(self, primary: str | None) -> None:
         """Take no writes of clients.
@@ -103,6 +101,38 @@ class Following:
         self._node.info.role = "StartingUp" if primary is None else "Secoundary"
         if self._journal.oplog.failed is None:
             self._journal.refusal = NO_PRIMARY if primary is None else NOT_PRIMARY
+
+    @property
+    def members(self) -> bytes | None:
+        """Who is in the set, as the state has it."""
+        return self._node.catalogue.admin.value(MEMBERS_KEY)
+
+    @property
+    def holds_data(self) -> bool:
+        """Whether there is a database but for ``$admin``."""
+        return len(self._node.catalogue.by_name) > 1
+
+    def configure(self, members: bytes) -> int:
+        """Log the members of the set.
+
+        :return: the index of that operation.
+        :raise StorageUnavailable: it could not be logged.
+        """
+        node, journal = self._node, self._journal
+        node.pipeline.commit()
+        entry = node.catalogue.admin.find(MEMBERS_KEY)
+        version = 0 if entry is None else entry[VERSION] + 1
+        return self._log_alone(journal.make(SET, ADMIN_ID, MEMBERS_KEY, members, version))
+
+    def _log_alone(self, op: Op) -> int:
+        refused: list[Failure] = []
+        self._journal.append_alone(op, lambda: enact(self._node, op)).addErrback(refused.append)
+        if refused:
+            raise StorageUnavailable(str(refused[0].value))
+        return op[INDEX]
+
+    def guard(self, in_step: int) -> None:
+        """Say how many replicas are in step, for those who refuse writes without."""
 
     def commit(self, index: int) -> None:
         """A majority has all up to an index."""

@@ -9,6 +9,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from nuntwist.cluster.belonging import Terms
 from nuntwist.cluster.effects import Timing
 from nuntwist.cluster.handshake import Accepting, Connecting, Self
 from nuntwist.cluster.identity import Identity
@@ -101,18 +102,17 @@ class MemorySet:
         node = MemoryNode(clock=self.clock, election=Elsewhere())
         self.files[me] = MemoryFiles()
         identity = Identity(self.files[me], self.chance)
+        identity.node_id = me
         self.nodes[me] = node
         self.members[me] = Member(
-            me,
-            self.ids,
+            identity,
             Following(node.node),
             node.oplog,
-            identity.raise_epoch,
             self.clock,
             self.timing,
             self.chance,
             started=1_000 + me,
-            promised=identity.epoch,
+            terms=Terms(f"node-{me}:3014", len(self.ids)),
         )
         self.members[me].start()
 

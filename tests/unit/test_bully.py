@@ -440,8 +440,8 @@ def test_a_forced_election_on_a_secondary_is_asked_of_the_primary() -> None:
 
 def test_other_members_from_now_on() -> None:
     bully = serving(node())
-    bully.reconfigure([1, 2, 3, 4, 5])
+    bully.reconfigure([1, 2, 3, 4, 5], ROUND)
     assert bully.majority == 3
     assert bully.serves(ROUND)
-    bully.reconfigure([1, 4, 5])
+    bully.reconfigure([1, 4, 5], ROUND)
     assert not bully.serves(ROUND)

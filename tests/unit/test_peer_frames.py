@@ -25,6 +25,7 @@ from nuntwist.cluster.ballots import (
     Would,
 )
 from nuntwist.cluster.frames import FrameError, FrameReader, Message, encode
+from nuntwist.cluster.greeting import Admitted, Hello, Invited, Joining, Whole
 from nuntwist.cluster.stream import Applied, Cut, Have, Idle, Records, Refused
 from nuntwist.values import Epoch, Position
 
@@ -50,6 +51,18 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(Applied, U64, U64, U64),
     st.builds(Refused, U64, POSITIONS),
     st.builds(Idle, U64),
+    st.builds(
+        Hello,
+        U64,
+        U64,
+        *[st.booleans()] * 5,
+        st.integers(-(2**63), 2**63 - 1),
+        POSITIONS,
+    ),
+    st.builds(Joining, U64, U64),
+    st.builds(Admitted, U64, st.binary(max_size=300)),
+    st.builds(Whole, U64),
+    st.builds(Invited, U64, U64),
 )
 
 
@@ -75,7 +88,7 @@ def test_there_and_back_in_any_pieces(messages: list[Message], size: int) -> Non
 
 
 def test_each_kind_of_message_has_a_number_and_keeps_its_bytes() -> None:
-    assert set(frames._KINDS) == {*range(1, 11), *range(16, 22)}
+    assert set(frames._KINDS) == {*range(1, 11), *range(16, 22), *range(40, 45)}
     rank = Rank(Position(Epoch(1, 2), 3), -4, 5)
     assert encode(Ask(6, rank, True, 7)) == framed(
         1, struct.pack("<QQBQQQqQ", 6, 7, 1, 1, 2, 3, -4, 5)

@@ -1,0 +1,278 @@
+"""What a primary does in its epoch: it serves the streams, counts, and changes the members.
+
+Who follows it says what it has (``Have``) and gets a stream (:mod:`nuntwist.cluster.outgoing`);
+what members acknowledge is counted (:mod:`nuntwist.cluster.commits`). Two kinds of nodes get the
+stream and do not count until they have all that there was when they came:
+
+- a *learner* is not a member yet; when it has caught up it is made one;
+- a *doubtful* member may have lost what it had acknowledged; when it has caught up it is told
+  that it is whole.
+
+Members change one at a time: the next change waits until the last one is committed, and the first
+one until an operation of this epoch is (Ongaro's correction of 2015 to single-server changes).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection
+from typing import Protocol
+
+from twisted.internet.defer import Deferred, fail
+from twisted.logger import Logger
+
+from nuntwist.cluster.commits import Commits
+from nuntwist.cluster.greeting import Admitted, Whole
+from nuntwist.cluster.membership import MOST_MEMBERS, Membership
+from nuntwist.cluster.outgoing import Log, Outgoing, Stage
+from nuntwist.cluster.stream import Applied, Have, Refused
+from nuntwist.errors import CommandError, StorageUnavailable
+
+
+class Leader(Protocol):
+    """The node, as its reign needs it."""
+
+    @property
+    def durable(self) -> int:
+        """The last index that is durable here."""
+
+    def commit(self, index: int) -> None:
+        """A majority has all up to an index."""
+
+    def configure(self, members: bytes) -> int:
+        """Log the members of the set.
+
+        :return: the index of that operation.
+        :raise StorageUnavailable: it could not be logged.
+        """
+
+
+class Reign:
+    """One epoch of a primary.
+
+    :param number: of the epoch.
+    :param begins: the index of its first operation.
+    :param membership: of the set now.
+    :param send: sends a message to a node.
+    :param lacking: is told of a node that needs a copy of all, with what it has.
+    :param reachable: gives the members it has a connection with, where only those count; None
+        where all do.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        me: int,
+        number: int,
+        begins: int,
+        membership: Membership,
+        machine: Leader,
+        log: Log,
+        send: Callable[[int, object], None],
+        lacking: Callable[[int, Have], None],
+        reachable: Callable[[], Collection[int]] | None = None,
+    ) -> None:
+        self.number = number
+        self.outgoing: dict[int, Outgoing] = {}
+        self.learners: dict[int, str] = {}
+        self.doubtful: set[int] = set()
+        self.membership = membership
+        self._me = me
+        self._begins = begins
+        self._machine = machine
+        self._oplog = log
+        self._send = send
+        self._lacking = lacking
+        self._reachable = reachable
+        self._wanted: dict[int, int] = {}
+        self._changing = 0
+        self._leaves: deque[tuple[int, Deferred[None]]] = deque()
+        self._left: Deferred[None] | None = None
+        self.commits = Commits(me, self._counted(), begins)
+
+    def _counted(self) -> Collection[int]:
+        members = self.membership.members.keys()
+        if self._reachable is None:
+            return members
+        return {self._me, *(node for node in self._reachable() if node in members)}
+
+    # -- the streams -------------------------------------------------------------------------
+
+    def begin_stream(self, node: int, have: Have) -> None:
+        """A node says what it has."""
+        stream = Outgoing(self._oplog, self.number, lambda message: self._send(node, message))
+        self.outgoing[node] = stream
+        self._wanted[node] = self._oplog.last.index
+        stream.have(have)
+        if stream.stage is Stage.LACKING:
+            self._lacking(node, have)
+
+    def written(self, first: int, last: int, data: bytes) -> None:
+        """Records were written to the log."""
+        for stream in self.outgoing.values():
+            stream.written(first, last, data)
+
+    def acknowledged(self, node: int, message: Applied | Refused) -> None:
+        """A node has more, or could not take what it was sent."""
+        stream = self.outgoing.get(node)
+        if stream is None:
+            return
+        if isinstance(message, Refused):
+            stream.refused(message)
+            return
+        stream.acknowledged(message)
+        if stream.stage is not Stage.STREAMING:
+            return
+        if node in self.doubtful and stream.durable >= self._wanted[node]:
+            self._send(node, Whole(self.number))
+        more = self.commits.note(self._me, self._machine.durable)
+        if node not in self.doubtful:
+            more = self.commits.note(node, stream.durable) or more
+        if more:
+            self._tell_committed()
+        self.next_change()
+
+    def durable(self) -> None:
+        """More of the log is durable here."""
+        if self.commits.note(self._me, self._machine.durable):
+            self._tell_committed()
+            self.next_change()
+
+    def _tell_committed(self) -> None:
+        index = self.commits.index
+        self._machine.commit(index)
+        for stream in self.outgoing.values():
+            stream.committed(index)
+
+    def in_step(self) -> int:
+        """How many members other than this node follow it with a stream."""
+        return sum(
+            1
+            for node, stream in self.outgoing.items()
+            if stream.stage is Stage.STREAMING and node in self.membership.members
+        )
+
+    def best(self) -> int | None:
+        """The member that has most of the log."""
+        having = [
+            (stream.applied, node)
+            for node, stream in self.outgoing.items()
+            if stream.stage is Stage.STREAMING
+            and node in self.membership.members
+            and node not in self.doubtful
+        ]
+        return max(having)[1] if having else None
+
+    # -- who counts --------------------------------------------------------------------------
+
+    def unlinked(self, node: int) -> None:
+        """The connection to a node is gone."""
+        self.outgoing.pop(node, None)
+        self.learners.pop(node, None)
+        self._wanted.pop(node, None)
+        self.recount()
+
+    def recount(self) -> None:
+        """Others count now."""
+        if self.commits.reconfigure(self._counted()):
+            self._tell_committed()
+        self.next_change()
+
+    def note_whole(self, node: int, whole: bool) -> None:
+        """A member says whether its log is whole."""
+        if not whole:
+            self.doubtful.add(node)
+        elif node in self.doubtful:
+            self.doubtful.discard(node)
+            stream = self.outgoing.get(node)
+            if stream is not None and self.commits.note(node, stream.durable):
+                self._tell_committed()
+
+    def reconfigured(self, membership: Membership) -> None:
+        """The members have changed, as the log has it."""
+        self.membership = membership
+        for node in membership.members:
+            self.learners.pop(node, None)
+        self.recount()
+
+    # -- changes of the members --------------------------------------------------------------
+
+    def admit(self, node: int, address: str) -> None:
+        """A node wants to be a member: it learns first."""
+        if node in self.membership.members:
+            return
+        if node not in self.learners:
+            self._log.info("the node at {address} joins the set", address=address)
+        self.learners[node] = address
+        self._send(node, Admitted(self.number, self.membership.encode()))
+
+    def leave(self, node: int) -> Deferred[None]:
+        """Take a member out, when it is its turn.
+
+        :return: fires with None when that is committed; fails with CommandError where it is not
+            to be, or not known whether it is.
+        """
+        if any(waiting == node for waiting, _ in self._leaves):
+            return fail(CommandError(b"that node is leaving already"))
+        done: Deferred[None] = Deferred()
+        self._leaves.append((node, done))
+        self.next_change()
+        return done
+
+    def next_change(self) -> None:
+        """Make the next change of the members, where it is time for it."""
+        if self.commits.index < max(self._changing, self._begins):
+            return
+        if self._left is not None:
+            left, self._left = self._left, None
+            left.callback(None)
+        change = self._choose()
+        if change is None:
+            return
+        self._log.info(
+            "the members of the set become {members}",
+            members=", ".join(sorted(change.members.values())),
+        )
+        try:
+            self._changing = self._machine.configure(change.encode())
+        except StorageUnavailable as error:
+            self._log.error("the members cannot be changed now: {error}", error=str(error))
+            self._not_left(b"storage unavailable: " + str(error).encode())
+
+    def _not_left(self, why: bytes) -> None:
+        left, self._left = self._left, None
+        if left is not None:
+            left.errback(CommandError(why))
+
+    def _choose(self) -> Membership | None:
+        members = self.membership
+        while self._leaves:
+            node, done = self._leaves.popleft()
+            if node in members.members:
+                self._left = done
+                return members.left(node)
+            done.callback(None)
+        if len(members.members) >= MOST_MEMBERS:
+            return None
+        for node, address in self.learners.items():
+            stream = self.outgoing.get(node)
+            if stream is None or stream.stage is not Stage.STREAMING:
+                continue
+            if stream.durable < max(self._wanted[node], self._begins):
+                continue
+            before = members.at(address)
+            if before is not None:
+                # One that was there under that name is no more: it goes first.
+                return members.left(before) if before not in self.outgoing else None
+            return members.joined(node, address)
+        return None
+
+    def end(self) -> None:
+        """It is over."""
+        unknown = b"outcome unknown: this node is no longer primary"
+        waiting = [done for _, done in self._leaves]
+        self._leaves.clear()
+        for done in waiting:
+            done.errback(CommandError(unknown))
+        self._not_left(unknown)
