@@ -39,7 +39,15 @@ class NodeConfig:
     :ivar external_address: ``host:port`` under which others reach this node; may be empty.
     :ivar log_level: one of settings.LEVELS: the lowest that is written.
     :ivar log_format: ``text`` or ``json``.
-    :ivar election_timeout_ms: silence after which an election begins, in milliseconds.
+    :ivar cluster_secret: what members prove to each other; empty: made of the credentials.
+    :ivar election_timeout_ms: how long a round of an election may take, and a first node waits
+        for others, in milliseconds.
+    :ivar heartbeat_ms: time between two heartbeats, in milliseconds.
+    :ivar suspicion_ms: silence of the primary after which an election begins, in milliseconds.
+    :ivar election_quorum: ``auto``, ``majority`` or ``none``: who may elect.
+    :ivar fixed_primary: where the only node is that may be primary; empty: any may.
+    :ivar no_primary_wait_ms: how long a write waits for a primary; None: a round of an election.
+    :ivar min_replicas: how many replicas must follow for writes to be taken.
     :ivar durability: ``os``, ``interval`` or ``disk``: what an answered write has survived.
     :ivar max_oplog_bytes: how large the op log may grow, in bytes.
     :ivar declutter_seconds: time between two snapshots on the timer, in seconds.
@@ -73,7 +81,14 @@ class NodeConfig:
     external_address: str = ""
     log_level: str = "info"
     log_format: str = "text"
+    cluster_secret: str = field(default="", repr=False)
     election_timeout_ms: int = 1000
+    heartbeat_ms: int = 100
+    suspicion_ms: int = 500
+    election_quorum: str = "auto"
+    fixed_primary: str = ""
+    no_primary_wait_ms: int | None = None
+    min_replicas: int = 0
     max_oplog_bytes: int = GIB
     durability: str = "os"
     declutter_seconds: float = 300.0
@@ -103,6 +118,11 @@ class NodeConfig:
             return self.external_address
         found = (host_and_port(endpoint) for endpoint in self.tcp_endpoints)
         return next((address for address in found if address is not None), "")
+
+    @property
+    def peer_secret(self) -> bytes:
+        """What members prove to each other that they have."""
+        return (self.cluster_secret or f"{self.user}:{self.password}").encode()
 
     @property
     def read_strategy(self) -> str:
@@ -146,6 +166,11 @@ def make_config(options: Mapping[str, str | None], environment: Mapping[str, str
         raise ConfigError(
             f"{sources.get('output_limit', 'NUN_OUTPUT_LIMIT')} is {config.output_limit}:"
             f" it must not be below the high-water mark of {config.output_high_water} bytes."
+        )
+    if config.suspicion_ms < 3 * config.heartbeat_ms:
+        raise ConfigError(
+            f"{sources.get('suspicion_ms', 'NUN_SUSPICION_TIMEOUT')} is {config.suspicion_ms}:"
+            f" it must be at least three heartbeats of {config.heartbeat_ms} ms."
         )
     _check_s3(config, sources)
     return dataclasses.replace(config, warnings=tuple(_warnings(config, sources)))
@@ -219,6 +244,12 @@ def _warnings(config: NodeConfig, sources: dict[str, str]) -> list[str]:
             "No credentials are configured: the node listens on this machine only, and anybody"
             f" on it can be admin with the well-known user {config.user!r}; set NUN_USER and"
             " NUN_PWD."
+        )
+    if config.election_quorum == "none":
+        sentences.append(
+            "NUN_ELECTION_QUORUM is none: a node that sees no others takes over without them, so"
+            " two halves of a network may both take writes, and those of one half are cut off"
+            " when they meet."
         )
     idle = [sources[s.field] for s in SETTINGS if s.field in sources and not s.in_effect]
     if idle:

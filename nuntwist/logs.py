@@ -51,6 +51,7 @@ _SHORT_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _DEEPEST = 4
 _CHATTY = {
     "twisted.internet": LogLevel.warn,
+    "twisted.application": LogLevel.warn,
     "autobahn": LogLevel.error,
 }
 """Namespaces of libraries, and the level from which they are worth a line (debug shows all)."""

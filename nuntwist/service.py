@@ -3,7 +3,8 @@
 ``twistd nundb``, a .tac file, the command line and the integration tests all come through
 :func:`make_node_service`. The life of the service:
 
-- ``privilegedStartService`` opens the data directory, recovers, becomes primary, and listens;
+- ``privilegedStartService`` opens the data directory, recovers, becomes primary (or takes part in
+  its replica set), and listens;
   whatever is in the way is one sentence in a StartError.
 - ``startService`` starts the schedule of snapshots and takes over SIGTERM and SIGINT, so that
   the process ends with status 0 after an orderly stop.
@@ -52,6 +53,7 @@ from nuntwist.net.tcp import LineFactory
 from nuntwist.net.websocket import FrameFactory
 from nuntwist.oplog.flushed import FlushedOplog
 from nuntwist.oplog.segments import FileOplog
+from nuntwist.replicas import Replicas, make_replicas
 from nuntwist.secrets import ScryptSecrets
 from nuntwist.storage.choose import Means, find_kind, make_storage
 
@@ -150,6 +152,7 @@ class NodeService(Service):
     def __init__(self, config: NodeConfig, reactor: Any) -> None:
         self.config = config
         self.ports: list[IListeningPort] = []
+        self._replicas: Replicas | None = None
         self._reactor = reactor
         self._hashing = ThreadPool(0, HASHING_THREADS, name="hashing")
         self._writing = ThreadPool(0, WRITING_THREADS, name="writing")
@@ -175,8 +178,15 @@ class NodeService(Service):
             self._build()
             self._recover()
             self._raise_epoch()
-            self.node.start()
+            self._replicas = make_replicas(self.config, self.node, self._identity, self._reactor)
+            if self._replicas is None:
+                self.node.start()
+            else:
+                self._replicas.start()
+                self._undo.append(self._replicas.stop)
             self._listen()
+            if self._replicas is not None:
+                self._replicas.connect()
         except BaseException:
             for undo in (*(port.stopListening for port in self.ports), *reversed(self._undo)):
                 undo()
@@ -292,7 +302,8 @@ class NodeService(Service):
     def _listen(self) -> None:
         pipeline, config = self.node.pipeline, self.config
         reactor = SendingReactor(self._reactor)
-        self._lines = LineFactory(pipeline, self._reactor.callLater)
+        peers = None if self._replicas is None else self._replicas.open_door
+        self._lines = LineFactory(pipeline, self._reactor.callLater, peers)
         self._frames = FrameFactory(pipeline, self._reactor, self._reactor.callLater)
         resource = NqlResource(pipeline, None)
         self._site = NqlSite(resource, self._reactor, config.max_body)
@@ -380,6 +391,8 @@ class NodeService(Service):
         self._lines.finish_all()
         self._frames.finish_all()
         yield self._clients_gone()
+        if self._replicas is not None:
+            yield self._replicas.stop()
         self.node.end_transfers()
         yield self._schedule.stop()
         try:
@@ -390,6 +403,8 @@ class NodeService(Service):
             for undo in reversed(self._undo):
                 undo()
             self._stop_threads()
+        if self._replicas is not None:
+            self._replicas.note_stopped()
         self._log.info("stopped")
 
     def _stop_threads(self) -> None:

@@ -151,7 +151,11 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "replicate_addresses", "NUN_REPLICATE_ADDR", "replicate-address", "r", "",
-        "TCP addresses of the members of the replica set, a comma list", _members, False,
+        "TCP addresses of the members of the replica set, a comma list", _members,
+    ),
+    Setting(
+        "cluster_secret", "NUN_CLUSTER_SECRET", None, None, "",
+        "What the members of a set prove to each other (default: the credentials)", str,
     ),
     Setting(
         "external_address", "NUN_EXTERNAL_ADDR", "external-address", "e", "",
@@ -188,7 +192,35 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "election_timeout_ms", "NUN_ELECTION_TIMEOUT", "election-timeout", None, "1000",
-        "Silence after which an election begins, in milliseconds", _whole(1, 3_600_000), False,
+        "Longest round of an election, and wait of a first node, in milliseconds",
+        _whole(10, 3_600_000),
+    ),
+    Setting(
+        "heartbeat_ms", "NUN_HEARTBEAT_INTERVAL", None, None, "100",
+        "Time between two heartbeats of members, in milliseconds", _whole(5, 600_000),
+    ),
+    Setting(
+        "suspicion_ms", "NUN_SUSPICION_TIMEOUT", None, None, "500",
+        "Silence of the primary after which an election begins, in milliseconds",
+        _whole(20, 3_600_000),
+    ),
+    Setting(
+        "election_quorum", "NUN_ELECTION_QUORUM", None, None, "auto",
+        "Who may elect: auto, majority, or none (a lone survivor takes over)",
+        _one_of("auto", "majority", "none"),
+    ),
+    Setting(
+        "fixed_primary", "NUN_FIXED_PRIMARY", None, None, "",
+        "The host:port of the only node that may be primary (default: any)", parse_host_port,
+    ),
+    Setting(
+        "no_primary_wait_ms", "NUN_NO_PRIMARY_WAIT", None, None, "",
+        "How long a write waits for a primary, in milliseconds (default: the election timeout)",
+        _whole(0, 3_600_000),
+    ),
+    Setting(
+        "min_replicas", "NUN_MIN_REPLICAS", None, None, "0",
+        "Writes are refused while fewer replicas follow the primary", _whole(0, 31),
     ),
     Setting(
         "max_oplog_bytes", "NUN_MAX_OP_LOG_SIZE", "max-op-log-size", None, "1GiB",

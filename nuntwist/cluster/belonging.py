@@ -24,7 +24,7 @@ from twisted.logger import Logger
 
 from nuntwist.cluster.founding import Founding
 from nuntwist.cluster.greeting import Admitted, Greeting, Hello, Invited, Joining, Whole
-from nuntwist.cluster.membership import Membership, decode_members, gives_way
+from nuntwist.cluster.membership import MOST_MEMBERS, Membership, decode_members, gives_way
 from nuntwist.cluster.reign import Reign
 from nuntwist.cluster.states import State
 from nuntwist.errors import StorageUnavailable
@@ -74,6 +74,7 @@ class Belonging:
         self._founding: Founding | None = None
         self._said: tuple[object, ...] = ()
         self._foreign: set[int] = set()
+        self._invited_at: dict[str, None] = {}
         self.membership = Membership()
         self.set_id = 0
         self.since = member.started
@@ -166,6 +167,7 @@ class Belonging:
             if reign is not None:
                 reign.admit(node, self.address_of(node) or "-")
                 self._member.bully.learners.add(node)
+                self._member.on_addresses()
         elif isinstance(message, Invited):
             self._invited(node, message)
         elif isinstance(message, Admitted):
@@ -173,6 +175,7 @@ class Belonging:
             if told.set_id == self.set_id and not self.is_member:
                 self.membership = told
                 self._member.bully.reconfigure(told.members, self._member.clock.seconds())
+                self._member.on_addresses()
         elif isinstance(message, Whole) and message.number == self._member.bully.number:
             self._note(doubtful=False)
             self._member.bully.doubtful.discard(self._member.me)
@@ -183,7 +186,22 @@ class Belonging:
         if self.set_id == 0 and hello is not None and hello.set_id == message.set_id:
             self._join(hello)
 
+    def invite(self, address: str) -> None:
+        """Ask the node at an address into the set, now or when it is heard of."""
+        if len(self._invited_at) >= MOST_MEMBERS:
+            del self._invited_at[next(iter(self._invited_at))]
+        self._invited_at[address] = None
+        for node in self._hellos:
+            self._call(node)
+
+    def _call(self, node: int) -> None:
+        address = self.address_of(node)
+        if self._member.reign is not None and address in self._invited_at:
+            del self._invited_at[address]
+            self._member.send(node, Invited(self._member.bully.number, self.set_id))
+
     def _compare(self, node: int, hello: Hello) -> None:
+        self._call(node)
         if hello.set_id == self.set_id:
             if self.set_id != 0:
                 self._member.meet(node, hello)
@@ -255,6 +273,7 @@ class Belonging:
             member.oplog,
             member.send,
             self._lacking,
+            member.clock.seconds,
             (lambda: member.bully.linked) if survives else None,
         )
         mine = replace(self.membership)
@@ -299,6 +318,7 @@ class Belonging:
         member.bully.learners -= told.members.keys()
         if member.reign is not None:
             member.reign.reconfigured(told)
+        member.on_addresses()
         if self.is_member:
             self.due = _NEVER
             if member.identity.standing.left:
@@ -341,6 +361,7 @@ class Belonging:
             self.membership,
             member.identity.standing,
             member.bully.state is State.PRIMARY,
+            member.bully.number,
             member.machine.holds_data,
         )
         if says != self._said:
@@ -370,5 +391,6 @@ class Belonging:
         reign = self._member.reign
         if reign is not None:
             found.update(dict.fromkeys(reign.learners.values()))
+        found.update(self._invited_at)
         found.pop(self._member.terms.address, None)
         return list(found)

@@ -44,10 +44,14 @@ ELECTIONS = 100
 
 
 class Link(Protocol):
-    """A connection to another node."""
+    """A connection to another node.
+
+    :ivar heard: when something came last, in seconds of the clock.
+    """
 
     peer: Peer | None
     connecting: bool
+    heard: float
 
     def send(self, message: Any) -> None:
         """Send a message, unless the connection is gone."""
@@ -96,6 +100,7 @@ class Member:
     :ivar failed: why it takes no part any more; None while it does.
     :ivar elections: the last transitions, one line each.
     :ivar on_primary: is told the id of the primary, itself included, or None, as it changes.
+    :ivar on_addresses: is called when there may be other nodes to connect to.
     :ivar handlers: what takes other messages of nodes of the same set, by their class.
     """
 
@@ -114,12 +119,12 @@ class Member:
     ) -> None:
         self.me = identity.node_id
         self.links: dict[int, Link] = {}
-        self.heard: dict[int, float] = {}
         self.reign: Reign | None = None
         self.incoming: Incoming | None = None
         self.failed: str | None = None
         self.elections: deque[str] = deque(maxlen=ELECTIONS)
         self.on_primary: Callable[[int | None], None] = _nobody_asks
+        self.on_addresses: Callable[[], None] = lambda: None
         self.handlers: dict[type, Callable[[int, Any], None]] = {}
         self.identity = identity
         self.machine = machine
@@ -199,7 +204,6 @@ class Member:
             self.links[node] = link
             before.close()
         self.links[node] = link
-        self.heard[node] = self.clock.seconds()
         link.send(self.belonging.hello())
         self._carry_out()
 
@@ -219,7 +223,6 @@ class Member:
 
     def _forget(self, node: int) -> None:
         del self.links[node]
-        self.heard.pop(node, None)
         self.part(node)
         self.belonging.gone(node)
 
@@ -250,7 +253,6 @@ class Member:
         node = next((node for node, held in self.links.items() if held is link), None)
         if node is None or self.failed is not None or not self._running:
             return
-        self.heard[node] = self.clock.seconds()
         kind = type(message)
         if isinstance(message, Greeting):
             self.belonging.received(node, message)
@@ -328,6 +330,11 @@ class Member:
         self.look()
 
     # -- the election ------------------------------------------------------------------------
+
+    def invite(self, address: str) -> None:
+        """Ask the node at an address into the set, now or when it is connected."""
+        self.belonging.invite(address)
+        self._carry_out()
 
     def force(self) -> None:
         """Hold an election."""

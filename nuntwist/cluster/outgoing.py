@@ -115,19 +115,29 @@ class Outgoing:
     :param log: of this node, the primary.
     :param number: of the epoch that it serves.
     :param send: sends a message over the link.
+    :param seconds: monotonic time, in seconds.
     :ivar stage: how far it is.
+    :ivar took: how long the acknowledged records were under way that were acknowledged last, in
+        seconds.
     :ivar applied: the last index the secondary has.
     :ivar durable: the last index it has on its disk.
     """
 
     def __init__(
-        self, log: Log, number: int, send: Callable[[object], None], window: int = WINDOW
+        self,
+        log: Log,
+        number: int,
+        send: Callable[[object], None],
+        window: int = WINDOW,
+        seconds: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._log = log
         self._number = number
         self._send = send
         self._window = window
-        self._under_way: deque[tuple[int, int]] = deque()
+        self._seconds = seconds
+        self._under_way: deque[tuple[int, int, float]] = deque()
+        self.took = 0.0
         self._bytes = 0
         self._sent = 0
         self._committed = 0
@@ -166,7 +176,9 @@ class Outgoing:
         self.applied = max(self.applied, applied.index)
         self.durable = max(self.durable, min(applied.durable, applied.index))
         while self._under_way and self._under_way[0][0] <= self.applied:
-            self._bytes -= self._under_way.popleft()[1]
+            _, size, sent = self._under_way.popleft()
+            self._bytes -= size
+            self.took = self._seconds() - sent
         self.flow()
 
     def refused(self, refused: Refused) -> None:
@@ -214,7 +226,7 @@ class Outgoing:
     def _send_records(self, last: int, data: bytes) -> None:
         before = self._position(self._sent)
         self._send(Records(self._number, before, self._committed, data))
-        self._under_way.append((last, len(data)))
+        self._under_way.append((last, len(data), self._seconds()))
         self._bytes += len(data)
         self._sent = last
 

@@ -25,6 +25,7 @@ from nuntwist.core.limits import Limits
 from nuntwist.core.pipeline import Pipeline
 from nuntwist.core.recovery import Recovery
 from nuntwist.core.removals import LateRemovals
+from nuntwist.core.replica_set import ReplicaSet
 from nuntwist.core.restore import Restore
 from nuntwist.core.snapshots import Snapshots
 from nuntwist.core.transfers import Transfers
@@ -44,6 +45,7 @@ class Node:
     :param seconds: monotonic time, in seconds.
     :param call_at_end: as for the pipeline.
     :param elsewhere: as for the recovery.
+    :ivar replica_set: the set it is in; None for a node alone.
     """
 
     _log = Logger()
@@ -69,6 +71,7 @@ class Node:
         self.storage = LateRemovals(storage, oplog)
         self.secrets = secrets
         self.election = election
+        self.replica_set: ReplicaSet | None = None
         self.limits = limits or Limits()
         self.counters = Counters()
         self.catalogue = Catalogue()
@@ -125,8 +128,11 @@ class Node:
         self.drop_staged(self.catalogue.staged())
 
     def stand_again(self) -> None:
-        """Stand for election anew."""
-        self.election.start(self.lead)
+        """Hold an election; alone, that is to win a new epoch."""
+        if self.replica_set is None:
+            self.election.start(self.lead)
+        else:
+            self.replica_set.force_election()
 
     # -- restores ----------------------------------------------------------------------------
 

@@ -100,6 +100,7 @@ _DB = Argument("DB")
 _VALUE = Argument("VALUE", Kind.REST, b"")
 _ID = Argument("ID", Kind.NUMBER)
 _NODE = Argument("NODE", Kind.WORD, b"")
+_MEMBER = Argument("ADDRESS")
 _N, _A, _D = Needs.NOTHING, Needs.ADMIN, Needs.DATABASE
 
 TABLE: tuple[Command, ...] = (
@@ -215,7 +216,12 @@ TABLE: tuple[Command, ...] = (
         "Writes snapshots of databases (the selected one) to storage.",
         waits=True,
     ),
-    Command("cluster-state", (), _A, "Lists the members of the replica set and their roles."),
+    Command(
+        "cluster-state",
+        (Argument("json", default=b""),),
+        _A,
+        "Lists the members of the replica set and their roles; as JSON, all there is to know.",
+    ),
     Command("metrics-state", (), _A, "Shows counters of this node."),
     # Stands alone, so that what was written before it is in the log.
     Command("oplog-state", (), _A, "Shows what the log of this node holds.", waits=True),
@@ -230,7 +236,8 @@ TABLE: tuple[Command, ...] = (
         "debug",
         (Argument("WHAT", default=b""), Argument("json", default=b"")),
         _A,
-        "Shows pending-ops, pending-conflicts, list-dbs [json] or process-info; force-election.",
+        "Shows pending-ops, pending-conflicts, list-dbs [json], elections or process-info;"
+        " force-election.",
         waits=True,
     ),
     Command(
@@ -296,12 +303,22 @@ TABLE: tuple[Command, ...] = (
     Command("ping", (), _N, "Answers pong."),
     Command(
         "join",
-        (_NODE,),
+        (_MEMBER,),
         _A,
-        "A node asks to become a member.",
+        "Asks the node at an address into the set.",
+        missing="join must be followed by the address of a node",
         cluster=True,
+        waits=True,
     ),
-    Command("leave", (_NODE,), _A, "A node leaves the set.", cluster=True),
+    Command(
+        "leave",
+        (_MEMBER,),
+        _A,
+        "Takes the member at an address out of the set.",
+        missing="leave must be followed by the address of a node",
+        cluster=True,
+        waits=True,
+    ),
     Command("replicate-join", (_NODE,), _A, "Tells members of a new one.", cluster=True),
     Command("replicate-leave", (_NODE,), _A, "Tells members that one left.", cluster=True),
     Command("set-primary", (_NODE,), _A, "Starts an election.", cluster=True, waits=True),

@@ -7,7 +7,9 @@ commands. That is back-pressure end to end.
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+import socket
+from typing import Any, Final
 
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
@@ -52,3 +54,18 @@ def tune(transport: Any) -> None:
     if hasattr(transport, "setTcpNoDelay"):
         transport.setTcpNoDelay(True)
         transport.setTcpKeepAlive(True)
+
+
+GIVE_UP_MS: Final = 2000
+"""After what time without an answer the system gives up a connection to another node: a partition
+that drops everything is otherwise noticed by nobody for minutes."""
+
+
+def give_up_soon(transport: Any) -> None:
+    """Let the system give up a connection that is not answered, where it can be told so."""
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    handle: Any = transport.getHandle() if hasattr(transport, "getHandle") else None
+    if option is None or getattr(handle, "family", None) not in (socket.AF_INET, socket.AF_INET6):
+        return
+    with contextlib.suppress(OSError):
+        handle.setsockopt(socket.IPPROTO_TCP, option, GIVE_UP_MS)

@@ -28,7 +28,7 @@ from twisted.python.failure import Failure
 from nuntwist.cluster.frames import FrameError, FrameReader, Message, encode
 from nuntwist.cluster.handshake import LONGEST, Accepting, Connecting, Peer, Stage
 from nuntwist.cluster.stream import Idle
-from nuntwist.net.outlet import peer_name, tune
+from nuntwist.net.outlet import give_up_soon, peer_name, tune
 
 HANDSHAKE_SECONDS = 5.0
 """How long the handshake may take in all."""
@@ -38,6 +38,28 @@ GREETING = b"ok "
 """What the port of the clients says to everybody who connects."""
 
 _IDLE = encode(Idle())
+
+
+class LogLimit:
+    """Lets a line a second through, and counts the others: anybody can make such lines.
+
+    :param seconds: monotonic time, in seconds.
+    """
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._next = float("-inf")
+        self._kept = 0
+
+    def pass_on(self) -> str | None:
+        """What to add to a line that may go through; None where it may not."""
+        now = self._seconds()
+        if now < self._next:
+            self._kept += 1
+            return None
+        self._next = now + 1.0
+        kept, self._kept = self._kept, 0
+        return f" ({kept} more since the last such line)" if kept else ""
 
 
 class Links(Interface):
@@ -61,8 +83,12 @@ class PeerProtocol(Protocol):
     :param clock: IReactorTime.
     :param beat: seconds after which an idle side says so.
     :param silence: seconds of silence after which it is cut off.
+    :param settled: is called once: with None when the other is welcome, with the reason where
+        it ended before.
+    :param limit: of the lines that strangers make in the log; None for no limit.
     :ivar peer: the other node, while it is welcome.
     :ivar connecting: whether this side has made the connection.
+    :ivar heard: when something came last, in seconds of the clock.
     :ivar full: whether the transport takes no more for now.
     """
 
@@ -76,6 +102,8 @@ class PeerProtocol(Protocol):
         clock: Any,
         beat: float,
         silence: float,
+        settled: Callable[[str | None], None] | None = None,
+        limit: LogLimit | None = None,
     ) -> None:
         self.peer: Peer | None = None
         self.connecting = isinstance(handshake, Connecting)
@@ -88,14 +116,17 @@ class PeerProtocol(Protocol):
         self._line = b""
         self._reader = FrameReader()
         self._timer: IDelayedCall | None = None
-        self._said = self._heard = self._full_since = 0.0
+        self._said = self.heard = self._full_since = 0.0
         self._ended = False
+        self._settled = settled
+        self._limit = limit
 
     # -- the transport -----------------------------------------------------------------------
 
     def connectionMade(self) -> None:
         """Begin the handshake."""
         tune(self.transport)
+        give_up_soon(self.transport)
         self.transport.registerProducer(self, True)
         self._set_timer(HANDSHAKE_SECONDS, self._too_slow)
         if isinstance(self._handshake, Connecting):
@@ -105,7 +136,7 @@ class PeerProtocol(Protocol):
         """Take lines, then frames."""
         if self._ended:
             return
-        self._heard = self._clock.seconds()
+        self.heard = self._clock.seconds()
         if self.peer is None:
             data = self._shake(data)
         if data and self.peer is not None:
@@ -115,6 +146,7 @@ class PeerProtocol(Protocol):
         """It is gone."""
         self._ended = True
         self._clear_timer()
+        self._settle("the connection was closed")
         if self.peer is not None:
             self.peer = None
             self._links.unlinked(self)
@@ -162,6 +194,7 @@ class PeerProtocol(Protocol):
             self.peer = handshake.peer
             self._said = self._clock.seconds()
             self._set_timer(self._beat, self._look)
+            self._settle(None)
             self._links.linked(self)
 
     def _too_slow(self) -> None:
@@ -195,8 +228,8 @@ class PeerProtocol(Protocol):
     def _look(self) -> None:
         """Say something where nothing was said, and see whether the other does."""
         now = self._clock.seconds()
-        if now - self._heard >= self._silence:
-            self._end(f"it has been silent for {now - self._heard:.1f} s")
+        if now - self.heard >= self._silence:
+            self._end(f"it has been silent for {now - self.heard:.1f} s")
             return
         if self.full and now - self._full_since >= FULL_SECONDS:
             self._end(f"it has taken nothing for {FULL_SECONDS:g} s")
@@ -208,14 +241,28 @@ class PeerProtocol(Protocol):
 
     # -- the end -----------------------------------------------------------------------------
 
+    def drop(self, why: str) -> None:
+        """End it at once."""
+        if not self._ended:
+            self._end(why)
+
+    def _settle(self, why: str | None) -> None:
+        settled, self._settled = self._settled, None
+        if settled is not None:
+            settled(why)
+
     def _end(self, why: str) -> None:
         self._ended = True
         self._clear_timer()
-        self._log.warn(
-            "closed the connection to the node {peer}: {why}",
-            peer=self.peer.address if self.peer is not None else peer_name(self.transport),
-            why=why,
-        )
+        more = "" if self.peer is not None or self._limit is None else self._limit.pass_on()
+        if more is not None:
+            self._log.warn(
+                "closed the connection to the node {peer}: {why}{more}",
+                peer=self.peer.address if self.peer is not None else peer_name(self.transport),
+                why=why,
+                more=more,
+            )
+        self._settle(why)
         if self.peer is None:
             # The refusal is to arrive.
             self.transport.loseConnection()

@@ -23,6 +23,7 @@ from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableProtocol,
     IHandshakeListener,
+    IProtocol,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.protocols.tls import TLSMemoryBIOProtocol
@@ -41,6 +42,8 @@ HTTP_REQUESTS = tuple(
     method + b" /" for method in (b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"DELETE", b"PATCH")
 )
 NOT_HTTP = b"error this port takes commands, not HTTP: use the HTTP port \n"
+PEER = b"peer "
+"""What another node begins with."""
 LINGER_SECONDS = 1.0
 """How long the other side has to close as well, once we have said that we do."""
 
@@ -52,6 +55,7 @@ class LineProtocol(Protocol):
     :param pipeline: of the node.
     :param clients: the open connections of the factory.
     :param call_later: as for :class:`LineFactory`.
+    :param peers: as there.
     """
 
     transport: Any
@@ -61,9 +65,12 @@ class LineProtocol(Protocol):
         pipeline: Pipeline,
         clients: set[LineProtocol],
         call_later: Callable[..., Any] | None = None,
+        peers: Callable[[], IProtocol] | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._clients = clients
+        self._peers = peers
+        self._held = b""
         self._call_later = call_later
         self._ending = self._input_ended = False
         self._looked_at = False
@@ -97,8 +104,10 @@ class LineProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Run what is complete."""
-        if not self._looked_at and not self._may_go_on(data):
-            return
+        if not self._looked_at:
+            data = self._held + data
+            if not self._may_go_on(data):
+                return
         chunk = self._framer.feed(data)
         if chunk is not None:
             self._pipeline.receive(self.client, chunk)
@@ -107,12 +116,31 @@ class LineProtocol(Protocol):
         """Look at a connection's first bytes, and at what comes when it is ending."""
         if self._ending:
             return False
-        self._looked_at = True
+        if self._peers is not None and (data.startswith(PEER) or PEER.startswith(data)):
+            if len(data) < len(PEER):
+                self._held = data
+            else:
+                self._hand_over(self._peers(), data)
+            return False
+        self._looked_at, self._held = True, b""
         if data.startswith(HTTP_REQUESTS):
             self.write(NOT_HTTP)
             self.end()
             return False
         return True
+
+    def _hand_over(self, peer: IProtocol, data: bytes) -> None:
+        """The other side is a node: from here on another protocol has the connection."""
+        transport = self.transport
+        self._clients.discard(self)
+        self._pipeline.disconnect(self.client)
+        transport.unregisterProducer()
+        if isinstance(transport, TLSMemoryBIOProtocol):
+            transport.wrappedProtocol = peer
+        else:
+            transport.protocol = peer
+        peer.makeConnection(transport)
+        peer.dataReceived(data)
 
     def readConnectionLost(self) -> None:
         """The other side sends no more; it is still answered."""
@@ -173,19 +201,26 @@ class LineFactory(Factory):
 
     :param call_later: IReactorTime.callLater, to linger with; None closes at once, as is right
         for a transport that is no socket.
+    :param peers: makes the protocol for a connection of another node; None where there are none.
     :ivar clients: the open ones.
     """
 
     noisy = False
 
-    def __init__(self, pipeline: Pipeline, call_later: Callable[..., Any] | None = None) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        call_later: Callable[..., Any] | None = None,
+        peers: Callable[[], IProtocol] | None = None,
+    ) -> None:
         self._pipeline = pipeline
         self._call_later = call_later
+        self._peers = peers
         self.clients: set[LineProtocol] = set()
 
     def buildProtocol(self, addr: IAddress | None) -> LineProtocol:
         """Make one."""
-        protocol = LineProtocol(self._pipeline, self.clients, self._call_later)
+        protocol = LineProtocol(self._pipeline, self.clients, self._call_later, self._peers)
         protocol.factory = self
         return protocol
 

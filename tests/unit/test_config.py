@@ -68,7 +68,13 @@ def test_every_setting_reaches_its_field() -> None:
         "NUN_EXTERNAL_ADDR": "c:3",
         "NUN_LOG_LEVEL": "debug",
         "NUN_LOG_FORMAT": "json",
-        "NUN_ELECTION_TIMEOUT": "7",
+        "NUN_ELECTION_TIMEOUT": "70",
+        "NUN_HEARTBEAT_INTERVAL": "50",
+        "NUN_SUSPICION_TIMEOUT": "250",
+        "NUN_ELECTION_QUORUM": "none",
+        "NUN_FIXED_PRIMARY": "d:4",
+        "NUN_NO_PRIMARY_WAIT": "8",
+        "NUN_MIN_REPLICAS": "2",
         "NUN_MAX_OP_LOG_SIZE": "2MiB",
         "NUN_DURABILITY": "disk",
         "NUN_DECLUTTER_INTERVAL": "1.5",
@@ -223,9 +229,10 @@ def test_warnings() -> None:
     (alone,) = make_config({}, {}).warnings
     assert "No credentials" in alone
     assert "nun-pwd" not in alone
-    environment = {**CREDENTIALS, "NUN_ELECTION_TIMEOUT": "7", "NUN_REPLICATE_ADDR": "a:1"}
-    (idle,) = make_config({}, environment).warnings
-    assert idle.startswith("Set, but without effect in this release: NUN_REPLICATE_ADDR, NUN_ELEC")
+    environment = {**CREDENTIALS, "NUN_ELECTION_QUORUM": "none", "NUN_REPLICATE_ADDR": "a:1"}
+    (survivor,) = make_config({}, environment).warnings
+    assert survivor.startswith("NUN_ELECTION_QUORUM is none: ")
+    assert make_config({}, CREDENTIALS).warnings == ()
 
 
 def test_secrets_of_s3_come_in_pairs() -> None:

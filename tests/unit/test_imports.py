@@ -14,7 +14,7 @@ PACKAGE = ROOT / "nuntwist"
 SETUP = {"addresses", "settings", "config", "logs"}
 BASE = {"", "errors", "values", "interfaces", "files", "files_on_disk", "heap"} | SETUP
 MIDDLE = BASE | {"archive", "language", "core", "oplog", "storage", "cluster"}
-TOP = MIDDLE | {"net", "secrets", "service"}
+TOP = MIDDLE | {"net", "secrets", "replicas", "service"}
 
 _TO_MOVE = {
     *("cli_archive", "cli_client", "cli_files", "cli_output", "cli_progress", "cli_s3"),
@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "storage": BASE | {"language", "core"},
     "cluster": BASE | {"language", "core", "oplog", "storage"},
     "net": MIDDLE,
+    "replicas": MIDDLE | {"net"},
     "service": TOP,
     "testing": TOP,
     "tap": TOP,

@@ -99,8 +99,8 @@ def test_sets_are_told_to_who_has_proved_that_it_has_the_secret() -> None:
     connecting, accepting = pair(b=Self(0xB, 8, "b:3014"))
     said = talk(connecting, accepting)
     assert not any(b"%016x" % 8 in line or b"%016x" % 7 in line for line in said[:3])
-    assert connecting.peer is not None and connecting.peer.set_id == 8
-    assert accepting.peer is not None and accepting.peer.set_id == 7
+    told = [side.peer.set_id if side.peer else None for side in (connecting, accepting)]
+    assert told == [8, 7]
 
 
 def test_a_node_does_not_talk_to_itself() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nuntwist.addresses import parse_host_port
 from nuntwist.core.handlers import databases, writing
 from nuntwist.core.handlers.common import named
 from nuntwist.errors import CommandError
@@ -29,6 +30,38 @@ def stand(node: Node, client: Client, arguments: object) -> Reply:
     """Stand for election: a node alone wins a new epoch."""
     node.stand_again()
     return OK
+
+
+def step_down(node: Node, client: Client, arguments: object) -> Reply:
+    """Be primary no more, where another can be."""
+    if node.replica_set is None:
+        node.stand_again()
+    else:
+        node.replica_set.step_down()
+    return OK
+
+
+def join(node: Node, client: Client, arguments: tuple[bytes]) -> Reply:
+    """Ask a node into the set; when it has all there is, it is a member. A node that is alone for
+    good has no set, and nothing to do."""
+    if node.replica_set is not None:
+        node.replica_set.join(_address(arguments[0]))
+    return OK
+
+
+def leave(node: Node, client: Client, arguments: tuple[bytes]) -> Outcome:
+    """Take a member out of the set; answered when a majority has that."""
+    if node.replica_set is None:
+        return OK
+    left = node.replica_set.leave(_address(arguments[0]))
+    return left.addCallback(lambda _: OK)
+
+
+def _address(text: bytes) -> str:
+    try:
+        return parse_host_port(text.decode())
+    except ValueError as error:
+        raise CommandError(b"invalid address: " + str(error).encode()) from None
 
 
 def election(node: Node, client: Client, arguments: tuple[bytes, bytes]) -> Reply:

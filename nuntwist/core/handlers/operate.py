@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 
-from nuntwist.core.handlers import overview
+from nuntwist.core.handlers import overview, replicas
 from nuntwist.core.handlers.common import selected, when_durable
 from nuntwist.errors import CommandError
 from nuntwist.language.commands import BY_WORD
@@ -20,18 +20,22 @@ if TYPE_CHECKING:
     from nuntwist.core.pipeline import Outcome
 
 
-def cluster_state(node: Node, client: Client, arguments: tuple[()]) -> Reply:
+def cluster_state(node: Node, client: Client, arguments: tuple[bytes]) -> Reply:
     """The members of the set; of a node alone, itself."""
-    member = f"{node.info.address}(self):{node.info.role} "
-    return Reply((f"cluster-state  {member},\n".encode(),))
+    (form,) = arguments
+    if form not in (b"", b"json"):
+        raise CommandError(b"cluster-state takes json, or nothing: " + shorten(form))
+    return replicas.as_json(node) if form else replicas.as_text(node)
 
 
 def metrics_state(node: Node, client: Client, arguments: tuple[()]) -> Reply:
     """Counters, in the form NunDB's exporter reads."""
-    oplog = node.oplog
+    oplog, replica_set = node.oplog, node.replica_set
+    pending = 0 if replica_set is None else replica_set.pending_count()
+    replication_time = 0.0 if replica_set is None else replica_set.replication_time()
     text = (
-        f"metrics-state pending_ops: 0, op_log_file_size: {oplog.size},"
-        f" op_log_count: {oplog.count},replication_time_moving_avg: 0.0,"
+        f"metrics-state pending_ops: {pending}, op_log_file_size: {oplog.size},"
+        f" op_log_count: {oplog.count},replication_time_moving_avg: {replication_time:.1f},"
         f" get_query_time_moving_avg: {node.counters.command_time:.1f}\n\n"
     )
     return Reply((text.encode(),))
@@ -44,9 +48,10 @@ def oplog_state(node: Node, client: Client, arguments: tuple[()]) -> Reply:
     if journal.refusal is not None or oplog.failed is not None:
         writes = "refused"
     last = oplog.last
+    pending = 0 if node.replica_set is None else node.replica_set.pending_count()
     text = (
         # Early exporters send this command and take the first number as pending operations.
-        f"oplog-state pending_ops: 0, segments: {oplog.segments}, bytes: {oplog.size},"
+        f"oplog-state pending_ops: {pending}, segments: {oplog.segments}, bytes: {oplog.size},"
         f" count: {oplog.count},"
         f" first: {oplog.first}, last: {last.index}, epoch: {last.epoch.number},"
         f" covered: {max(0, node.snapshots.covered())},"
@@ -97,7 +102,13 @@ def debug(node: Node, client: Client, arguments: tuple[bytes, bytes]) -> Outcome
 
 
 def _pending_ops(node: Node, client: Client) -> Reply:
-    return Reply((b"pending-ops \n",))
+    lines = () if node.replica_set is None else node.replica_set.pending()
+    return Reply((b"pending-ops \n" + b"".join(line.encode() + b"\n" for line in lines),))
+
+
+def _elections(node: Node, client: Client) -> Reply:
+    lines = () if node.replica_set is None else node.replica_set.elections()
+    return Reply((b"elections \n" + b"".join(line.encode() + b"\n" for line in lines),))
 
 
 def _pending_conflicts(node: Node, client: Client) -> Outcome:
@@ -128,6 +139,7 @@ def _process_info(node: Node, client: Client) -> Reply:
 
 _LOOKS = {
     b"pending-ops": _pending_ops,
+    b"elections": _elections,
     b"pendding-conflitcts": _pending_conflicts,
     b"pending-conflicts": _pending_conflicts,
     b"list-dbs": _list_dbs,

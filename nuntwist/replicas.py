@@ -1,0 +1,161 @@
+"""A node's part in a replica set, put together for a reactor.
+
+:func:`make_replicas` is called by the composition root for a node that was told of others, or that
+has been in a set before; any other node is alone. What it makes:
+
+- the member (:mod:`nuntwist.cluster.member`), which elects, replicates and follows;
+- the doors, for nodes that connect to the port of the clients, and the peering, which connects to
+  them (:mod:`nuntwist.net.peering`);
+- what the commands show of it (:mod:`nuntwist.cluster.overview`).
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import clientFromString, quoteStringArgument
+from twisted.internet.protocol import Protocol
+from twisted.logger import Logger
+
+from nuntwist.cluster.belonging import Terms
+from nuntwist.cluster.effects import Timing
+from nuntwist.cluster.handshake import Self, peer_key
+from nuntwist.cluster.identity import Identity
+from nuntwist.cluster.member import Member
+from nuntwist.cluster.overview import Overview
+from nuntwist.config import NodeConfig
+from nuntwist.core.following import Following
+from nuntwist.core.node import Node
+from nuntwist.errors import StartError
+from nuntwist.net.peering import Doors, Manner, Peering
+
+LEASE_SHARE = 0.8
+"""The lease of a primary, as a share of the silence after which others elect another."""
+COMPARE_SHARE = 0.2
+"""How long a winner waits for the positions of others, as a share of a round."""
+CONNECT_SECONDS = 2
+"""How long a connection attempt may take."""
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+class Replicas:
+    """See the module's header.
+
+    :param config: of the node.
+    :param node: recovered.
+    """
+
+    _log = Logger()
+
+    def __init__(self, config: NodeConfig, node: Node, identity: Identity, reactor: Any) -> None:
+        self._node = node
+        self._reactor = reactor
+        chance = random.SystemRandom()
+        address = node.info.address
+        told_of = {*config.replicate_addresses, address}
+        self._bootstrap = [other for other in config.replicate_addresses if other != address]
+        self._asked: set[str] = set()
+        try:
+            identity.note_start(_boot_id(), config.durability == "disk")
+        except OSError as error:
+            raise StartError(
+                f"The data directory {config.dbs_dir} cannot be written: {error.strerror}."
+            ) from None
+        self._identity = identity
+        suspicion, beat = config.suspicion_ms / 1000.0, config.heartbeat_ms / 1000.0
+        wait = config.election_timeout_ms / 1000.0
+        self.member = Member(
+            identity,
+            Following(node),
+            node.oplog,
+            reactor,
+            Timing(beat, suspicion, suspicion * LEASE_SHARE, wait, wait * COMPARE_SHARE),
+            chance,
+            node.info.process_id,
+            Terms(address, len(told_of), config.election_quorum, config.fixed_primary or None),
+        )
+        manner = Manner(
+            lambda: Self(identity.node_id, self.member.belonging.set_id, address),
+            peer_key(config.peer_secret),
+            self.member,
+            reactor,
+            chance,
+            beat,
+            2 * suspicion,
+        )
+        self.doors = Doors(manner)
+        self._peering = Peering(manner, self._endpoint_for, lambda n: n in self.member.links)
+        self.member.on_addresses = self._reach
+        node.replica_set = Overview(
+            self.member, node.oplog, self._bootstrap, self._ask, self._name_of
+        )
+
+    def _endpoint_for(self, address: str) -> Any:
+        host, _, port = address.rpartition(":")
+        quoted = quoteStringArgument(host.strip("[]"))
+        text = f"tcp:host={quoted}:port={port}:timeout={CONNECT_SECONDS}"
+        return clientFromString(self._reactor, text)
+
+    def _name_of(self, number: int) -> str:
+        database = self._node.catalogue.by_id.get(number)
+        return f"number {number}" if database is None else database.name.decode()
+
+    # -- the life of it ----------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Take part; before the node listens."""
+        self.member.start()
+
+    def connect(self) -> None:
+        """Connect to the others; when the node listens."""
+        self._reach()
+
+    def open_door(self) -> Protocol:
+        """The protocol for a connection that begins as a node."""
+        return self.doors.open()
+
+    def _ask(self, address: str) -> None:
+        self._asked.add(address)
+        self._reach()
+
+    def _reach(self) -> None:
+        wanted = {*self._bootstrap, *self._asked, *self.member.belonging.addresses()}
+        self._peering.set_addresses(sorted(wanted))
+
+    def stop(self) -> Deferred[Any]:
+        """Take no part any more.
+
+        :return: fires with None when all connections are gone.
+        """
+        self.member.stop()
+        return self._peering.stop()
+
+    def note_stopped(self) -> None:
+        """The log is closed in order."""
+        try:
+            self._identity.note(clean=True)
+        except OSError as error:
+            self._log.warn(
+                "that the node was stopped in order cannot be noted: {error}", error=str(error)
+            )
+
+
+def make_replicas(
+    config: NodeConfig, node: Node, identity: Identity, reactor: Any
+) -> Replicas | None:
+    """Make a node's part in a set; None for a node alone."""
+    was_in_one = Following(node).members is not None
+    if not config.replicate_addresses and not was_in_one:
+        return None
+    return Replicas(config, node, identity, reactor)
+
+
+def _boot_id() -> str:
+    """What the machine calls the time since it was started; empty where it does not say."""
+    try:
+        with open(BOOT_ID, encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
