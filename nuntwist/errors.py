@@ -34,6 +34,16 @@ class OutcomeUnknown(NuntwistError):
     """A write failed and could not be taken back: it may or may not survive a restart."""
 
 
+class TakenBack(OutcomeUnknown):
+    """A write was cut off the log on purpose, because the rest of the set has it not; whoever has
+    cut it takes back what it has changed."""
+
+
+class NeedsCopy(NuntwistError):
+    """What a node has more than its set cannot be taken back; nothing has changed. It needs a
+    copy of all."""
+
+
 class CorruptData(NuntwistError):
     """A file does not hold what its checksums say; nothing of it past ``offset`` was used.
 

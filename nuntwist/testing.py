@@ -314,6 +314,7 @@ class MemoryNode:
     :param limits: other limits than the defaults.
     :param clock: shared with other nodes; without one it has its own.
     :param election: another one than that of a node alone.
+    :param in_set: as for the node.
     """
 
     def __init__(
@@ -325,6 +326,7 @@ class MemoryNode:
         password: str = PASSWORD,
         clock: HeapClock | None = None,
         election: IElection | None = None,
+        in_set: bool = False,
     ) -> None:
         self.clock = clock or HeapClock()
         self.oplog = oplog or MemoryOplog()
@@ -346,6 +348,7 @@ class MemoryNode:
             call_later=self.clock.callLater,
             seconds=self.clock.seconds,
             limits=limits,
+            in_set=in_set,
         )
         failed: list[Failure] = []
         self.node.recover().addErrback(failed.append)

@@ -17,7 +17,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from nuntwist.cluster.stream import REIGNS, Applied, Cut, Have, Records, Refused
-from nuntwist.errors import OutcomeUnknown, StorageUnavailable
+from nuntwist.errors import (
+    CorruptData,
+    NeedsCopy,
+    OutcomeUnknown,
+    StorageUnavailable,
+    TakenBack,
+)
 from nuntwist.interfaces import Received
 from nuntwist.oplog.record import split
 from nuntwist.values import INDEX, Epoch, Position
@@ -43,7 +49,9 @@ class Follower(Protocol):
     def cut(self, index: int) -> None:
         """Take off what comes after an index.
 
-        :raise StorageUnavailable: it could not be done.
+        :raise NeedsCopy: this node cannot; it needs a copy of all instead.
+        :raise StorageUnavailable: it could not be done, nor ``CorruptData`` or ``ValueError``:
+            the log does not part there.
         """
 
     def commit(self, index: int) -> None:
@@ -57,6 +65,8 @@ class Incoming:
     :param send: sends a message over the link.
     :ivar committed: the highest index known to be committed; kept from reign to reign by the
         caller, who gives it.
+    :ivar needs_copy: called with a text where its own tail cannot be taken off, so that it needs
+        a copy of all; None for nobody: then it stops.
     :ivar stopped: why nothing more is taken over this link; None while it is.
     """
 
@@ -73,6 +83,7 @@ class Incoming:
         self._number = number
         self._send = send
         self.committed = committed
+        self.needs_copy: Callable[[str], None] | None = None
         self.stopped: str | None = None
 
     def begin(self) -> None:
@@ -119,6 +130,9 @@ class Incoming:
             self._send(Applied(self._number, last, last))
 
     def _lost(self, reason: Failure) -> None:
+        if reason.check(TakenBack):
+            # It was cut off on purpose, and what is here is said anew.
+            return
         reason.trap(StorageUnavailable, OutcomeUnknown)
         self._stop(str(reason.value))
 
@@ -140,7 +154,13 @@ class Incoming:
             return
         try:
             self._follower.cut(message.index)
-        except StorageUnavailable as error:
+        except NeedsCopy as error:
+            if self.needs_copy is None:
+                self._stop(str(error))
+            else:
+                self.needs_copy(str(error))
+            return
+        except (StorageUnavailable, OutcomeUnknown, CorruptData, ValueError) as error:
             self._stop(str(error))
             return
         self.begin()

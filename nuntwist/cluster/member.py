@@ -61,7 +61,12 @@ class Link(Protocol):
 
 
 class Machine(Follower, Leader, Protocol):
-    """The node, as a set needs it."""
+    """The node, as a set needs it.
+
+    :ivar grown: called when more of the log is durable here.
+    """
+
+    grown: Callable[[], None]
 
     @property
     def members(self) -> bytes | None:
@@ -176,6 +181,7 @@ class Member:
         """Take part."""
         self._running = True
         self.oplog.written = self._written
+        self.machine.grown = self._grown
         self.machine.stand_by(None)
         self._carry_out()
 
@@ -279,6 +285,10 @@ class Member:
         self.bully.appended(self.oplog.last)
         if self.reign is not None:
             self.reign.written(first, last, data)
+
+    def _grown(self) -> None:
+        if self.reign is not None:
+            self.reign.durable()
 
     def durable(self) -> None:
         """More of the log is durable here."""

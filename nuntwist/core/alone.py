@@ -14,14 +14,15 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from nuntwist.core.client import Client
+from nuntwist.core.client import Client, Pending
 from nuntwist.core.scan import Listing
+from nuntwist.core.takeback import NO_LONGER_PRIMARY
 from nuntwist.errors import CommandError
 from nuntwist.language import parser
 from nuntwist.language.replies import Reply, failure
 
 if TYPE_CHECKING:
-    from nuntwist.core.pipeline import Outcome, Pipeline
+    from nuntwist.core.pipeline import Pipeline
 
 
 def stands_alone(request: parser.Request) -> bool:
@@ -45,7 +46,7 @@ class Alone:
     def run(self, client: Client, request: parser.Request) -> None:
         """Run a command, now or when all before it is answered; the batch must be empty."""
         if not client.held:
-            self._answer(client, self._pipeline.perform_request(client, request))
+            self._answer(client, request)
             return
         client.waiting = True
 
@@ -54,7 +55,7 @@ class Alone:
             if client.closed:
                 return
             self._pipeline.commit()
-            self._answer(client, self._pipeline.perform_request(client, request))
+            self._answer(client, request)
             if not client.waiting:
                 self._pipeline.turns.enqueue(client)
 
@@ -64,11 +65,12 @@ class Alone:
         drained = self._pipeline.delivery.drained(client)
         drained.addCallback(lambda _: answered.callback(None))
 
-    def _answer(self, client: Client, outcome: Outcome) -> None:
+    def _answer(self, client: Client, request: parser.Request) -> None:
+        outcome, writes = self._pipeline.perform_request(client, request), request.command.writes
         if isinstance(outcome, Reply) and self._pipeline.journal.ops:
             outcome = self._logged(outcome)
         if isinstance(outcome, Reply):
-            self._answer_now(client, outcome)
+            self._answer_now(client, outcome, writes)
             return
         client.waiting = True
         streams = self._pipeline.streams
@@ -76,7 +78,7 @@ class Alone:
             streams.write(client, outcome) if isinstance(outcome, Listing) else outcome
         )
         answered.addErrback(self._unforeseen)
-        answered.addCallback(self._answer_late, client)
+        answered.addCallback(self._answer_late, client, writes)
 
     def _logged(self, reply: Reply) -> Reply | Deferred[Reply]:
         """The answer to a command whose operations are the batch, when the log has them."""
@@ -87,7 +89,7 @@ class Alone:
             return failure(journal.said)
         if index <= journal.revealed:
             return reply
-        logged: Deferred[Any] = journal.durable(index)
+        logged: Deferred[Any] = journal.durable(index, writer=True)
         return logged.addCallbacks(lambda _: reply, lambda _: failure(journal.said))
 
     def _unforeseen(self, reason: Failure) -> Reply:
@@ -97,18 +99,26 @@ class Alone:
         self._log.failure("a command failed in a way nobody foresaw", failure=reason)
         return failure(b"internal error: see the log of the node")
 
-    def _answer_late(self, reply: Reply | None, client: Client) -> None:
+    def _answer_late(self, reply: Reply | None, client: Client, writes: bool) -> None:
         client.waiting = False
         if client.closed:
             return
+        journal = self._pipeline.journal
         # An operation that was lost meanwhile is nothing to wait for.
-        client.needed = min(client.needed, self._pipeline.journal.index)
+        client.needed = min(client.needed, journal.index)
         self._pipeline.commit()
         if reply is not None:
-            self._answer_now(client, reply)
+            if writes and reply.error is None and journal.undo is not None:
+                # Its operation may have been made after a wait; this one or an earlier it is.
+                client.needed = journal.index
+                if journal.refusal is not None and journal.index > journal.revealed:
+                    reply = failure(NO_LONGER_PRIMARY)
+            self._answer_now(client, reply, writes)
         self._pipeline.turns.enqueue(client)
 
-    def _answer_now(self, client: Client, reply: Reply) -> None:
+    def _answer_now(self, client: Client, reply: Reply, writes: bool) -> None:
         self._pipeline.answer(client, reply)
-        self._pipeline.keep(client, client.out[-1])
+        data, journal = client.out[-1], self._pipeline.journal
+        waits = writes and client.needed > journal.revealed and journal.undo is not None
+        self._pipeline.keep(client, Pending(client.needed, data, True) if waits else data)
         self._pipeline.commit()

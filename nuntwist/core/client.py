@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from nuntwist.core.database import EVERYBODY
 
@@ -19,7 +19,19 @@ if TYPE_CHECKING:
     from nuntwist.language.replies import Encoding
 
 
-Run: TypeAlias = tuple[list[bytes], int, int] | bytes
+class Pending(NamedTuple):
+    """Bytes that may leave when their operation is revealed, in a node of a set.
+
+    :ivar needed: the index of the operation.
+    :ivar answers: whether it is the answer to the command that made it, not an event.
+    """
+
+    needed: int
+    data: bytes
+    answers: bool
+
+
+Run: TypeAlias = tuple[list[bytes], int, int] | bytes | Pending
 """Commands that were run (lines, first, stop), or bytes that stand for some."""
 
 

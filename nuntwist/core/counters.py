@@ -12,12 +12,16 @@ class Counters:
     :ivar connections: open now, of all transports.
     :ivar watchers_closed: connections closed because they took their events too slowly.
     :ivar failed_batches: batches the log refused.
+    :ivar tails_cut: how many times operations were taken off that the set does not have, and
+        ``operations_undone`` how many that were.
     :ivar command_time: moving average of the time a command takes, in ms.
     """
 
     connections: int = 0
     watchers_closed: int = 0
     failed_batches: int = 0
+    tails_cut: int = 0
+    operations_undone: int = 0
     command_time: float = 0.0
 
     def note_time(self, seconds: float) -> None:

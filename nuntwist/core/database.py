@@ -153,7 +153,8 @@ class Database:
         for scan in self.scans:
             scan.note_return(shard_number, old)
         if old is None:
-            del self.shards[shard_number][key]
+            # A removal that was taken back may be forgotten already.
+            self.shards[shard_number].pop(key, None)
         else:
             self.shards[shard_number][key] = old
         if key.startswith(b"$"):

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from nuntwist.core.client import Client, Run
+from nuntwist.core.client import Client, Pending, Run
 from nuntwist.core.counters import Counters
 from nuntwist.core.limits import Limits
 
@@ -289,5 +289,7 @@ def _size(run: Run) -> int:
     """The bytes of kept commands."""
     if isinstance(run, bytes):
         return len(run)
+    if isinstance(run, Pending):
+        return len(run.data)
     lines, start, stop = run
     return len(lines[start]) if stop == start + 1 else sum(map(len, lines[start:stop]))

@@ -17,9 +17,11 @@ from nuntwist.values import (
     CREATE_DATABASE,
     DATABASE,
     DROP_DATABASE,
+    INDEX,
     KEY,
     KIND,
     NAME_DATABASE,
+    VALUE,
     Op,
 )
 
@@ -48,9 +50,11 @@ def enact(node: Node, op: Op) -> Database | None:
         return _name(node, op)
     if kind == BEGIN_EPOCH:
         return None
-    node.catalogue.apply(op)
     database = node.catalogue.by_id.get(op[DATABASE])
     if database is not None:
+        database.store(op)
+        if op[VALUE] is None:
+            node.pipeline.journal.stay(op, database)
         node.pipeline.notify(database, op)
     return None
 
@@ -72,4 +76,4 @@ def _name(node: Node, op: Op) -> Database | None:
 
 def _tell(node: Node, op: Op) -> None:
     if not op[KEY].startswith(STAGED):
-        node.tell_catalogue(op[KEY])
+        node.tell_catalogue(op[KEY], op[INDEX])

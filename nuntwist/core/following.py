@@ -5,20 +5,25 @@ road from there on: they are appended to the log here, applied, told to watchers
 they are durable here. What is no more than one plain key is applied as it is appended; anything
 else (databases that come, go or are named, users and rights) is applied when it is durable, as on
 the primary, and what comes after it waits for it in memory.
+
+What no majority has may be taken off again (:meth:`Following.cut`): first off the log, which is
+safe whatever ends the process, then in memory, in the same turn of the reactor.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from nuntwist.core.enact import enact
-from nuntwist.core.journal import Batch, failed
-from nuntwist.errors import StorageUnavailable
+from nuntwist.core.journal import failed
+from nuntwist.core.undo import Batch, Undo
+from nuntwist.errors import NeedsCopy, StorageUnavailable, TakenBack
 from nuntwist.interfaces import Received
 from nuntwist.values import (
     ADMIN_ID,
@@ -27,6 +32,7 @@ from nuntwist.values import (
     INDEX,
     KEY,
     KIND,
+    NO_EPOCH,
     REMOVE,
     SET,
     STAMP,
@@ -52,14 +58,17 @@ class Following:
 
     :param node: what is decided here is decided by it as the primary; while it stands by,
         nothing is.
-    :ivar committed: the highest index that a majority is known to have.
     """
+
+    _log = Logger()
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._journal = node.pipeline.journal
         self._unapplied: deque[Op] = deque()
-        self.committed = 0
+        if self._journal.undo is None:
+            self._journal.undo = Undo(self._journal.revealed, node.limits.undo)
+        self._undo = self._journal.undo
 
     @property
     def last(self) -> Position:
@@ -70,7 +79,21 @@ class Following:
     @property
     def durable(self) -> int:
         """The last index that is durable here."""
-        return self._journal.revealed
+        return self._undo.durable
+
+    @property
+    def committed(self) -> int:
+        """The highest index that a majority is known to have."""
+        return self._undo.committed
+
+    @property
+    def grown(self) -> Callable[[], None]:
+        """What is called when more is durable here."""
+        return self._undo.grown
+
+    @grown.setter
+    def grown(self, grown: Callable[[], None]) -> None:
+        self._undo.grown = grown
 
     def reigns(self, count: int) -> Sequence[tuple[Epoch, int]]:
         """The last epochs of the log, rising, each with the index of its first operation."""
@@ -93,14 +116,18 @@ class Following:
         return self._log_alone(journal.make(BEGIN_EPOCH, ADMIN_ID, b"", b""))
 
     def stand_by(self, primary: str | None) -> None:
-        """Take no writes of clients.
+        """Take no writes of clients. Where this node was the primary, writers whose answers are
+        held are told that the outcome is unknown.
 
         :param primary: where the primary is; None where there is none.
         """
-        self._node.pipeline.commit()
+        pipeline, led = self._node.pipeline, self._node.info.role == "Primary"
+        pipeline.commit()
         self._node.info.role = "StartingUp" if primary is None else "Secoundary"
         if self._journal.oplog.failed is None:
             self._journal.refusal = NO_PRIMARY if primary is None else NOT_PRIMARY
+        if led:
+            pipeline.give_up()
 
     @property
     def members(self) -> bytes | None:
@@ -135,18 +162,56 @@ class Following:
         """Say how many replicas are in step, for those who refuse writes without."""
 
     def commit(self, index: int) -> None:
-        """A majority has all up to an index."""
-        self.committed = max(self.committed, index)
+        """A majority has all up to an index: that is never taken off, and may be revealed."""
+        self._journal.commit(index)
+        self._journal.let_go()
 
     def cut(self, index: int) -> None:
-        """Take off what comes after an index.
+        """Take off what comes after an index: off the log, into a file of its own, and in memory.
 
-        :raise StorageUnavailable: always, so far: the state before it is not known any more.
+        :raise NeedsCopy: some of it cannot be taken back. Nothing has changed.
+        :raise StorageUnavailable: it could not be done. Nothing has changed; where the log has
+            ``failed``, a restart finds what is left of it.
+        :raise ValueError: the log does not part there, nor ``CorruptData``: it is damaged.
+            Nothing has changed.
         """
-        raise StorageUnavailable(
-            f"this node has operations after {index} that its primary has not: stop it, move its"
-            " data directory away, and start it again"
+        self._node.pipeline.commit()
+        journal = self._journal
+        oplog = journal.oplog
+        if index >= oplog.last.index:
+            return
+        self._undo.check(index)
+        self._check_snapshots(index)
+        epoch = oplog.epoch_at(index + 1) or NO_EPOCH
+        name = f"divergent-{epoch.number}-{index}.op"
+        count = oplog.cut(index, name)
+        while self._unapplied and self._unapplied[-1][INDEX] > index:
+            self._unapplied.pop()
+        told = self._node.pipeline.take_off(index)
+        self._apply()
+        journal.let_go()
+        counters = self._node.counters
+        counters.tails_cut += 1
+        counters.operations_undone += count
+        self._log.warn(
+            "{count} operations after {index} were taken off, because the set does not have them;"
+            " watchers were told of {told} keys anew; nun-db oplog dump {file}, in the data"
+            " directory, shows what was taken off",
+            count=count,
+            index=index,
+            told=told,
+            file=name,
         )
+
+    def _check_snapshots(self, index: int) -> None:
+        """Refuse to go back before a snapshot of this node: a restart would find it.
+
+        :raise NeedsCopy: there is one.
+        """
+        held = self._node.storage.held.values()
+        reached = max((header.index for header in held), default=0)
+        if reached > index:
+            raise NeedsCopy(f"a snapshot of this node holds operations up to {reached}")
 
     def follow(self, records: Sequence[Received]) -> Deferred[None] | None:
         """Append records and apply them.
@@ -175,7 +240,8 @@ class Following:
 
         def lost(reason: Failure) -> None:
             error = failed(reason)
-            self._unapplied.clear()
+            if not isinstance(error, TakenBack):
+                self._unapplied.clear()
             journal.lost(error, first)
             done.errback(error)
 
@@ -187,17 +253,22 @@ class Following:
         self._journal.reveal(index)
         self._apply()
         self._journal.let_go()
+        self._journal.tell_grown()
 
     def _apply(self) -> None:
         """Apply what may be applied, in order."""
-        journal, unapplied = self._journal, self._unapplied
-        ops: list[Op] = []
-        replaced: list[Op | None] = []
+        journal, unapplied, durable = self._journal, self._unapplied, self._undo.durable
+        batch = Batch([], [])
         while unapplied:
             op = unapplied[0]
+            if batch.ops and batch.ops[-1][INDEX] <= durable < op[INDEX]:
+                batch = self._keep(batch)
             if _is_plain(op):
-                self._store(op, ops, replaced)
-            elif op[INDEX] <= journal.revealed:
+                self._store(op, batch)
+            elif op[INDEX] <= durable:
+                batch = self._keep(batch)
+                self._undo.keep_alone([op], self._node.catalogue)
+                journal.index = op[INDEX]
                 gone = enact(self._node, op)
                 if gone is not None:
                     self._node.storage.drop(gone.number)
@@ -205,21 +276,29 @@ class Following:
                 break
             journal.index = op[INDEX]
             unapplied.popleft()
-        if ops:
-            journal.in_flight.append(Batch(ops, replaced))
+        self._keep(batch)
 
-    def _store(self, op: Op, ops: list[Op], replaced: list[Op | None]) -> None:
+    def _keep(self, batch: Batch) -> Batch:
+        """Keep what is applied for as long as it may be taken back.
+
+        :return: the next batch.
+        """
+        if not batch.ops:
+            return batch
+        if batch.ops[-1][INDEX] <= self._undo.durable:
+            self._undo.keep(batch)
+        else:
+            self._journal.in_flight.append(batch)
+        return Batch([], [])
+
+    def _store(self, op: Op, batch: Batch) -> None:
         database = self._node.catalogue.by_id.get(op[DATABASE])
         if database is None:
             return
-        old = database.store(op)
-        if op[INDEX] > self._journal.revealed:
-            ops.append(op)
-            replaced.append(old)
-            if op[VALUE] is None:
-                self._journal.bury(op)
-        elif op[VALUE] is None:
-            database.purge(op)
+        batch.ops.append(op)
+        batch.replaced.append(database.store(op))
+        if op[VALUE] is None:
+            self._journal.stay(op, database)
         self._node.pipeline.notify(database, op)
 
 

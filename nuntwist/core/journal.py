@@ -3,12 +3,15 @@
 ``index`` is the last operation made, ``revealed`` the last that clients may know of. They
 differ while a batch is under way, and for longer where the log answers "durable later" (it
 gives a Deferred); those batches wait in ``in_flight`` with what is needed to take them back.
+
+In a set, what is durable may still be taken back until a majority has it (``undo``); where
+clients are to know only of what is committed, that decides what is revealed.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock
@@ -18,11 +21,14 @@ from twisted.python.failure import Failure
 from nuntwist.core.catalogue import Catalogue
 from nuntwist.core.counters import Counters
 from nuntwist.core.database import TOMBSTONE_VERSION, Database
+from nuntwist.core.undo import Batch, Undo, taken_from
 from nuntwist.errors import CommandError, OutcomeUnknown, StorageUnavailable
 from nuntwist.interfaces import IOplog
-from nuntwist.values import DATABASE, INDEX, KEY, NO_EPOCH, REMOVE, Op, StampClock
+from nuntwist.values import DATABASE, INDEX, KEY, NO_EPOCH, REMOVE, VALUE, Op, StampClock
 
 Failed = StorageUnavailable | OutcomeUnknown
+Awaited = tuple[int, "Deferred[None]", bool]
+"""Up to which index somebody waits, who, and whether it is the writer."""
 
 
 def failed(reason: Failure) -> Failed:
@@ -36,21 +42,31 @@ def failed(reason: Failure) -> Failed:
     return error
 
 
+Concerned = dict[tuple[Database, bytes], int]
+"""Keys, each with the index of an operation on it."""
+
+
+def _told(waiting: list[Awaited], reached: int, last: int) -> list[Awaited]:
+    """Tell those who wait for an index that is reached, or that there is no more.
+
+    :return: those who wait on.
+    """
+    left = []
+    for one in waiting:
+        index, done, _ = one
+        if done.called:
+            continue
+        if index <= reached:
+            done.callback(None)
+        elif index <= last:
+            left.append(one)
+        else:
+            done.errback(StorageUnavailable("storage unavailable: the log failed"))
+    return left
+
+
 def _nothing() -> None:
     """Nobody has to be told."""
-
-
-class Batch:
-    """Operations given to the log together.
-
-    :ivar replaced: what each took the place of.
-    """
-
-    __slots__ = ("ops", "replaced")
-
-    def __init__(self, ops: list[Op], replaced: list[Op | None]) -> None:
-        self.ops = ops
-        self.replaced = replaced
 
 
 class Journal:
@@ -63,6 +79,7 @@ class Journal:
     :ivar lost: takes back the operations from an index on, and gives the text for their
         writers; set by who has to send it.
     :ivar let_go: called when the log is durable further; set in the same way.
+    :ivar undo: what is durable and may still be taken back; None for a node alone.
     :ivar undone: how many times something was taken back.
     :ivar in_trouble: whether the last write failed, while the next may go through.
     :ivar refusal: why writes are refused (an error text), or None.
@@ -81,6 +98,7 @@ class Journal:
         self.ops: list[Op] = []
         self.replaced: list[Op | None] = []
         self.refusal: bytes | None = None
+        self.undo: Undo | None = None
         self.undone = 0
         self.said = b""
         self.lost: Callable[[Failed, int], bytes] = self._lost_alone
@@ -91,13 +109,36 @@ class Journal:
         self._catalogue = catalogue
         self._counters = counters
         self._tombstones: list[Op] = []
-        self._awaited: list[tuple[int, Deferred[None]]] = []
+        self._awaited: list[Awaited] = []
+        self._settling: list[Awaited] = []
 
-    def durable(self, index: int) -> Deferred[None]:
-        """Wait for the log.
+    @property
+    def durable_index(self) -> int:
+        """The last index that is durable here."""
+        return self.revealed if self.undo is None else self.undo.durable
 
-        :return: fires with None when it is durable up to ``index``; fails with
-            StorageUnavailable where what was not durable has been taken back.
+    @property
+    def by_commit(self) -> bool:
+        """Whether clients are told only of what a majority has; may be changed at any time in a
+        node of a set."""
+        return self.undo is not None and self.undo.by_commit
+
+    @by_commit.setter
+    def by_commit(self, by_commit: bool) -> None:
+        if self.undo is None:
+            raise ValueError("this node is in no set")
+        self.undo.by_commit = by_commit
+        self.show()
+        self.let_go()
+
+    def durable(self, index: int, writer: bool = False) -> Deferred[None]:
+        """Wait until clients may know of an operation: the log has it, or a majority where that
+        is asked for.
+
+        :param writer: whether it was made by the one who waits.
+        :return: fires with None when all up to ``index`` is revealed; fails with
+            StorageUnavailable where it has been taken back, and for a writer when this node is
+            no longer primary.
         """
         done: Deferred[None] = Deferred()
         if index <= self.revealed:
@@ -105,8 +146,33 @@ class Journal:
         elif index > self.index:
             done.errback(StorageUnavailable("storage unavailable: the log failed"))
         else:
-            self._awaited.append((index, done))
+            self._awaited.append((index, done, writer))
         return done
+
+    def settled(self, index: int) -> Deferred[None]:
+        """Wait until the log has an operation, and in a set a majority, too.
+
+        :return: as of :meth:`durable`; whoever waits no longer may fire it.
+        """
+        if self.undo is None:
+            return self.durable(index)
+        done: Deferred[None] = Deferred()
+        if index <= self.undo.settled:
+            done.callback(None)
+        else:
+            self._settling.append((index, done, False))
+        return done
+
+    def give_up(self, said: bytes) -> None:
+        """Tell the writers who wait that nobody knows what will become of their operations.
+
+        :param said: the text for them.
+        """
+        self.said = said
+        writers = [one[1] for one in self._awaited if one[2]]
+        self._awaited = [one for one in self._awaited if not one[2]]
+        for done in writers:
+            done.errback(StorageUnavailable(said.decode()))
 
     def change(
         self, database: Database, kind: int, key: bytes, value: bytes | None, version: int
@@ -183,18 +249,20 @@ class Journal:
             return done
         first, last = ops[0][INDEX], ops[-1][INDEX]
         self.index = last
-        if durable is None:
-            self.reveal(last)
-            apply()
-            self.let_go()
-            done.callback(None)
-            return done
 
         def kept(_: object) -> None:
+            # In a set the log may go no further than to others; what is revealed is told last.
             self.reveal(last)
+            if self.undo is not None:
+                self.undo.keep_alone(ops, self._catalogue)
             apply()
             self.let_go()
+            self.tell_grown()
             done.callback(None)
+
+        if durable is None:
+            kept(None)
+            return done
 
         def broken(reason: Failure) -> None:
             done.errback(CommandError(self.lost(failed(reason), first)))
@@ -218,6 +286,8 @@ class Journal:
             self.take_back(ops, replaced)
             raise
         if durable is None:
+            if self.undo is not None:
+                self.undo.keep(Batch(ops, replaced))
             self.reveal(ops[-1][INDEX])
         else:
             self.in_flight.append(Batch(ops, replaced))
@@ -232,12 +302,86 @@ class Journal:
         if self.in_trouble:
             self.in_trouble = False
             self._log.info("the log takes writes again")
+        if self.undo is not None:
+            self._note_durable(self.undo, index)
+            return
         self.revealed = max(self.revealed, index)
         while self.in_flight and self.in_flight[0].ops[-1][INDEX] <= self.revealed:
             self.in_flight.popleft()
         if self._tombstones:
             self._purge()
         self.wake()
+
+    def _note_durable(self, undo: Undo, index: int) -> None:
+        undo.durable = max(undo.durable, index)
+        while self.in_flight and self.in_flight[0].ops[-1][INDEX] <= undo.durable:
+            undo.keep(self.in_flight.popleft())
+        self.show()
+
+    def tell_grown(self) -> None:
+        """Tell whoever counts for the set that more is durable here; when all is done that
+        follows from it here, as the next operation may be made by that."""
+        if self.undo is not None:
+            self.undo.grown()
+
+    def commit(self, index: int) -> None:
+        """A majority has all up to an index, so a node in a set keeps it for good."""
+        if self.undo is not None:
+            self.undo.commit(index)
+            self.show()
+
+    def show(self) -> None:
+        """Reveal what a node in a set may reveal by now."""
+        if self.undo is None:
+            return
+        if self.undo.visible > self.revealed:
+            self.revealed = self.undo.visible
+            if self._tombstones:
+                self._purge()
+            self.wake()
+        elif self._settling:
+            self.wake()
+
+    def stay(self, tombstone: Op, database: Database) -> None:
+        """Let a removal that was stored be forgotten, now or when it is revealed."""
+        if tombstone[INDEX] > self.revealed:
+            self.bury(tombstone)
+        else:
+            database.purge(tombstone)
+
+    def take_off(self, index: int) -> Concerned:
+        """Take back all after an index, which the log has no more, in a node in a set: in flight
+        or kept; what is left is durable.
+
+        :return: the keys concerned, with the first of the operations undone.
+        """
+        if self.undo is None:
+            raise ValueError("this node keeps nothing to be taken back")
+        concerned: Concerned = {}
+        while self.in_flight and self.in_flight[-1].ops[-1][INDEX] > index:
+            self._undo(taken_from(self.in_flight[-1], index), concerned)
+            if not self.in_flight[-1].ops:
+                self.in_flight.pop()
+        self._undo(self.undo.after(index), concerned)
+        for database in {database for database, _ in concerned}:
+            database.mend_conflicts()
+        self._go_back(index)
+        for database in self._catalogue.by_id.values():
+            database.last_index = min(database.last_index, index)
+        self.undo.durable = min(self.undo.durable, index)
+        self.revealed = min(self.revealed, index)
+        return concerned
+
+    def _undo(self, pairs: Iterator[tuple[Op, Op | None]], concerned: Concerned) -> None:
+        for op, old in pairs:
+            database = self._catalogue.by_id.get(op[DATABASE])
+            if database is None:
+                continue
+            if old is not None and old[VALUE] is None and old[INDEX] <= self.revealed:
+                # A tombstone that is forgotten by now.
+                old = None
+            database.restore(op[KEY], old)
+            concerned[database, op[KEY]] = op[INDEX]
 
     def cut(self, first: int) -> None:
         """Take back the operations from an index on, those of the batch under way too."""
@@ -303,16 +447,12 @@ class Journal:
 
         Where operations were taken back this comes last, when all is as it will stay.
         """
-        if not self._awaited:
-            return
-        awaited, self._awaited = self._awaited, []
-        for index, done in awaited:
-            if index <= self.revealed:
-                done.callback(None)
-            elif index <= self.index:
-                self._awaited.append((index, done))
-            else:
-                done.errback(StorageUnavailable("storage unavailable: the log failed"))
+        if self._awaited:
+            awaited, self._awaited = self._awaited, []
+            self._awaited = _told(awaited, self.revealed, self.index) + self._awaited
+        if self._settling and self.undo is not None:
+            settling, self._settling = self._settling, []
+            self._settling = _told(settling, self.undo.settled, self.index) + self._settling
 
     def _purge(self) -> None:
         left = []

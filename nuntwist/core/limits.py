@@ -25,6 +25,10 @@ class Limits:
         the time: a start replays no more than about that.
     :ivar partitions: into how many files a snapshot of a database is split.
     :ivar one_partition: a database with fewer keys is in one file.
+    :ivar undo: operations that are kept at most, in a set, to be taken back: those that no
+        majority is known to have.
+    :ivar snapshot_commit: seconds that a snapshot waits, in a set, until all it holds is
+        committed; then it is given up.
     :ivar keys_at_once: a database with at most this many keys is listed in one go.
     """
 
@@ -39,4 +43,6 @@ class Limits:
     replay: int = 256 << 20
     partitions: int = 10
     one_partition: int = 1_000
+    undo: int = 200_000
+    snapshot_commit: float = 60.0
     keys_at_once: int = 2_000

@@ -29,6 +29,7 @@ from nuntwist.core.replica_set import ReplicaSet
 from nuntwist.core.restore import Restore
 from nuntwist.core.snapshots import Snapshots
 from nuntwist.core.transfers import Transfers
+from nuntwist.core.undo import Undo
 from nuntwist.errors import CommandError
 from nuntwist.interfaces import IElection, IOplog, ISecrets, IStorage
 from nuntwist.values import ADMIN_ID, DROP_DATABASE, VALUE, Epoch, Op, StampClock
@@ -45,6 +46,8 @@ class Node:
     :param seconds: monotonic time, in seconds.
     :param call_at_end: as for the pipeline.
     :param elsewhere: as for the recovery.
+    :param in_set: whether it is a node of a set, which may have to take back what it has
+        recovered.
     :ivar replica_set: the set it is in; None for a node alone.
     """
 
@@ -64,6 +67,7 @@ class Node:
         limits: Limits | None = None,
         call_at_end: Callable[[Callable[[], None]], object] | None = None,
         elsewhere: bool = False,
+        in_set: bool = False,
     ) -> None:
         self._elsewhere = elsewhere
         self.info = info
@@ -92,7 +96,9 @@ class Node:
         self.wall = wall
         self.backups: Transfers[Backup] = Transfers("backup", call_later)
         self.restores: Transfers[Restore] = Transfers("restore", call_later)
-        self.snapshots = Snapshots(self.catalogue, self.storage, self.pipeline)
+        self.snapshots = Snapshots(self.catalogue, self.storage, self.pipeline, call_later)
+        if in_set:
+            self.pipeline.journal.undo = Undo(oplog.last.index, self.limits.undo)
 
     # -- the start ---------------------------------------------------------------------------
 
@@ -101,10 +107,13 @@ class Node:
 
         :return: fires with how many operations were replayed; fails with CorruptData or StartError.
         """
-        recovery = Recovery(self.catalogue, self.oplog, self.storage, self._elsewhere)
+        journal = self.pipeline.journal
+        recovery = Recovery(self.catalogue, self.oplog, self.storage, self._elsewhere, journal.undo)
 
         def recovered(replayed: int) -> int:
-            self.pipeline.journal.index = self.pipeline.journal.revealed = self.oplog.last.index
+            journal.index = journal.revealed = self.oplog.last.index
+            if journal.undo is not None:
+                journal.undo.durable = journal.index
             self.stamps.observe(recovery.last_stamp)
             self.snapshots.note_recovered()
             return replayed
@@ -171,12 +180,13 @@ class Node:
 
     # -- what handlers tell ------------------------------------------------------------------
 
-    def tell_catalogue(self, name: bytes) -> None:
-        """A database came or went: tell those who watch its key in ``$admin``."""
+    def tell_catalogue(self, name: bytes, index: int) -> None:
+        """A database came or went by the operation of an index: tell those who watch its key in
+        ``$admin``."""
         admin = self.catalogue.admin
         entry = admin.find(name)
         if entry is None:
-            gone: Op = (None, -1, 0, 0, DROP_DATABASE, ADMIN_ID, name)
+            gone: Op = (None, -1, index, 0, DROP_DATABASE, ADMIN_ID, name)
             self.pipeline.notify(admin, gone)
         elif entry[VALUE] is not None:
             self.pipeline.notify(admin, entry)

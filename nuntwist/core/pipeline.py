@@ -305,7 +305,8 @@ class Pipeline:
 
     def notify(self, database: Database, op: Op) -> None:
         """Tell watchers of an operation, in this batch."""
-        watches.notify(database, op, self.dirty, self.journal.revealed)
+        journal = self.journal
+        watches.notify(database, op, self.dirty, journal.revealed, journal.undo is not None)
         self.turns.open()
 
     # -- the end of a batch ------------------------------------------------------------------
@@ -339,13 +340,30 @@ class Pipeline:
             ops = journal.in_flight[-1].ops
             first, last = ops[0][INDEX], ops[-1][INDEX]
             durable.addCallbacks(self._durable, self._lost, (last,), {}, (first,))
+        elif journal.undo is not None:
+            journal.tell_grown()
 
     def _durable(self, _: object, last: int) -> None:
         self.journal.reveal(last)
         self._let_go()
+        self.journal.tell_grown()
 
     def _lost(self, reason: Failure, first: int) -> None:
         self._take_back.lost(failed(reason), first)
+
+    def give_up(self) -> None:
+        """This node is no longer primary: its writers who wait are told so, at once. Their
+        operations stay, and are revealed or taken back when it is known which."""
+        self.commit()
+        self._take_back.give_up()
+
+    def take_off(self, index: int) -> int:
+        """What comes after an index is not of the set's log, and is cut off the log here: take
+        it back.
+
+        :return: how many keys are not what watchers were told.
+        """
+        return self._take_back.take_off(index)
 
     def _let_go(self) -> None:
         self.delivery.release(self.journal.revealed)

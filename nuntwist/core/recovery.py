@@ -18,7 +18,7 @@ that ends before what a snapshot holds or begins after it, and a database withou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -26,6 +26,7 @@ from twisted.logger import Logger
 
 from nuntwist.core.catalogue import Catalogue
 from nuntwist.core.database import MASK
+from nuntwist.core.undo import Undo
 from nuntwist.errors import StartError
 from nuntwist.interfaces import IOplog, IStorage, SnapshotHeader
 from nuntwist.values import (
@@ -55,14 +56,22 @@ class Recovery:
     :param storage: open.
     :param elsewhere: whether snapshots are not kept where the log is, so that a node may begin
         without one.
+    :param undo: gets what is replayed, so that the end of it can be taken back.
     :ivar last_stamp: the highest stamp found.
     """
 
     _log = Logger()
 
     def __init__(
-        self, catalogue: Catalogue, oplog: IOplog, storage: IStorage, elsewhere: bool = False
+        self,
+        catalogue: Catalogue,
+        oplog: IOplog,
+        storage: IStorage,
+        elsewhere: bool = False,
+        undo: Undo | None = None,
     ) -> None:
+        self._undo = undo
+        self._held_to = 0
         self._catalogue = catalogue
         self._oplog = oplog
         self._storage = storage
@@ -101,6 +110,7 @@ class Recovery:
 
     def _restore(self, header: SnapshotHeader) -> None:
         admin = self._catalogue.admin
+        self._held_to = max(self._held_to, header.index)
         self._check_end(Position(header.epoch, header.index), header.name)
         if admin.saved_index >= header.database_id and not self._is_listed(header):
             # Dropped before the snapshot of $admin was begun; only the file was left.
@@ -125,7 +135,9 @@ class Recovery:
         if not entries or entries[0][DATABASE] in self._gone:
             return
         database = self._catalogue.by_id[entries[0][DATABASE]]
-        self._check_end(Position(NO_EPOCH, max(map(_index, entries))), database.name)
+        last = max(map(_index, entries))
+        self._held_to = max(self._held_to, last)
+        self._check_end(Position(NO_EPOCH, last), database.name)
         if self._without_log:
             self.last_stamp = max(self.last_stamp, max(map(_stamp, entries)))
         shards = database.shards
@@ -181,28 +193,41 @@ class Recovery:
         by_id = catalogue.by_id
         covered = max(0, catalogue.admin.saved_index)
         self._check_begin(covered)
+        apply = catalogue.apply if self._undo is None else self._begin_undo(self._undo)
         for ops in self._oplog.read(covered):
             for op in ops:
                 kind, database = op[KIND], by_id.get(op[DATABASE])
                 if kind == DROP_DATABASE:
-                    catalogue.apply(op)
+                    apply(op)
                     self._gone.add(op[DATABASE])
                     replayed += 1
                 elif kind == NAME_DATABASE:
-                    catalogue.apply(op)
+                    apply(op)
                     if op[VALUE]:
                         self._gone.add(int(op[VALUE]))
                     replayed += 1
                 elif kind == CREATE_DATABASE:
                     if database is None:
-                        catalogue.apply(op)
+                        apply(op)
                         replayed += 1
                 elif database is not None and op[INDEX] > database.saved_index:
                     held = database.find(op[KEY])
                     if held is None or held[INDEX] < op[INDEX]:
-                        catalogue.apply(op)
+                        apply(op)
                         replayed += 1
         return replayed
+
+    def _begin_undo(self, undo: Undo) -> Callable[[Op], None]:
+        """Give what applies an operation so that it can be taken back. Up to where any snapshot
+        reaches nothing can be, as that is part of the state whatever is replayed."""
+        catalogue = self._catalogue
+        undo.begin_at(max(self._held_to, self._oplog.first - 1), "a snapshot of this node holds it")
+
+        def apply(op: Op) -> None:
+            undo.keep_alone([op], catalogue)
+            catalogue.apply(op)
+
+        return apply
 
     def _check_snapshots(self) -> None:
         """Refuse to go on without a database that the snapshot of ``$admin`` names: it was

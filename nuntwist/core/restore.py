@@ -111,7 +111,7 @@ class Restore:
     def _logged(self) -> Generator[Deferred[Any], Any, None]:
         pipeline = self._node.pipeline
         pipeline.commit()
-        yield pipeline.journal.durable(pipeline.journal.index)
+        yield pipeline.journal.durable(pipeline.journal.index, writer=True)
         if pipeline.journal.undone != self._undone:
             raise CommandError(b"storage unavailable: the log did not take it")
 

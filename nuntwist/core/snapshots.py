@@ -4,7 +4,9 @@ The entries of one snapshot are of slightly different moments; replaying the log
 index at its beginning sets that right, because operations are outcomes (see
 :class:`nuntwist.interfaces.SnapshotHeader`). A snapshot is made final only when the log is
 durable past all it holds, so it never tells of what the log does not have; where something of
-that is taken back meanwhile, the snapshot is given up.
+that is taken back meanwhile, the snapshot is given up. In a set, a majority must have all it
+holds as well: what a snapshot holds can never be taken off again. That is waited for only so long
+(``Limits.snapshot_commit``).
 
 A database is split into partitions by a hash of the key, and only those are written in which
 something has changed: an entry with an index above that of the last snapshot tells so, and
@@ -19,11 +21,12 @@ that was dropped before M as well.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any, TypeVar
 from zlib import crc32
 
 from twisted.internet.defer import Deferred, DeferredLock, fail
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -39,15 +42,26 @@ SLICE = 1_000
 BLOCK = 500
 """Entries of a partition that are written together, at least."""
 
+_T = TypeVar("_T")
 Steps = Iterator[Deferred[Any] | None]
 
 
 class Snapshots:
-    """The snapshots of a node; one round of them is taken at a time."""
+    """The snapshots of a node; one round of them is taken at a time.
+
+    :param call_later: IReactorTime.callLater.
+    """
 
     _log = Logger()
 
-    def __init__(self, catalogue: Catalogue, storage: IStorage, pipeline: Pipeline) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        storage: IStorage,
+        pipeline: Pipeline,
+        call_later: Callable[..., IDelayedCall],
+    ) -> None:
+        self._call_later = call_later
         self._catalogue = catalogue
         self._storage = storage
         self._pipeline = pipeline
@@ -232,7 +246,7 @@ class Snapshots:
         journal, found = self._pipeline.journal, list[Op]()
         for shard in range(SHARDS):
             self._pipeline.commit()
-            taken.exposed |= journal.index > journal.revealed
+            taken.exposed |= journal.undo is not None or journal.index > journal.revealed
             found += taken.database.entries(shard)
             if len(found) >= SLICE:
                 for start in range(0, len(found), SLICE):
@@ -244,12 +258,32 @@ class Snapshots:
     def _commit(self, taken: _Taken, writer: ISnapshotWriter) -> Deferred[None]:
         journal = self._pipeline.journal
         self._pipeline.commit()
-        done: Deferred[Any] = journal.durable(journal.index)
+        done: Deferred[Any] = self._settled(journal.index)
         done.addCallback(lambda _: journal.oplog.sync())
         done.addCallback(lambda _: self._check(taken))
         done.addErrback(_give_up, writer)
         done.addCallback(lambda _: writer.commit())
         return done.addCallbacks(self._note, self._note_failed, (taken,), {}, (taken,))
+
+    def _settled(self, index: int) -> Deferred[None]:
+        """Wait until an operation stays, but not for ever."""
+        journal, seconds = self._pipeline.journal, self._pipeline.limits.snapshot_commit
+        settled = journal.settled(index)
+        if journal.undo is None or settled.called:
+            return settled
+
+        def expire() -> None:
+            settled.errback(
+                StorageUnavailable(f"what it holds was not committed within {seconds:g} s")
+            )
+
+        def stop(result: _T) -> _T:
+            if waiting.active():
+                waiting.cancel()
+            return result
+
+        waiting = self._call_later(seconds, expire)
+        return settled.addBoth(stop)
 
     def _check(self, taken: _Taken) -> None:
         if taken.exposed and self._pipeline.journal.undone != taken.undone:

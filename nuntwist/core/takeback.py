@@ -4,6 +4,10 @@ What they replaced is put back (:mod:`nuntwist.core.journal`), what they would h
 forgotten, and the commands whose answers told of them run once more with every write refused.
 Answers that need nothing of what is lost stay. With a log that is durable later, operations can
 be lost after others have followed them; those fall with them, the last first.
+
+In a set there are two ways more. A node that is no longer primary gives its writers up: what was
+held for them becomes ``outcome unknown``, though their operations stay. And what the set does not
+have is taken off; what watchers were told of that, they are told anew as it is now.
 """
 
 from __future__ import annotations
@@ -11,11 +15,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from nuntwist.errors import OutcomeUnknown, StorageUnavailable
+from nuntwist.core.client import Pending
+from nuntwist.errors import OutcomeUnknown, StorageUnavailable, TakenBack
+from nuntwist.language.replies import failure
+from nuntwist.values import REMOVE, Op
 
 if TYPE_CHECKING:
     from nuntwist.core.client import Client, Run
     from nuntwist.core.pipeline import Pipeline
+
+NO_LONGER_PRIMARY = b"outcome unknown: this node is no longer primary"
 
 RunLines = Callable[["Client", list[bytes]], None]
 Runs = list[tuple["Client", list["Run"]]]
@@ -43,6 +52,8 @@ class TakeBack:
 
         :return: the text for their writers.
         """
+        if isinstance(error, TakenBack):
+            return NO_LONGER_PRIMARY
         journal, delivery = self._pipeline.journal, self._pipeline.delivery
         reason = journal.refuse(error)
         if journal.index >= first:
@@ -72,12 +83,107 @@ class TakeBack:
             client.needed = min(client.needed, journal.index)
             for chunk in chunks:
                 if isinstance(chunk, bytes):
-                    client.out.append(chunk)
-                    if not client.dirty:
-                        self._pipeline.touch(client)
+                    self._put(client, chunk)
+                elif isinstance(chunk, Pending):
+                    if chunk.needed <= journal.index:
+                        client.needed = max(client.needed, chunk.needed)
+                        self._put(client, chunk.data)
+                    elif chunk.answers:
+                        self._put(client, client.encoding.reply(failure(reason)))
                 else:
                     lines, start, stop = chunk
                     self._run_lines(client, lines[start:stop])
             # What they tell now may need operations that are lost later.
             client.chunks += chunks
         journal.refusal = lasting
+
+    def _put(self, client: Client, data: bytes) -> None:
+        client.out.append(data)
+        if not client.dirty:
+            self._pipeline.touch(client)
+
+    # -- in a set ----------------------------------------------------------------------------
+
+    def take_off(self, index: int) -> int:
+        """Take back what comes after an index, which the log has no more.
+
+        :return: how many keys are not what clients were told.
+        """
+        pipeline = self._pipeline
+        journal, delivery = pipeline.journal, pipeline.delivery
+        revealed = journal.revealed
+        journal.said = NO_LONGER_PRIMARY
+        concerned = journal.take_off(index)
+        runs = delivery.forget_held(index + 1)
+        self._run_again(runs + self._forget_dirty(), NO_LONGER_PRIMARY)
+        told = 0
+        for (database, key), first in concerned.items():
+            if first <= revealed:
+                told += 1
+                gone: Op = (None, -1, 0, 0, REMOVE, database.number, key)
+                pipeline.notify(database, database.find(key) or gone)
+        pipeline.commit()
+        for client, _ in runs:
+            delivery.wake(client)
+        journal.reveal(index)
+        return told
+
+    def give_up(self) -> None:
+        """Tell the writers who wait that the outcome is unknown; the batch must be empty.
+
+        What else is held stays held: events, in their order, and reads.
+        """
+        pipeline = self._pipeline
+        journal, delivery = pipeline.journal, pipeline.delivery
+        journal.give_up(NO_LONGER_PRIMARY)
+        lasting, journal.refusal = journal.refusal, NO_LONGER_PRIMARY
+        for client, runs in delivery.forget_held(0):
+            client.needed = min(client.needed, journal.revealed)
+            self._answer_anew(client, runs)
+            delivery.wake(client)
+        journal.refusal = lasting
+        for client in pipeline.dirty:
+            client.dirty = False
+        pipeline.dirty = []
+
+    def _answer_anew(self, client: Client, runs: list[Run]) -> None:
+        """Answer as far as may be; before the first answer that is to wait stand the events that
+        wait, because it may tell of something later."""
+        events = [run for run in runs if isinstance(run, Pending) and not run.answers]
+        for run in runs:
+            if isinstance(run, bytes):
+                self._send(client, [], run, [run])
+            elif not isinstance(run, Pending):
+                lines, start, stop = run
+                for place in range(start, stop):
+                    self._run_lines(client, [lines[place]])
+                    data = b"".join(client.out)
+                    client.out.clear()
+                    if client.needed > self._pipeline.journal.revealed:
+                        events = self._send(client, events, data, [(lines, place, place + 1)])
+                    else:
+                        self._send(client, [], data, [(lines, place, place + 1)])
+            elif run.answers:
+                reply = client.encoding.reply(failure(NO_LONGER_PRIMARY))
+                self._send(client, [], reply, [reply])
+        if events:
+            self._send(client, events, b"", [])
+
+    def _send(
+        self, client: Client, events: list[Pending], data: bytes, runs: list[Run]
+    ) -> list[Pending]:
+        """Send bytes, or hold them; events first.
+
+        :return: the events that are still to be sent: none.
+        """
+        delivery = self._pipeline.delivery
+        for event in events:
+            client.needed = max(client.needed, event.needed)
+        client.chunks = [*events, *runs]
+        data = b"".join([*(event.data for event in events), data])
+        if client.needed > self._pipeline.journal.revealed or client.held:
+            delivery.hold(client, data)
+        else:
+            client.chunks = []
+            delivery.send(client, data)
+        return []

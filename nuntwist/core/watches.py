@@ -6,7 +6,7 @@ append to the list of what the batch will send.
 
 from __future__ import annotations
 
-from nuntwist.core.client import Client
+from nuntwist.core.client import Client, Pending, Run
 from nuntwist.core.database import Database, is_secret
 from nuntwist.errors import CommandError
 from nuntwist.language.replies import HIDDEN
@@ -52,10 +52,14 @@ def unsubscribe_all(client: Client, database: Database) -> None:
         unsubscribe(client, database, key)
 
 
-def notify(database: Database, op: Op, dirty: list[Client], revealed: int) -> None:
+def notify(
+    database: Database, op: Op, dirty: list[Client], revealed: int, in_set: bool = False
+) -> None:
     """Tell the watchers of a key of an operation on it.
 
-    :param revealed: the index up to which the log is durable.
+    :param revealed: the index up to which clients may know.
+    :param in_set: whether an event that may not leave yet is kept by itself, because the answers
+        beside it may have to be other ones when this node is no longer primary.
     :param dirty: the batch's list of clients to write to; those not on it yet are added.
     """
     encodings = database.watchers.get(op[KEY])
@@ -71,10 +75,13 @@ def notify(database: Database, op: Op, dirty: list[Client], revealed: int) -> No
             event = encoding.removed(key)
         else:
             event = encoding.changed(key, value, op[VERSION])
+        kept: Run | None = event if fixed else None
+        if in_set and not fixed:
+            kept = Pending(index, event, False)
         for client in clients:
             client.out.append(event)
-            if fixed:
-                client.chunks.append(event)
+            if kept is not None:
+                client.chunks.append(kept)
             if index > client.needed:
                 client.needed = index
             if not client.dirty:

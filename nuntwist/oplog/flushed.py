@@ -30,7 +30,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from nuntwist.errors import OutcomeUnknown, StorageUnavailable
+from nuntwist.errors import OutcomeUnknown, StorageUnavailable, TakenBack
 from nuntwist.interfaces import IOplog, Received
 from nuntwist.oplog.record import HEAD_SIZE, OP_SIZE, check_row
 from nuntwist.values import INDEX, KEY, VALUE, Epoch, Op, Position
@@ -284,7 +284,7 @@ class FlushedOplog:
     def cut(self, index: int, kept_as: str) -> int:
         """As the other. What waits to be written is written first, beside a flush under way, so
         that it is kept with the rest; who still waits for the durability of what goes fails with
-        OutcomeUnknown."""
+        TakenBack."""
         self._check_lost()
         while self._waiting:
             self._write_waiting()
@@ -292,7 +292,7 @@ class FlushedOplog:
         going = [done for last, done in (*self._covered, *self._unflushed) if last > index]
         self._covered = deque(one for one in self._covered if one[0] <= index)
         self._unflushed = deque(one for one in self._unflushed if one[0] <= index)
-        self._refuse(going, OutcomeUnknown(f"the log was cut after operation {index}"))
+        self._refuse(going, TakenBack(f"the log was cut after operation {index}"))
         return cut
 
     def close(self) -> None:

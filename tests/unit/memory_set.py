@@ -16,11 +16,16 @@ from nuntwist.cluster.identity import Identity
 from nuntwist.cluster.member import Member
 from nuntwist.cluster.states import State
 from nuntwist.core.following import Following
+from nuntwist.core.limits import Limits
 from nuntwist.files import MemoryFiles
-from nuntwist.interfaces import IElection
+from nuntwist.interfaces import IElection, IOplog
 from nuntwist.net.peer import PeerProtocol
+from nuntwist.oplog.flushed import FlushedOplog
+from nuntwist.oplog.segments import FileOplog
+from nuntwist.storage.disk import DiskStorage
 from nuntwist.testing import HeapClock, MemoryNode, MemoryTransport
 from nuntwist.values import Epoch
+from tests.unit.lost import Threads
 
 KEY = b"k" * 32
 
@@ -78,9 +83,18 @@ class MemorySet:
     :ivar cut: pairs of nodes between which nothing arrives in that direction.
     :ivar delay: of every message, in seconds.
     :ivar files: where each node keeps its epoch.
+    :ivar disks: where each has its log and its snapshots; ``threads`` flush the log there.
+    :param durability: of all nodes: ``os`` or ``disk``.
     """
 
-    def __init__(self, size: int = 3, seed: int = 1) -> None:
+    def __init__(
+        self,
+        size: int = 3,
+        seed: int = 1,
+        durability: str = "os",
+        limits: Limits | None = None,
+    ) -> None:
+        self.durability, self.limits = durability, limits
         self.clock = HeapClock()
         self.chance = random.Random(seed)
         self.timing = Timing()
@@ -88,6 +102,8 @@ class MemorySet:
         self.cut: set[tuple[int, int]] = set()
         self.ids = list(range(1, size + 1))
         self.files: dict[int, MemoryFiles] = {}
+        self.disks: dict[int, MemoryFiles] = {}
+        self.threads: dict[int, Threads] = {}
         self.nodes: dict[int, MemoryNode] = {}
         self.members: dict[int, Member] = {}
         self.pipes: dict[tuple[int, int], Pipe] = {}
@@ -98,10 +114,22 @@ class MemorySet:
                 self.connect(me, other)
 
     def start(self, me: int) -> None:
-        """Begin a node."""
-        node = MemoryNode(clock=self.clock, election=Elsewhere())
-        self.files[me] = MemoryFiles()
-        identity = Identity(self.files[me], self.chance)
+        """Begin a node, with what its disk holds."""
+        files = self.files.setdefault(me, MemoryFiles())
+        disk = self.disks.setdefault(me, MemoryFiles())
+        threads = self.threads[me] = Threads()
+        oplog: IOplog = FileOplog(disk, me, threads)
+        if self.durability == "disk":
+            oplog = FlushedOplog(oplog, before_answers=True)
+        node = MemoryNode(
+            oplog,
+            DiskStorage(disk, threads),
+            self.limits,
+            clock=self.clock,
+            election=Elsewhere(),
+            in_set=True,
+        )
+        identity = Identity(files, self.chance)
         identity.node_id = me
         self.nodes[me] = node
         self.members[me] = Member(
@@ -111,7 +139,7 @@ class MemorySet:
             self.clock,
             self.timing,
             self.chance,
-            started=1_000 + me,
+            started=int(1_000 * self.clock.seconds()) + me,
             terms=Terms(f"node-{me}:3014", len(self.ids)),
         )
         self.members[me].start()
@@ -153,9 +181,28 @@ class MemorySet:
         for other in self.ids:
             self.cut |= {(node, other), (other, node)}
 
+    def restart(self, node: int) -> None:
+        """Start a node that was killed, with what it has left on its disk; the others connect."""
+        for files in (self.files[node], self.disks[node]):
+            files.restart()
+        self.start(node)
+        for other in self.ids:
+            if other != node:
+                self.connect(min(node, other), max(node, other))
+
+    def heal(self) -> None:
+        """Everything arrives again; who has no connection makes one, as it would by itself."""
+        self.cut.clear()
+        for one in self.ids:
+            for other in self.ids:
+                if one < other and other not in self.members[one].links:
+                    self.connect(one, other)
+
     def kill(self, node: int) -> None:
         """End a node; the others are told by their sockets."""
         self.members[node].stop()
+        # What its threads have under way comes to no end.
+        self.threads[node].hold = True
         for (one, other), pipe in self.pipes.items():
             if node in (one, other):
                 pipe.end()
