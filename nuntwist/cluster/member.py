@@ -288,7 +288,7 @@ class Member:
 
     def _grown(self) -> None:
         if self.reign is not None:
-            self.reign.durable()
+            self.reign.count()
 
     def durable(self) -> None:
         """More of the log is durable here."""

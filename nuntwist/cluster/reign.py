@@ -146,9 +146,18 @@ class Reign:
 
     def durable(self) -> None:
         """More of the log is durable here."""
-        if self.commits.note(self._me, self._machine.durable):
-            self._tell_committed()
+        if self.count():
             self.next_change()
+
+    def count(self) -> bool:
+        """Count what is durable here, and tell what is committed by that; nothing is logged.
+
+        :return: whether anything is.
+        """
+        more = self.commits.note(self._me, self._machine.durable)
+        if more:
+            self._tell_committed()
+        return more
 
     def _tell_committed(self) -> None:
         index = self.commits.index
