@@ -240,6 +240,7 @@ class NodeService(Service):
                 partitions=config.s3_number_of_partitions,
             ),
             elsewhere=bool(find_kind(config.read_strategy).elsewhere),
+            in_set=bool(config.replicate_addresses) or identity.standing.formed != 0,
         )
 
     def _make_log(self, files: DiskFiles, identity: Identity) -> FileOplog | FlushedOplog:

@@ -172,6 +172,7 @@ class Member:
     def begin_anew(self) -> None:
         """Be in another set, or in none: nothing of an earlier election counts."""
         self._lay_down()
+        self._committed = 0
         self.incoming = None
         self.machine.stand_by(None)
         self.on_primary(None)
