@@ -50,6 +50,7 @@ _PROVE = re.compile(rb"prove ([0-9a-f]{64})")
 _LAST = re.compile(rb"(proof|welcome) ([0-9a-f]{64}) ([0-9a-f]{16}) ([!-~]{1,255})")
 _REFUSED = re.compile(rb"refused ([ -~]{1,200})")
 
+ITSELF: Final = "that is the node itself"
 _NOT_THE_SAME_SECRET = "the two nodes do not have the same secret"
 _NOT_UNDERSTOOD = "that is no line of the handshake"
 
@@ -138,7 +139,7 @@ class _Handshake:
             return self._refuse(_NOT_UNDERSTOOD)
         self._theirs, self._node = line, int(match[1], 16)
         if self._node == self._me.node:
-            return self._refuse("that is the node itself")
+            return self._refuse(ITSELF)
         self.stage = Stage.GREETED
         return None
 

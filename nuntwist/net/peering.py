@@ -19,7 +19,6 @@ from typing import Any, Final
 
 from twisted.application.internet import ClientService
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.error import ConnectionClosed
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -31,7 +30,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from nuntwist.cluster.handshake import Accepting, Connecting, Self
+from nuntwist.cluster.handshake import ITSELF, Accepting, Connecting, Self
 from nuntwist.net.peer import Links, LogLimit, PeerProtocol
 
 FIRST_DELAY: Final = 0.1
@@ -152,13 +151,12 @@ class _Address(Factory):
         self._until = 0.0
         self._waiting: tuple[Deferred[None], IDelayedCall] | None = None
         self._failing = False
-        self._settled: Deferred[None] = Deferred()
+        self._refusals = 0
         self.service = ClientService(
             _Resting(self, endpoint),
             self,
             retryPolicy=self._delay,
             clock=self._manner.clock,
-            prepareConnection=self._prepare,
         )
 
     def _delay(self, attempt: int) -> float:
@@ -168,44 +166,32 @@ class _Address(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> PeerProtocol:
         """Make the protocol of the connection."""
-        settled: Deferred[None] = Deferred()
-        self._settled = settled
-
-        def end(why: str | None) -> None:
-            if why is None:
-                settled.callback(None)
-            else:
-                settled.errback(Failure(ConnectionClosed(why)))
-
-        self._protocol = self._manner.make(Connecting, end)
+        self._protocol = self._manner.make(Connecting, self._settled)
         return self._protocol
 
-    def _prepare(self, _: object) -> Deferred[None]:
-        """Count a connection as made when the handshake is done."""
-        return self._settled.addCallbacks(self._welcome, self._refused)
-
-    def _welcome(self, _: object) -> None:
-        peer = self._protocol.peer
-        self.node = None if peer is None else peer.node
-        if self._failing:
-            self._failing = False
-            self._log.info("the node at {address} is reached again", address=self.address)
-
-    def _refused(self, reason: Failure) -> Failure:
-        if "the node itself" in str(reason.value):
-            self._until = self._manner.clock.seconds() + OWN_REST_SECONDS
+    def _settled(self, why: str | None) -> None:
+        """The handshake is over: to ClientService a connection is made before it."""
+        clock, peer = self._manner.clock, self._protocol.peer
+        if why is None and peer is not None:
+            self.node, self._refusals = peer.node, 0
+            if self._failing:
+                self._failing = False
+                self._log.info("the node at {address} is reached again", address=self.address)
+        elif why is not None and why.endswith(ITSELF):
+            self._until = clock.seconds() + OWN_REST_SECONDS
         else:
-            self.failed(reason)
-        return reason
+            self._refusals += 1
+            self._until = clock.seconds() + self._delay(self._refusals)
+            self.failed(why or "")
 
-    def failed(self, reason: Failure) -> None:
+    def failed(self, why: str) -> None:
         """It cannot be connected to: said once."""
         if not self._failing:
             self._failing = True
             self._log.warn(
                 "the node at {address} cannot be reached, and is tried again and again: {why}",
                 address=self.address,
-                why=reason.getErrorMessage(),
+                why=why,
             )
 
     # -- resting -----------------------------------------------------------------------------
@@ -288,5 +274,5 @@ class _Told:
     def _tell(self, reason: Failure) -> Failure:
         known = self._addresses.get(self._address)
         if known is not None:
-            known.failed(reason)
+            known.failed(reason.getErrorMessage())
         return reason
