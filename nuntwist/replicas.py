@@ -26,7 +26,7 @@ from nuntwist.cluster.identity import Identity
 from nuntwist.cluster.member import Member
 from nuntwist.cluster.overview import Overview
 from nuntwist.config import NodeConfig
-from nuntwist.core.following import Following
+from nuntwist.core.following import MEMBERS_KEY, Following
 from nuntwist.core.node import Node
 from nuntwist.errors import StartError
 from nuntwist.net.peering import Doors, Manner, Peering
@@ -146,7 +146,7 @@ def make_replicas(
     config: NodeConfig, node: Node, identity: Identity, reactor: Any
 ) -> Replicas | None:
     """Make a node's part in a set; None for a node alone."""
-    was_in_one = Following(node).members is not None
+    was_in_one = node.catalogue.admin.value(MEMBERS_KEY) is not None
     if not config.replicate_addresses and not was_in_one:
         return None
     return Replicas(config, node, identity, reactor)
