@@ -112,6 +112,8 @@ class Reign:
             lambda message: self._send(node, message),
             seconds=self._seconds,
         )
+        # It is told with the first records what is committed already.
+        stream.committed(self.commits.index)
         self.outgoing[node] = stream
         self._wanted[node] = self._oplog.last.index
         stream.have(have)

@@ -94,6 +94,11 @@ class Undo:
             self._count -= len(self._batches.popleft().ops)
 
     @property
+    def count(self) -> int:
+        """How many operations are kept."""
+        return self._count
+
+    @property
     def visible(self) -> int:
         """The last index that clients may know of."""
         return self.settled if self.by_commit else self.durable
