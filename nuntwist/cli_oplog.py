@@ -28,7 +28,7 @@ from nuntwist.cli_oplog_words import (
 from nuntwist.cli_output import Lines, OutputEnded, complain
 from nuntwist.errors import CorruptData, StartError
 from nuntwist.files_on_disk import DiskFiles
-from nuntwist.oplog.inspect import Logged, damage_of_base, look, operations
+from nuntwist.oplog.inspect import Logged, damage_of_base, look, operations, operations_in
 from nuntwist.oplog.record import Newer
 from nuntwist.oplog.repair import carry_out, plan
 from nuntwist.oplog.segment import segments_in
@@ -82,10 +82,12 @@ class StatOptions(_Options):
 class DumpOptions(_Options):
     """Which operations to show, and how."""
 
-    synopsis = "[--json] [--from INDEX] [--db ID] [--count N]"
+    synopsis = "[--json] [--from INDEX] [--db ID] [--count N] [FILE]"
     longdesc = (
         "Prints operations, one a line: index, time, kind, id of the database, key, value,"
         " version, stamp, epoch and origin, parted by tabs. Hashes of tokens are hidden."
+        " FILE is a file of the data directory, or any path: what a node of a set has cut off its"
+        " log (divergent-EPOCH-INDEX.op); without it the log itself is printed."
     )
     optParameters: ClassVar[list[list[str | None]]] = [
         ["from", None, None, "Index of the first operation to print"],
@@ -93,6 +95,14 @@ class DumpOptions(_Options):
         ["count", None, None, "How many operations to print at most"],
     ]
     optFlags: ClassVar[list[list[str | None]]] = [["json", None, "Print a JSON object a line"]]
+
+    def parseArgs(self, *words: str) -> None:
+        """Take the name of a file.
+
+        :raise UsageError: there is more.
+        """
+        super().parseArgs(*words[1:])
+        self["file"] = words[0] if words else None
 
     def postOptions(self) -> None:
         """Read the numbers.
@@ -158,12 +168,15 @@ def run_oplog(options: OplogOptions, environment: Mapping[str, str]) -> int:
     :return: the exit status: 1 where the log is damaged, or it could not be done.
     """
     directory = options["dbs-dir"] or environment.get("NUN_DBS_DIR") or "dbs"
+    named = options.subOptions.get("file")
+    if named is not None and os.path.dirname(named):
+        directory, options.subOptions["file"] = os.path.split(named)
     run = _RUN[str(options.subCommand)]
     lines = Lines()
     try:
         if not os.path.isdir(directory):
             return complain(f"There is no directory {directory}; give another with --dbs-dir.")
-        if not segments_in(DiskFiles(directory, as_it_is=True)):
+        if named is None and not segments_in(DiskFiles(directory, as_it_is=True)):
             return complain(f"There is no operation log in {directory}.")
         status = run(directory, options.subOptions, lines)
         lines.flush()
@@ -207,7 +220,11 @@ def _ended(damaged: bool, lines: Lines) -> int:
 
 def _dump(directory: str, given: DumpOptions, lines: Lines) -> int:
     show = json_line if given["json"] else text_line
-    found = operations(DiskFiles(directory, as_it_is=True), given["first"], given["database"])
+    files, name = DiskFiles(directory, as_it_is=True), given["file"]
+    if name is None:
+        found = operations(files, given["first"], given["database"])
+    else:
+        found = operations_in(files, name, given["first"], given["database"])
     try:
         for one in islice(found, given["most"]):
             if isinstance(one, Logged):

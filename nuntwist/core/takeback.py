@@ -126,6 +126,7 @@ class TakeBack:
         for client, _ in runs:
             delivery.wake(client)
         journal.reveal(index)
+        journal.wake()
         return told
 
     def give_up(self) -> None:

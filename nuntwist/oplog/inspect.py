@@ -127,11 +127,12 @@ def _look_at(files: Files, name: str, first: int) -> SegmentReport:
 
 
 def _decoded(
-    files: Files, name: str, first: int, size: int, after: int = 0
+    files: Files, name: str, first: int | None, size: int, after: int = 0
 ) -> Iterator[tuple[Head | None, list[Op], int]]:
     """Give the whole records of a segment with their operations, and where each ends; before
     them once None, with the end of the segment's own head.
 
+    :param first: the index it begins with; None where it may be any.
     :param after: records with no operation after this index are not given.
     :raise CorruptData: at the first record that is damaged.
     """
@@ -142,7 +143,7 @@ def _decoded(
             return
         yield None, [], begin
         for head, body, offset in records(file, name, begin, size):
-            if head.first != wanted:
+            if wanted is not None and head.first != wanted:
                 raise CorruptData(name, offset, f"index {head.first} stands where {wanted} must")
             wanted = head.last + 1
             ops = decode(head, body, name, offset) if wanted > after else []
@@ -186,6 +187,28 @@ def operations(
             if name != segments[-1][0]:
                 raise _not_the_end(name, report.whole)
             yield report
+
+
+def operations_in(
+    files: Files, name: str, start: int = 1, database: int | None = None
+) -> Iterator[Logged | SegmentReport]:
+    """Give the operations of one file that has the form of a segment: what was cut off a log.
+
+    :param name: of the file, which says nothing of the index it begins with.
+    :param start: as of :func:`operations`, and ``database``.
+    :return: as of :func:`operations`.
+    :raise CorruptData: the file is damaged; all before that has been given.
+    :raise OSError: it cannot be read.
+    """
+    report = SegmentReport(name, 0, 0, files.size(name))
+    for head, ops, end in _decoded(files, name, None, report.size, start - 1):
+        report.whole = end
+        if head is not None:
+            for op in ops:
+                if op[INDEX] >= start and database in (None, op[DATABASE]):
+                    yield Logged(head.epoch, head.origin, op)
+    if report.torn:
+        yield report
 
 
 def damage_of_base(files: Files) -> CorruptData | None:

@@ -447,3 +447,37 @@ def test_a_closed_or_full_output_is_one_sentence(
         assert main(words, {}) == 1
         patch.undo()
     assert capfd.readouterr().err == "Cannot write the answer: No space left on device.\n"
+
+
+# -- what was cut off ------------------------------------------------------------------------------
+
+
+def test_a_file_that_was_cut_off_is_printed(directory: Path, run: Run) -> None:
+    name = "divergent-3-4.op"
+    (directory / name).write_bytes(SEGMENT_HEAD + encode(EPOCH, 9, OPS[4:6]))
+    whole = run("dump").out.splitlines()
+    assert run("dump", name) == (0, "\n".join(whole[4:6]) + "\n", "")
+    assert run("dump", str(directory / name)).out.splitlines() == whole[4:6]
+    assert run("dump", "--from", "6", name).out.splitlines() == whole[5:6]
+    assert run("dump", "--count", "1", name).out.splitlines() == whole[4:5]
+    assert json.loads(run("dump", "--json", name).out.splitlines()[0])["index"] == 5
+    # It is no part of the log.
+    assert run("dump").out.splitlines() == whole
+
+
+def test_a_file_that_was_cut_off_may_be_incomplete_damaged_or_missing(
+    directory: Path, run: Run
+) -> None:
+    name = "divergent-3-4.op"
+    data = SEGMENT_HEAD + encode(EPOCH, 9, OPS[4:5]) + encode(EPOCH, 9, OPS[5:6])
+    (directory / name).write_bytes(data[:-1])
+    outcome = run("dump", name)
+    assert (outcome.status, outcome.out.count("\n")) == (0, 1)
+    assert f"{name} ends with an incomplete last record" in outcome.err
+    (directory / name).write_bytes(data)
+    flip(directory / name, len(data) - 1)
+    outcome = run("dump", name)
+    assert (outcome.status, outcome.out.count("\n")) == (1, 1)
+    assert "is damaged" in outcome.err
+    assert run("dump", "divergent-1-1.op").status == 1
+    assert run("dump", name, "more").status == 1
