@@ -166,6 +166,10 @@ class Following:
         self._journal.commit(index)
         self._journal.let_go()
 
+    def begin_anew(self) -> None:
+        """Be in another set: nothing that is known of the one before counts."""
+        self._undo.begin_anew()
+
     def cut(self, index: int) -> None:
         """Take off what comes after an index: off the log, into a file of its own, and in memory.
 

@@ -22,13 +22,12 @@ from nuntwist.core.catalogue import Catalogue
 from nuntwist.core.counters import Counters
 from nuntwist.core.database import TOMBSTONE_VERSION, Database
 from nuntwist.core.undo import Batch, Undo, taken_from
+from nuntwist.core.waiting import Waiting
 from nuntwist.errors import CommandError, OutcomeUnknown, StorageUnavailable
 from nuntwist.interfaces import IOplog
 from nuntwist.values import DATABASE, INDEX, KEY, NO_EPOCH, REMOVE, VALUE, Op, StampClock
 
 Failed = StorageUnavailable | OutcomeUnknown
-Awaited = tuple[int, "Deferred[None]", bool]
-"""Up to which index somebody waits, who, and whether it is the writer."""
 
 
 def failed(reason: Failure) -> Failed:
@@ -44,25 +43,6 @@ def failed(reason: Failure) -> Failed:
 
 Concerned = dict[tuple[Database, bytes], int]
 """Keys, each with the index of an operation on it."""
-
-
-def _told(waiting: list[Awaited], reached: int, last: int) -> list[Awaited]:
-    """Tell those who wait for an index that is reached, or that there is no more.
-
-    :return: those who wait on.
-    """
-    left = []
-    for one in waiting:
-        index, done, _ = one
-        if done.called:
-            continue
-        if index <= reached:
-            done.callback(None)
-        elif index <= last:
-            left.append(one)
-        else:
-            done.errback(StorageUnavailable("storage unavailable: the log failed"))
-    return left
 
 
 def _nothing() -> None:
@@ -109,8 +89,8 @@ class Journal:
         self._catalogue = catalogue
         self._counters = counters
         self._tombstones: list[Op] = []
-        self._awaited: list[Awaited] = []
-        self._settling: list[Awaited] = []
+        self._awaited = Waiting()
+        self._settling = Waiting()
 
     @property
     def durable_index(self) -> int:
@@ -140,14 +120,7 @@ class Journal:
             StorageUnavailable where it has been taken back, and for a writer when this node is
             no longer primary.
         """
-        done: Deferred[None] = Deferred()
-        if index <= self.revealed:
-            done.callback(None)
-        elif index > self.index:
-            done.errback(StorageUnavailable("storage unavailable: the log failed"))
-        else:
-            self._awaited.append((index, done, writer))
-        return done
+        return self._awaited.wait(index, self.revealed, self.index, writer)
 
     def settled(self, index: int) -> Deferred[None]:
         """Wait until the log has an operation, and in a set a majority, too.
@@ -156,12 +129,7 @@ class Journal:
         """
         if self.undo is None:
             return self.durable(index)
-        done: Deferred[None] = Deferred()
-        if index <= self.undo.settled:
-            done.callback(None)
-        else:
-            self._settling.append((index, done, False))
-        return done
+        return self._settling.wait(index, self.undo.settled, self.index)
 
     def give_up(self, said: bytes) -> None:
         """Tell the writers who wait that nobody knows what will become of their operations.
@@ -169,10 +137,7 @@ class Journal:
         :param said: the text for them.
         """
         self.said = said
-        writers = [one[1] for one in self._awaited if one[2]]
-        self._awaited = [one for one in self._awaited if not one[2]]
-        for done in writers:
-            done.errback(StorageUnavailable(said.decode()))
+        self._awaited.fail_writers(said.decode())
 
     def change(
         self, database: Database, kind: int, key: bytes, value: bytes | None, version: int
@@ -448,11 +413,9 @@ class Journal:
         Where operations were taken back this comes last, when all is as it will stay.
         """
         if self._awaited:
-            awaited, self._awaited = self._awaited, []
-            self._awaited = _told(awaited, self.revealed, self.index) + self._awaited
+            self._awaited.tell(self.revealed, self.index)
         if self._settling and self.undo is not None:
-            settling, self._settling = self._settling, []
-            self._settling = _told(settling, self.undo.settled, self.index) + self._settling
+            self._settling.tell(self.undo.settled, self.index)
 
     def _purge(self) -> None:
         left = []

@@ -224,7 +224,7 @@ class Recovery:
         undo.begin_at(max(self._held_to, self._oplog.first - 1), "a snapshot of this node holds it")
 
         def apply(op: Op) -> None:
-            undo.keep_alone([op], catalogue)
+            undo.keep_replayed(op, catalogue)
             catalogue.apply(op)
 
         return apply

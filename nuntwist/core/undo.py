@@ -37,6 +37,9 @@ from nuntwist.values import (
 if TYPE_CHECKING:
     from nuntwist.core.catalogue import Catalogue
 
+REPLAYED = 500
+"""Operations of a log that is replayed that are kept together."""
+
 _LASTING = {CREATE_DATABASE: "created", DROP_DATABASE: "dropped", NAME_DATABASE: "named"}
 
 
@@ -79,6 +82,13 @@ class Undo:
         self._count = 0
         self.begin_at(durable, "this node keeps nothing of it")
 
+    def begin_anew(self) -> None:
+        """The node comes into another set: what was committed in the one before is not committed
+        there, and is not kept here any more."""
+        if self.committed > self.floor:
+            self.begin_at(self.committed, "they were committed in another set")
+        self.committed = 0
+
     def begin_at(self, index: int, why: str) -> None:
         """Nothing up to an index can be taken back, for a reason that is told; what comes after
         it can, if it is kept from now on."""
@@ -115,9 +125,26 @@ class Undo:
             return
         self._batches.append(batch)
         self._count += len(batch.ops)
+        self._let_go_over_limit()
+
+    def _let_go_over_limit(self) -> None:
         while self._count > self._limit:
             oldest = self._batches[0].ops[-1][INDEX]
             self._rise_to(oldest, f"no more than {self._limit} operations are kept")
+
+    def keep_replayed(self, op: Op, catalogue: Catalogue) -> None:
+        """Take an operation that was found in the log, right before it is applied again."""
+        database = catalogue.by_id.get(op[DATABASE])
+        if op[KIND] not in (SET, REMOVE):
+            self.note_lasting(op)
+        elif database is not None and op[INDEX] > self.floor:
+            if not self._batches or len(self._batches[-1].ops) >= REPLAYED:
+                # Before the next is begun, as the last one may not go.
+                self._let_go_over_limit()
+                self._batches.append(Batch([], []))
+            self._batches[-1].ops.append(op)
+            self._batches[-1].replaced.append(database.find(op[KEY]))
+            self._count += 1
 
     def keep_alone(self, ops: Sequence[Op], catalogue: Catalogue) -> None:
         """Take operations that were logged alone, right before they are applied."""

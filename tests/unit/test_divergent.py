@@ -181,7 +181,8 @@ def run_random(seed: int, durability: str, restarts: bool) -> None:
     for _ in range(40):
         what = chance.choice(["cut", "heal", "heal", "slow", "kill", "start", *["write"] * 4])
         if what == "cut" and not dead:
-            nodes.isolate(chance.choice(nodes.ids))
+            leading = [me for me in nodes.ids if nodes.nodes[me].node.info.role == "Primary"]
+            nodes.isolate(chance.choice(leading or nodes.ids))
         elif what == "heal" and not dead:
             nodes.heal()
         elif what == "slow":
