@@ -21,6 +21,7 @@ from twisted.logger import Logger
 
 from nuntwist.cluster.belonging import Terms
 from nuntwist.cluster.effects import Timing
+from nuntwist.cluster.forwards import Forwards
 from nuntwist.cluster.handshake import Self, peer_key
 from nuntwist.cluster.identity import Identity
 from nuntwist.cluster.member import Member
@@ -66,6 +67,8 @@ class Replicas:
         self._identity = identity
         suspicion, beat = config.suspicion_ms / 1000.0, config.heartbeat_ms / 1000.0
         wait = config.election_timeout_ms / 1000.0
+        no_primary = config.no_primary_wait_ms
+        patience = wait if no_primary is None else no_primary / 1000.0
         self.member = Member(
             identity,
             Following(node),
@@ -76,6 +79,7 @@ class Replicas:
             node.info.process_id,
             Terms(address, len(told_of), config.election_quorum, config.fixed_primary or None),
         )
+        self.forwards = Forwards(self.member, node, patience)
         manner = Manner(
             lambda: Self(identity.node_id, self.member.belonging.set_id, address),
             peer_key(config.peer_secret),
@@ -129,6 +133,7 @@ class Replicas:
 
         :return: fires with None when all connections are gone.
         """
+        self.forwards.stop()
         self.member.stop()
         return self._peering.stop()
 

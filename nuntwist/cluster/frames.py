@@ -26,6 +26,10 @@ The body begins with the number of the epoch (u64). What follows it, by kind:
 19    Applied      index u64, durable u64
 20    Refused      position
 21    Idle
+30    Forward      lane u8, request u64, then for each command: flags u8 (1: it has a database, 2: a
+                   user, 4: admin), database u64, lengths of user and text u32 each, user, text
+31    Outcome      lane u8, request u64, index u64, then the replies to the end
+32    Behind       lane u8, request u64, seen u64
 40    Hello        set u64, five u8 flags, since i64, position
 41    Joining      set u64
 42    Admitted     the members, as they are kept, to the end
@@ -59,12 +63,16 @@ from nuntwist.cluster.ballots import (
     Vote,
     Would,
 )
+from nuntwist.cluster.forwards import Behind, Forward, Forwarding, Outcome
 from nuntwist.cluster.greeting import Admitted, Greeting, Hello, Invited, Joining, Whole
 from nuntwist.cluster.stream import Applied, Cut, Have, Idle, Records, Refused
+from nuntwist.core.forwards import Item
 from nuntwist.errors import NuntwistError
 from nuntwist.values import Epoch, Position
 
-Message: TypeAlias = Ballot | Have | Cut | Records | Applied | Refused | Idle | Greeting
+Message: TypeAlias = (
+    Ballot | Have | Cut | Records | Applied | Refused | Idle | Forwarding | Greeting
+)
 
 LARGEST: Final = (1 << 30) + (1 << 16)
 """Bytes of a body at most: one record of the log, which is sent whole, and what is around it."""
@@ -166,6 +174,56 @@ class _Records:
         return Records(number, _position(*before), committed, body[self._begin.size :])
 
 
+class _Forward:
+    """A list of commands, each with an identity."""
+
+    _begin = struct.Struct("<QBQ")
+    _item = struct.Struct("<BQII")
+
+    def encode(self, message: Forward) -> bytes:
+        parts = [self._begin.pack(message.number, message.lane, message.request)]
+        for database, user, admin, text in message.items:
+            flags = (database is not None) | (user is not None) << 1 | admin << 2
+            name = user or b""
+            parts += [self._item.pack(flags, database or 0, len(name), len(text)), name, text]
+        return b"".join(parts)
+
+    def decode(self, body: bytes) -> Forward:
+        at, items = self._begin.size, []
+        if len(body) < at:
+            raise FrameError("it ends before its commands")
+        number, lane, request = self._begin.unpack_from(body)
+        while at < len(body):
+            if len(body) - at < self._item.size:
+                raise FrameError("a command of it is cut short")
+            flags, database, name, text = self._item.unpack_from(body, at)
+            at += self._item.size
+            start, end = at + name, at + name + text
+            if flags > 7 or end > len(body):
+                raise FrameError("a command of it is cut short, or has flags that are not known")
+            user = body[at:start] if flags & 2 else None
+            admin = bool(flags & 4)
+            items.append(Item(database if flags & 1 else None, user, admin, body[start:end]))
+            at = end
+        return Forward(number, lane, request, tuple(items))
+
+
+class _Outcome:
+    """What is before the replies, and the replies."""
+
+    _begin = struct.Struct("<QBQQ")
+
+    def encode(self, message: Outcome) -> bytes:
+        begin = self._begin.pack(message.number, message.lane, message.request, message.index)
+        return begin + message.replies
+
+    def decode(self, body: bytes) -> Outcome:
+        if len(body) < self._begin.size:
+            raise FrameError("it ends before its replies")
+        number, lane, request, index = self._begin.unpack_from(body)
+        return Outcome(number, lane, request, index, body[self._begin.size :])
+
+
 class _Admitted:
     """The members."""
 
@@ -227,6 +285,9 @@ _KINDS: Final[dict[int, tuple[type, Any]]] = {
         ),
     ),
     21: (Idle, _Fixed("", _nothing, Idle)),
+    30: (Forward, _Forward()),
+    31: (Outcome, _Outcome()),
+    32: (Behind, _Fixed("BQQ", lambda m: (m.lane, m.request, m.seen), Behind)),
     40: (
         Hello,
         _Fixed(

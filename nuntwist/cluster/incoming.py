@@ -65,6 +65,7 @@ class Incoming:
     :param send: sends a message over the link.
     :ivar committed: the highest index known to be committed; kept from reign to reign by the
         caller, who gives it.
+    :ivar in_step: whether the log here is the beginning of the primary's.
     :ivar needs_copy: called with a text where its own tail cannot be taken off, so that it needs
         a copy of all; None for nobody: then it stops.
     :ivar stopped: why nothing more is taken over this link; None while it is.
@@ -85,9 +86,11 @@ class Incoming:
         self.committed = committed
         self.needs_copy: Callable[[str], None] | None = None
         self.stopped: str | None = None
+        self.in_step = False
 
     def begin(self) -> None:
         """Say what is here."""
+        self.in_step = False
         follower = self._follower
         self._send(Have(self._number, follower.last, tuple(follower.reigns(REIGNS))))
 
@@ -106,6 +109,7 @@ class Incoming:
             self._send(Refused(self._number, last))
             self.begin()
             return
+        self.in_step = True
         if new:
             self._take(new)
         elif records:

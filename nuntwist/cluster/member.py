@@ -105,6 +105,8 @@ class Member:
     :ivar failed: why it takes no part any more; None while it does.
     :ivar elections: the last transitions, one line each.
     :ivar on_primary: is told the id of the primary, itself included, or None, as it changes.
+    :ivar on_stream: is told the id of the node whose log this node's is the beginning of, as its
+        records come in order: its primary, itself included; or None, as it changes.
     :ivar on_addresses: is called when there may be other nodes to connect to.
     :ivar handlers: what takes other messages of nodes of the same set, by their class.
     """
@@ -129,6 +131,7 @@ class Member:
         self.failed: str | None = None
         self.elections: deque[str] = deque(maxlen=ELECTIONS)
         self.on_primary: Callable[[int | None], None] = _nobody_asks
+        self.on_stream: Callable[[int | None], None] = _nobody_asks
         self.on_addresses: Callable[[], None] = lambda: None
         self.handlers: dict[type, Callable[[int, Any], None]] = {}
         self.identity = identity
@@ -145,6 +148,7 @@ class Member:
         self._timer: IDelayedCall | None = None
         self._timer_due = 0.0
         self._running = False
+        self._streams_from: int | None = None
         self.belonging = Belonging(self, timing.round)
         self.bully = self._make_bully()
 
@@ -171,6 +175,7 @@ class Member:
 
     def begin_anew(self) -> None:
         """Be in another set, or in none: nothing of an earlier election counts."""
+        self._note_stream(None)
         self._lay_down()
         self._committed = 0
         self.incoming = None
@@ -193,6 +198,7 @@ class Member:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
+        self._note_stream(None)
         self._lay_down()
 
     # -- connections -------------------------------------------------------------------------
@@ -235,6 +241,8 @@ class Member:
 
     def part(self, node: int) -> None:
         """A node is not of the same set, or not reached any more."""
+        if node == self._streams_from:
+            self._note_stream(None)
         self._waiting.pop(node, None)
         self.bully.learners.discard(node)
         self.bully.link(node, False, self.clock.seconds())
@@ -338,7 +346,13 @@ class Member:
             return
         self._committed = incoming.committed
         self.bully.appended(self.oplog.last)
+        self._note_stream(node if incoming.in_step and incoming.stopped is None else None)
         self.look()
+
+    def _note_stream(self, node: int | None) -> None:
+        if node != self._streams_from:
+            self._streams_from = node
+            self.on_stream(node)
 
     # -- the election ------------------------------------------------------------------------
 
@@ -412,6 +426,8 @@ class Member:
         self._log.info("election: {line}", line=line)
         if turned.after is State.ELECTED:
             self._waiting = {}
+        if turned.before in (State.PRIMARY, State.FOLLOWING):
+            self._note_stream(None)
         if turned.before is State.PRIMARY:
             self._lay_down()
         if turned.after is State.PRIMARY:
@@ -450,8 +466,10 @@ class Member:
             if node in self.links and self.reign is not None:
                 self.reign.begin_stream(node, have)
         self.machine.guard(0 if self.reign is None else self.reign.in_step())
+        self._note_stream(self.me)
 
     def _follow(self, primary: int) -> None:
+        self._note_stream(None)
         link = self.links.get(primary)
         peer = None if link is None else link.peer
         self.machine.stand_by(None if peer is None else peer.address)

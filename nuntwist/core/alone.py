@@ -22,7 +22,7 @@ from nuntwist.language import parser
 from nuntwist.language.replies import Reply, failure
 
 if TYPE_CHECKING:
-    from nuntwist.core.pipeline import Pipeline
+    from nuntwist.core.pipeline import Outcome, Pipeline
 
 
 def stands_alone(request: parser.Request) -> bool:
@@ -66,7 +66,14 @@ class Alone:
         drained.addCallback(lambda _: answered.callback(None))
 
     def _answer(self, client: Client, request: parser.Request) -> None:
-        outcome, writes = self._pipeline.perform_request(client, request), request.command.writes
+        outcome = self._pipeline.perform_request(client, request)
+        self.answer(client, outcome, request.command.writes)
+
+    def answer(self, client: Client, outcome: Outcome, writes: bool) -> None:
+        """Answer a command that was decided, when clients may know what it led to.
+
+        :param writes: whether it can change data.
+        """
         if isinstance(outcome, Reply) and self._pipeline.journal.ops:
             outcome = self._logged(outcome)
         if isinstance(outcome, Reply):

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from nuntwist import __version__
 from nuntwist.archive.format import Head, Member, Writer
 from nuntwist.core.catalogue import ADMIN_NAME, Catalogue
-from nuntwist.core.database import SHARDS, Database
+from nuntwist.core.database import FORWARDED_PREFIX, SHARDS, Database
 from nuntwist.core.journal import Journal
 from nuntwist.core.view import View
 from nuntwist.errors import StorageUnavailable
@@ -96,8 +96,14 @@ class Backup:
             for shard in range(SHARDS):
                 entries = view.read(shard)
                 if member.name == ADMIN_NAME:
-                    # Its keys that name databases follow from these being there.
-                    entries = [op for op in entries if (op[INDEX], op[KEY]) not in self._listings]
+                    # Its keys that name databases follow from these being there, and those of
+                    # forwarded writes mean nothing elsewhere.
+                    entries = [
+                        op
+                        for op in entries
+                        if (op[INDEX], op[KEY]) not in self._listings
+                        and not op[KEY].startswith(FORWARDED_PREFIX)
+                    ]
                 for start in range(0, len(entries), BLOCK):
                     yield from _blocks(writer, entries[start : start + BLOCK])
             view.close()

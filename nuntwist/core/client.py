@@ -16,7 +16,9 @@ from nuntwist.core.database import EVERYBODY
 
 if TYPE_CHECKING:
     from nuntwist.core.database import Database
-    from nuntwist.language.replies import Encoding
+    from nuntwist.core.forwarding import Forwards
+    from nuntwist.language.replies import Encoding, Reply
+    from nuntwist.values import Op
 
 
 class Pending(NamedTuple):
@@ -103,7 +105,10 @@ class Client:
     :ivar kept: bytes of commands that are kept with what is held.
     :ivar stalled: so many that it is not read until all is let go.
     :ivar backlog: (lines, next, plain) that wait to be run.
-    :ivar waiting: a command waits for a hash, a disk or a slice of a long listing.
+    :ivar waiting: a command waits for a hash, a disk, a slice of a long listing or the primary.
+    :ivar forwards: what it has sent to the primary; None where that is nothing.
+    :ivar mark: gives what is to be logged together with an operation that stands alone, from the
+        reply; None for clients that have a connection.
     :ivar streaming: a long answer is being written; nothing else may be written between.
     :ivar paused: the transport's buffer is full.
     :ivar direct: what is sent to it may be written at once: it is not paused or streaming,
@@ -126,8 +131,10 @@ class Client:
         "dirty",
         "encoding",
         "ending",
+        "forwards",
         "held",
         "kept",
+        "mark",
         "needed",
         "out",
         "outlet",
@@ -165,6 +172,8 @@ class Client:
         self.chunks: list[Run] = []
         self.backlog: deque[tuple[list[bytes], int, bool]] = deque()
         self.waiting = False
+        self.forwards: Forwards | None = None
+        self.mark: Callable[[Reply], Op] | None = None
         self.streaming = False
         self.paused = False
         self.direct = True

@@ -11,14 +11,14 @@ for keys that do not begin with ``$``, which is all that ``store`` does for thos
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 from zlib import crc32
 
 from nuntwist.core.permissions import Permissions
 from nuntwist.errors import CommandError
 from nuntwist.heap import permanent_dicts
-from nuntwist.values import IN_RESOLUTION, INDEX, KEY, SET, STAMP, VALUE, VERSION, Op
+from nuntwist.values import ADMIN_ID, IN_RESOLUTION, INDEX, KEY, SET, STAMP, VALUE, VERSION, Op
 
 if TYPE_CHECKING:
     from nuntwist.core.client import Client
@@ -36,6 +36,8 @@ CONNECTIONS_KEY = b"$connections"
 CONFLICT_PREFIX = b"$conflicts_"
 RESOLVED = b"resolved "
 EVERYBODY = b"all"
+FORWARDED_PREFIX = b"$$forwarded_"
+"""What keys of ``$admin`` begin with that tell of forwarded writes; only the server writes them."""
 
 TOMBSTONE_VERSION = -1
 """The version a REMOVE carries: one more is 0, which is what a key set anew has."""
@@ -274,6 +276,13 @@ def visible(shard: dict[bytes, Op], hidden: bool) -> list[bytes]:
         for key, op in shard.items()
         if op[VALUE] is not None and (hidden or not key.startswith(b"$$"))
     ]
+
+
+def shown(database: Database, keys: Iterable[bytes]) -> Iterable[bytes]:
+    """Keys without those that are the server's own business."""
+    if database.number != ADMIN_ID:
+        return keys
+    return [key for key in keys if not key.startswith(FORWARDED_PREFIX)]
 
 
 def local_entry(database: Database, key: bytes, value: bytes, version: int) -> Op:

@@ -20,7 +20,9 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from nuntwist.core.database import FORWARDED_PREFIX
 from nuntwist.core.enact import enact
+from nuntwist.core.forwarding import NO_PRIMARY, NOT_PRIMARY
 from nuntwist.core.journal import failed
 from nuntwist.core.undo import Batch, Undo
 from nuntwist.errors import NeedsCopy, StorageUnavailable, TakenBack
@@ -49,8 +51,6 @@ if TYPE_CHECKING:
 
 MEMBERS_KEY = b"$$members"
 """The key of ``$admin`` that says who is in the set; only the primary writes it."""
-NO_PRIMARY = b"no primary"
-NOT_PRIMARY = b"not primary"
 
 
 class Following:
@@ -307,4 +307,7 @@ class Following:
 
 
 def _is_plain(op: Op) -> bool:
-    return op[KIND] in (SET, REMOVE) and not op[KEY].startswith(b"$$")
+    if op[KIND] not in (SET, REMOVE):
+        return False
+    # Markers of forwarded writes come with most records.
+    return not op[KEY].startswith(b"$$") or op[KEY].startswith(FORWARDED_PREFIX)

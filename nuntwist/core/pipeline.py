@@ -33,6 +33,7 @@ from nuntwist.core.client import Client, Run
 from nuntwist.core.counters import Counters
 from nuntwist.core.database import Database
 from nuntwist.core.delivery import Delivery
+from nuntwist.core.forwarding import Forwarder
 from nuntwist.core.journal import Journal, failed
 from nuntwist.core.limits import Limits
 from nuntwist.core.scan import Listing
@@ -43,6 +44,7 @@ from nuntwist.core.turns import Turns
 from nuntwist.errors import CommandError, OutcomeUnknown, StorageUnavailable
 from nuntwist.interfaces import IOplog
 from nuntwist.language import parser
+from nuntwist.language.commands import Command
 from nuntwist.language.framing import TOO_LONG, Chunk
 from nuntwist.language.replies import OK, TOO_LONG_MESSAGE, Reply, failure
 from nuntwist.values import INDEX, Op, StampClock
@@ -65,6 +67,7 @@ class Pipeline:
     :ivar handlers: what each command does, by its word in the command table; filled in by
         :mod:`nuntwist.core.node`.
     :ivar dirty: the clients that the batch under way writes to.
+    :ivar forwarder: sends writes to the primary of the set; None on a node alone.
     """
 
     _log = Logger()
@@ -94,7 +97,8 @@ class Pipeline:
         self.delivery = Delivery(limits, counters, self.turns.enqueue)
         self.streams = Streams(call_later, self.delivery, self.journal)
         self.handlers: dict[str, Handler] = {}
-        self._alone = Alone(self)
+        self.forwarder: Forwarder | None = None
+        self.alone = Alone(self)
         self._take_back = TakeBack(self, self._run_lines)
         self.journal.lost = self._take_back.lost
         self.journal.let_go = self._let_go
@@ -125,6 +129,9 @@ class Pipeline:
             return
         if client.waiting or client.paused or client.backlog or self.turns.has_run_out():
             client.backlog.append((lines, 0, plain))
+            if client.forwards is not None and self.forwarder is not None:
+                self.forwarder.pull(client)
+                return
             client.outlet.pause_reading()
             if not client.waiting and not client.paused:
                 self.turns.enqueue(client)
@@ -146,6 +153,9 @@ class Pipeline:
 
     def resume(self, client: Client) -> None:
         """Go on with a client's backlog; when that is done, with reading or with its end."""
+        if client.forwards is not None and self.forwarder is not None:
+            self.forwarder.pull(client)
+            return
         while client.backlog:
             if client.waiting or client.paused or client.closed:
                 return
@@ -184,6 +194,9 @@ class Pipeline:
         if client.closed:
             return False
         client.backlog.appendleft((lines, at, plain))
+        if client.forwards is not None and self.forwarder is not None:
+            self.forwarder.pull(client)
+            return False
         client.outlet.pause_reading()
         if not client.waiting:
             self.turns.enqueue(client)
@@ -195,18 +208,22 @@ class Pipeline:
         """Run some lines, the first of which the hot road does not take."""
         start = at
         while at < stop and client.room >= 0:
-            request = self._parse(lines[at])
+            request = self.parse(lines[at])
             at += 1
             if isinstance(request, Reply):
                 self.answer(client, request)
+            elif self.forwarder is not None and self.forwarder.takes(client, request):
+                at -= 1
+                self.forwarder.take_over(client)
+                break
             elif not stands_alone(request):
-                self.answer(client, self._reply(client, request))
+                self.answer(client, self.reply(client, request))
             else:
                 if start < at - 1:
                     self.keep(client, (lines, start, at - 1))
                 start = at
                 self.commit()
-                self._alone.run(client, request)
+                self.alone.run(client, request)
                 if client.waiting or client.closed:
                     break
             if plain and at < stop:
@@ -222,7 +239,8 @@ class Pipeline:
 
     # -- one command -------------------------------------------------------------------------
 
-    def _parse(self, line: bytes) -> parser.Request | Reply:
+    def parse(self, line: bytes) -> parser.Request | Reply:
+        """A command as it was sent, or the error that answers it."""
         if line == TOO_LONG:
             return failure(TOO_LONG_MESSAGE % self.limits.line)
         try:
@@ -236,8 +254,9 @@ class Pipeline:
         refused = refusal_of(client, command, request.arguments)
         if refused is not None:
             return refused
-        if command.writes and self.journal.refusal is not None:
-            return failure(self.journal.refusal)
+        if command.writes and self.journal.refusal is not None and command.word != "rp":
+            # What rp carries is looked at by itself.
+            return failure(self._refusal(command))
         try:
             outcome = self.handlers[command.word](client, request.arguments)
         except CommandError as error:
@@ -247,16 +266,20 @@ class Pipeline:
             client.needed = self.journal.index
         return outcome
 
+    def _refusal(self, command: Command) -> bytes:
+        reason = self.journal.refusal or b""
+        return reason if self.forwarder is None else self.forwarder.refusal(command, reason)
+
     def _run_lines(self, client: Client, lines: list[bytes]) -> None:
         """Run commands none of which stands alone."""
         for line in lines:
-            request = self._parse(line)
+            request = self.parse(line)
             if isinstance(request, Reply):
                 self.answer(client, request)
             else:
-                self.answer(client, self._reply(client, request))
+                self.answer(client, self.reply(client, request))
 
-    def _reply(self, client: Client, request: parser.Request) -> Reply:
+    def reply(self, client: Client, request: parser.Request) -> Reply:
         """Run a command that does not stand alone: it is answered at once."""
         outcome = self.perform_request(client, request)
         if isinstance(outcome, Reply):
@@ -265,7 +288,7 @@ class Pipeline:
 
     def perform(self, client: Client, text: bytes) -> Outcome:
         """Run a command that came inside another one (``rp``)."""
-        request = self._parse(text)
+        request = self.parse(text)
         return request if isinstance(request, Reply) else self.perform_request(client, request)
 
     def answer(self, client: Client, reply: Reply) -> None:
@@ -369,6 +392,8 @@ class Pipeline:
         self.delivery.release(self.journal.revealed)
         if self.delivery.busy:
             self.turns.open()
+        if self.forwarder is not None:
+            self.forwarder.revealed()
 
     # -- the life of a connection ------------------------------------------------------------
 

@@ -20,11 +20,18 @@ from twisted.logger import Logger
 
 from nuntwist.archive.format import Head, Member, Reader
 from nuntwist.core.catalogue import ADMIN_NAME, STAGED, STRATEGIES
-from nuntwist.core.database import CONNECTIONS_KEY, SHARDS, TOKEN_KEY, Database
+from nuntwist.core.database import (
+    CONNECTIONS_KEY,
+    FORWARDED_PREFIX,
+    SHARDS,
+    TOKEN_KEY,
+    Database,
+)
 from nuntwist.core.enact import enact
 from nuntwist.errors import CommandError, CorruptData
 from nuntwist.language.parser import shorten
 from nuntwist.values import (
+    ADMIN_ID,
     CREATE_DATABASE,
     INDEX,
     KEY,
@@ -147,13 +154,13 @@ class Restore:
             raise CommandError(b"database already exists: " + shorten(name))
 
     def _admin_keys(self) -> list[bytes]:
-        """The logged keys of ``$admin``, but for those that name databases."""
+        """The logged keys of ``$admin``, but for those that only the server writes."""
         catalogue = self._node.catalogue
         return [
             op[KEY]
             for shard in range(SHARDS)
             for op in catalogue.admin.entries(shard)
-            if not _is_listing(op, catalogue.by_id)
+            if not _is_listing(op, catalogue.by_id) and not op[KEY].startswith(FORWARDED_PREFIX)
         ]
 
     @inlineCallbacks
@@ -200,7 +207,7 @@ class Restore:
         merging = database.name in self._node.catalogue.by_name
         for op in entries:
             key, value, version = op[KEY], op[VALUE], op[VERSION]
-            if key == CONNECTIONS_KEY:
+            if key == CONNECTIONS_KEY or (database.number == ADMIN_ID and _is_left_out(key)):
                 continue
             _check_entry(key, value)
             if not merging:
@@ -216,7 +223,7 @@ class Restore:
     def _keep_admin(self, entries: list[Op]) -> None:
         assert self._admin is not None
         for op in entries:
-            if op[KEY] not in (TOKEN_KEY, CONNECTIONS_KEY):
+            if not _is_left_out(op[KEY]):
                 _check_entry(op[KEY], op[VALUE])
                 self._admin[op[KEY]] = op
                 self._admin_bytes += len(op[KEY]) + len(op[VALUE] or b"")
@@ -319,6 +326,11 @@ def _check_entry(key: bytes, value: bytes | None) -> None:
             sound = False
     if not sound:
         raise CommandError(b"the backup holds what no client could set: " + shorten(key))
+
+
+def _is_left_out(key: bytes) -> bool:
+    """Whether a key of ``$admin`` is of the node or the set that it comes from."""
+    return key in (TOKEN_KEY, CONNECTIONS_KEY) or key.startswith(FORWARDED_PREFIX)
 
 
 def _is_listing(op: Op, by_id: dict[int, Database]) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 
-from nuntwist.core.database import SHARDS, Database
+from nuntwist.core.database import SHARDS, Database, shown
 from nuntwist.core.permissions import matches
 from nuntwist.values import KEY, VALUE, Op
 
@@ -121,6 +121,7 @@ class Listing:
 
     def _choose(self, entries: list[Op]) -> list[bytes]:
         keys = [op[KEY] for op in entries if op[VALUE] is not None]
+        keys = list(shown(self.database, keys))
         if not self._hidden:
             keys = [key for key in keys if not key.startswith(b"$$")]
         if self._pattern:

@@ -11,6 +11,7 @@ from zope.interface import implementer
 
 from nuntwist.cluster.belonging import Terms
 from nuntwist.cluster.effects import Timing
+from nuntwist.cluster.forwards import Forwards
 from nuntwist.cluster.handshake import Accepting, Connecting, Self
 from nuntwist.cluster.identity import Identity
 from nuntwist.cluster.member import Member
@@ -63,6 +64,7 @@ class Pipe(MemoryTransport):
         self.deaf = self.deaf or (sender, self.place) in self.set.cut
         if self.open and self.protocol is not None and not self.deaf:
             self.protocol.dataReceived(data)
+            self.set.arrived(sender, self.place)
 
     def hang_up(self) -> None:
         """Both ends are told, behind all that was sent."""
@@ -84,6 +86,7 @@ class MemorySet:
     :ivar delay: of every message, in seconds.
     :ivar files: where each node keeps its epoch.
     :ivar disks: where each has its log and its snapshots; ``threads`` flush the log there.
+    :ivar arrived: called when a node has taken bytes, with the ids of the sender and the receiver.
     :param durability: of all nodes: ``os`` or ``disk``.
     """
 
@@ -100,12 +103,14 @@ class MemorySet:
         self.timing = Timing()
         self.delay = 0.001
         self.cut: set[tuple[int, int]] = set()
+        self.arrived: Callable[[int, int], None] = lambda sender, receiver: None
         self.ids = list(range(1, size + 1))
         self.files: dict[int, MemoryFiles] = {}
         self.disks: dict[int, MemoryFiles] = {}
         self.threads: dict[int, Threads] = {}
         self.nodes: dict[int, MemoryNode] = {}
         self.members: dict[int, Member] = {}
+        self.forwards: dict[int, Forwards] = {}
         self.pipes: dict[tuple[int, int], Pipe] = {}
         for me in self.ids:
             self.start(me)
@@ -142,6 +147,7 @@ class MemorySet:
             started=int(1_000 * self.clock.seconds()) + me,
             terms=Terms(f"node-{me}:3014", len(self.ids)),
         )
+        self.forwards[me] = Forwards(self.members[me], node.node, self.timing.round)
         self.members[me].start()
 
     def connect(self, one: int, other: int) -> None:

@@ -24,15 +24,20 @@ from nuntwist.cluster.ballots import (
     Vote,
     Would,
 )
+from nuntwist.cluster.forwards import Behind, Forward, Outcome
 from nuntwist.cluster.frames import FrameError, FrameReader, Message, encode
 from nuntwist.cluster.greeting import Admitted, Hello, Invited, Joining, Whole
 from nuntwist.cluster.stream import Applied, Cut, Have, Idle, Records, Refused
+from nuntwist.core.forwards import Item
 from nuntwist.values import Epoch, Position
 
 U64 = st.integers(0, 2**64 - 1)
 EPOCHS = st.builds(Epoch, U64, U64)
 POSITIONS = st.builds(Position, EPOCHS, U64)
 RANKS = st.builds(Rank, POSITIONS, st.integers(-(2**63), 2**63 - 1), U64)
+U8 = st.integers(0, 255)
+TEXTS = st.binary(max_size=50)
+ITEMS = st.builds(Item, st.none() | U64, st.none() | TEXTS, st.booleans(), TEXTS)
 TIMES = st.floats(allow_nan=False)
 MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(Ask, U64, RANKS, st.booleans(), U64),
@@ -51,6 +56,9 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(Applied, U64, U64, U64),
     st.builds(Refused, U64, POSITIONS),
     st.builds(Idle, U64),
+    st.builds(Forward, U64, U8, U64, st.lists(ITEMS, max_size=5).map(tuple)),
+    st.builds(Outcome, U64, U8, U64, U64, st.binary(max_size=300)),
+    st.builds(Behind, U64, U8, U64, U64),
     st.builds(
         Hello,
         U64,
@@ -88,7 +96,7 @@ def test_there_and_back_in_any_pieces(messages: list[Message], size: int) -> Non
 
 
 def test_each_kind_of_message_has_a_number_and_keeps_its_bytes() -> None:
-    assert set(frames._KINDS) == {*range(1, 11), *range(16, 22), *range(40, 45)}
+    assert set(frames._KINDS) == {*range(1, 11), *range(16, 22), *range(30, 33), *range(40, 45)}
     rank = Rank(Position(Epoch(1, 2), 3), -4, 5)
     assert encode(Ask(6, rank, True, 7)) == framed(
         1, struct.pack("<QQBQQQqQ", 6, 7, 1, 1, 2, 3, -4, 5)
@@ -98,6 +106,18 @@ def test_each_kind_of_message_has_a_number_and_keeps_its_bytes() -> None:
     assert encode(have) == framed(16, struct.pack("<QQQQHQQQ", 6, 1, 2, 3, 1, 1, 2, 1))
     records = Records(6, Position(Epoch(1, 2), 3), 2, b"records")
     assert encode(records) == framed(18, struct.pack("<QQQQQ", 6, 1, 2, 3, 2) + b"records")
+    forward = Forward(6, 1, 7, (Item(3, b"ann", False, b"set k v"), Item(None, None, True, b"x")))
+    assert encode(forward) == framed(
+        30,
+        struct.pack("<QBQ", 6, 1, 7)
+        + struct.pack("<BQII", 3, 3, 3, 7)
+        + b"annset k v"
+        + struct.pack("<BQII", 4, 0, 0, 1)
+        + b"x",
+    )
+    assert encode(Outcome(6, 1, 7, 8, b"..")) == framed(
+        31, struct.pack("<QBQQ", 6, 1, 7, 8) + b".."
+    )
 
 
 @given(MESSAGES, st.data())
@@ -136,6 +156,11 @@ def test_a_frame_that_is_not_whole_waits(message: Message) -> None:
         (framed(16, b"\0" * 32 + b"\1\0"), "no room for 1 epochs"),
         (framed(16, b"\0" * 32 + b"\1\0" + b"\0" * 25), "no room for 1 epochs"),
         (framed(18, b"\0" * 39), "before its records"),
+        (framed(30, b"\0" * 16), "before its commands"),
+        (framed(30, b"\0" * 17 + b"\1" * 16), "cut short"),
+        (framed(30, b"\0" * 17 + b"\0" * 9 + b"\1\0\0\0" + b"\0" * 4), "cut short"),
+        (framed(30, b"\0" * 17 + b"\x08" + b"\0" * 16), "flags"),
+        (framed(31, b"\0" * 24), "before its replies"),
         (framed(4, b"\0" * 8)[:-1] + b"\1", "checksum"),
     ],
 )

@@ -337,6 +337,23 @@ def test_what_does_not_follow_is_refused_and_begun_anew() -> None:
     assert stream.equal()
 
 
+def test_a_log_is_known_to_be_the_beginning_of_the_primarys() -> None:
+    stream = Stream(log_of((1, 3), (3, 2)), log_of((1, 3), (2, 4)))
+    known = []
+    while stream.up or stream.down:
+        stream.step()
+        known.append(stream.incoming.in_step)
+    # Its tail is to be cut; it says what it has; records come, and are acknowledged.
+    assert known == [False, False, False, True, True]
+    stream.write(6)
+    stream.down.popleft()
+    stream.write(7)
+    stream.step()
+    assert not stream.incoming.in_step
+    stream.settle()
+    assert stream.incoming.in_step
+
+
 def test_messages_of_another_epoch_are_passed_over() -> None:
     stream = Stream(log_of((1, 2)), log_of((1, 2)))
     stream.settle()

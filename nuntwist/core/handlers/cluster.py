@@ -85,19 +85,19 @@ def rp(node: Node, client: Client, arguments: tuple[bytes, bytes]) -> Outcome:
 def replicate(node: Node, client: Client, arguments: tuple[bytes, bytes, int, bytes]) -> Outcome:
     """Write a key of any database."""
     name, key, version, value = arguments
-    return writing.write(node, named(node, name), key, value, version)
+    return writing.write(node, client, named(node, name), key, value, version)
 
 
 def replicate_remove(node: Node, client: Client, arguments: tuple[bytes, bytes]) -> Outcome:
     """Remove a key of any database."""
     name, key = arguments
-    return writing.erase(node, named(node, name), key)
+    return writing.erase(node, client, named(node, name), key)
 
 
 def replicate_increment(node: Node, client: Client, arguments: tuple[bytes, bytes, int]) -> Outcome:
     """Add to a key of any database."""
     name, key, amount = arguments
-    return writing.add(node, named(node, name), key, amount)
+    return writing.add(node, client, named(node, name), key, amount)
 
 
 def replicate_snapshot(node: Node, client: Client, arguments: tuple[bytes, bytes]) -> Outcome:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 
 from nuntwist.core.database import Database
+from nuntwist.core.enact import enact
 from nuntwist.errors import CommandError
 from nuntwist.language.parser import shorten
-from nuntwist.language.replies import Reply, failure
+from nuntwist.language.replies import OK, Reply, failure
 from nuntwist.values import INDEX, Op
 
 if TYPE_CHECKING:
@@ -67,6 +68,22 @@ def when_durable(node: Node, database: Database, reply: Reply) -> Reply | Deferr
         return reply
     waited: Deferred[Any] = journal.durable(database.last_index)
     return waited.addCallbacks(lambda _: reply, lambda _: failure(journal.said))
+
+
+def log_alone(node: Node, client: Client, op: Op, reply: Reply = OK) -> Deferred[None]:
+    """Log an operation that is not one plain key, and enact it when it is durable.
+
+    :param client: whose command led to it; its mark is logged together with it.
+    :param reply: what the command is answered then.
+    :return: as of :meth:`nuntwist.core.journal.Journal.append_alone`.
+    """
+    ops = [op] if client.mark is None else [op, client.mark(reply)]
+
+    def apply() -> None:
+        for one in ops:
+            enact(node, one)
+
+    return node.pipeline.journal.append_together(ops, apply)
 
 
 def see(client: Client, entry: Op | None) -> Op | None:

@@ -10,8 +10,13 @@ from twisted.internet.defer import Deferred
 from nuntwist.core import sessions
 from nuntwist.core.catalogue import STRATEGIES
 from nuntwist.core.database import Database
-from nuntwist.core.enact import enact
-from nuntwist.core.handlers.common import NO_SUCH_DATABASE, all_named, named, selected
+from nuntwist.core.handlers.common import (
+    NO_SUCH_DATABASE,
+    all_named,
+    log_alone,
+    named,
+    selected,
+)
 from nuntwist.errors import CommandError
 from nuntwist.language.parser import shorten
 from nuntwist.language.replies import OK, Reply
@@ -23,6 +28,8 @@ if TYPE_CHECKING:
     from nuntwist.core.pipeline import Outcome
 
 INVALID_TOKEN = b"Invalid token"
+CREATED = Reply((b"create-db success\n",))
+DROPPED = Reply((b"drop-db success\n",))
 
 
 def use_db(node: Node, client: Client, arguments: tuple[bytes, bytes, bytes]) -> Outcome:
@@ -77,11 +84,11 @@ def create_db(node: Node, client: Client, arguments: tuple[bytes, bytes, bytes])
         pipeline = node.pipeline
         pipeline.commit()
         op = pipeline.journal.make(CREATE_DATABASE, None, name, strategy + b" " + stored)
-        return pipeline.journal.append_alone(op, lambda: enact(node, op))
+        return log_alone(node, client, op, CREATED)
 
     def hashed(stored: bytes) -> Deferred[Reply]:
         created = node.pipeline.journal.alone(lambda: create(stored))
-        return created.addCallback(lambda _: Reply((b"create-db success\n",)))
+        return created.addCallback(lambda _: CREATED)
 
     return node.secrets.hash(token).addCallback(hashed)
 
@@ -97,12 +104,11 @@ def drop_db(node: Node, client: Client, arguments: tuple[bytes]) -> Deferred[Rep
         node.pipeline.commit()
         journal = node.pipeline.journal
         op = journal.make(DROP_DATABASE, database.number, name, None)
-        dropped = journal.append_alone(op, lambda: enact(node, op))
+        dropped = log_alone(node, client, op, DROPPED)
         return dropped.addCallback(lambda _: database.number)
 
     def forget(number: int) -> Deferred[Reply]:
-        dropped = node.storage.drop(number)
-        return dropped.addCallback(lambda _: Reply((b"drop-db success\n",)))
+        return node.storage.drop(number).addCallback(lambda _: DROPPED)
 
     return node.pipeline.journal.alone(drop).addCallback(forget)
 

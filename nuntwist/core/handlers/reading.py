@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nuntwist.core.database import is_secret
+from nuntwist.core.database import is_secret, shown
 from nuntwist.core.handlers.common import see, selected, when_durable
 from nuntwist.core.permissions import matches
 from nuntwist.core.scan import Listing
@@ -42,7 +42,7 @@ def keys(node: Node, client: Client, arguments: tuple[bytes]) -> Outcome:
     database = selected(client)
     if database.key_count() > node.limits.keys_at_once:
         return Listing(database, pattern, client.admin)
-    found = database.visible_keys(client.admin)
+    found = shown(database, database.visible_keys(client.admin))
     chosen = sorted(key for key in found if not pattern or matches(pattern, key))
     reply = Reply((b"keys %b\n" % b"".join(b"," + key for key in chosen),))
     return when_durable(node, database, reply)

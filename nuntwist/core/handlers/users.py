@@ -33,10 +33,12 @@ def auth(node: Node, client: Client, arguments: tuple[bytes, bytes]) -> Reply:
 def create_user(node: Node, client: Client, arguments: tuple[bytes, bytes]) -> Deferred[Reply]:
     """Create a user, or give one a new token."""
     name, token = arguments
-    return write_secure(node, selected(client), USER_PREFIX + name, token, ANY_VERSION)
+    return write_secure(node, client, selected(client), USER_PREFIX + name, token, ANY_VERSION)
 
 
 def set_permissions(node: Node, client: Client, arguments: tuple[bytes, bytes]) -> Deferred[Reply]:
     """Set what a user, or everybody with the database's token, may do."""
     name, listed = arguments
-    return write_secure(node, selected(client), PERMISSION_PREFIX + name, listed, ANY_VERSION)
+    return write_secure(
+        node, client, selected(client), PERMISSION_PREFIX + name, listed, ANY_VERSION
+    )

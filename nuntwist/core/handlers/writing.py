@@ -11,15 +11,15 @@ from nuntwist.core.conflicts import ANY_VERSION, next_version, version_of
 from nuntwist.core.database import (
     CONFLICT_PREFIX,
     CONNECTIONS_KEY,
+    FORWARDED_PREFIX,
     PERMISSION_PREFIX,
     TOKEN_KEY,
     TOMBSTONE_VERSION,
     Database,
     is_secret,
 )
-from nuntwist.core.enact import enact
 from nuntwist.core.handlers import arbitration
-from nuntwist.core.handlers.common import NO_SUCH_DATABASE, selected
+from nuntwist.core.handlers.common import NO_SUCH_DATABASE, log_alone, selected
 from nuntwist.core.permissions import Permissions
 from nuntwist.errors import CommandError
 from nuntwist.language.commands import INT64_MAX, INT64_MIN
@@ -38,28 +38,30 @@ NOT_NUMERIC = b"Key is not numeric"
 def set_key(node: Node, client: Client, arguments: tuple[bytes, bytes]) -> Outcome:
     """Set a key, whatever its version."""
     key, value = arguments
-    return write(node, selected(client), key, value, ANY_VERSION)
+    return write(node, client, selected(client), key, value, ANY_VERSION)
 
 
 def set_safe(node: Node, client: Client, arguments: tuple[bytes, int, bytes]) -> Outcome:
     """Set a key if its version allows."""
     key, version, value = arguments
-    return write(node, selected(client), key, value, version)
+    return write(node, client, selected(client), key, value, version)
 
 
 def increment(node: Node, client: Client, arguments: tuple[bytes, int]) -> Outcome:
     """Add to a number."""
     key, amount = arguments
-    return add(node, selected(client), key, amount)
+    return add(node, client, selected(client), key, amount)
 
 
 def remove(node: Node, client: Client, arguments: tuple[bytes]) -> Outcome:
     """Remove a key."""
     (key,) = arguments
-    return erase(node, selected(client), key)
+    return erase(node, client, selected(client), key)
 
 
-def write(node: Node, database: Database, key: bytes, value: bytes, asked: int) -> Outcome:
+def write(
+    node: Node, client: Client, database: Database, key: bytes, value: bytes, asked: int
+) -> Outcome:
     """Decide and make a write.
 
     :param asked: the version it carries.
@@ -67,7 +69,7 @@ def write(node: Node, database: Database, key: bytes, value: bytes, asked: int) 
     """
     refuse_kept(node, database, key)
     if key.startswith(b"$$"):
-        return write_secure(node, database, key, value, asked)
+        return write_secure(node, client, database, key, value, asked)
     entry = database.find(key)
     version = _decide(database, version_of(entry), asked)
     if version is None:
@@ -76,7 +78,7 @@ def write(node: Node, database: Database, key: bytes, value: bytes, asked: int) 
     return OK
 
 
-def add(node: Node, database: Database, key: bytes, amount: int) -> Outcome:
+def add(node: Node, client: Client, database: Database, key: bytes, amount: int) -> Outcome:
     """Decide and make an increment: the log holds the value it leads to.
 
     :raise CommandError: the key holds no whole number, or the sum does not fit 64 bits.
@@ -85,8 +87,10 @@ def add(node: Node, database: Database, key: bytes, amount: int) -> Outcome:
     if is_secret(key):
         raise CommandError(NOT_NUMERIC)
     if key.startswith(PERMISSION_PREFIX) or not key.startswith(b"$$"):
-        return write(node, database, key, _sum(database, key, amount), ANY_VERSION)
-    return _log_secure(node, database, SET, key, lambda: _sum(database, key, amount), ANY_VERSION)
+        return write(node, client, database, key, _sum(database, key, amount), ANY_VERSION)
+    return _log_secure(
+        node, client, database, SET, key, lambda: _sum(database, key, amount), ANY_VERSION
+    )
 
 
 def _sum(database: Database, key: bytes, amount: int) -> bytes:
@@ -97,7 +101,7 @@ def _sum(database: Database, key: bytes, amount: int) -> bytes:
     return b"%d" % (number + amount)
 
 
-def erase(node: Node, database: Database, key: bytes) -> Outcome:
+def erase(node: Node, client: Client, database: Database, key: bytes) -> Outcome:
     """Decide and make a removal; of a key that is not there, nothing.
 
     :raise CommandError: the key cannot be removed.
@@ -111,7 +115,7 @@ def erase(node: Node, database: Database, key: bytes) -> Outcome:
     if version_of(entry) == IN_RESOLUTION:
         raise CommandError(b"key is in conflict resolution")
     if key.startswith(b"$$"):
-        return _log_secure(node, database, REMOVE, key, lambda: None, TOMBSTONE_VERSION)
+        return _log_secure(node, client, database, REMOVE, key, lambda: None, TOMBSTONE_VERSION)
     node.pipeline.change(database, REMOVE, key, None, TOMBSTONE_VERSION)
     return OK
 
@@ -130,23 +134,24 @@ def _decide(database: Database, current: int, asked: int) -> int | None:
 
 
 def write_secure(
-    node: Node, database: Database, key: bytes, value: bytes, asked: int
+    node: Node, client: Client, database: Database, key: bytes, value: bytes, asked: int
 ) -> Deferred[Reply]:
     """Write a key beginning ``$$``: a token is hashed first; logged alone, then applied."""
     if key.startswith(PERMISSION_PREFIX):
         Permissions(value)
     if not is_secret(key):
-        return _log_secure(node, database, SET, key, lambda: value, asked)
+        return _log_secure(node, client, database, SET, key, lambda: value, asked)
     if not value:
         raise CommandError(b"a token cannot be empty")
     hashed = node.secrets.hash(value)
     return hashed.addCallback(
-        lambda stored: _log_secure(node, database, SET, key, lambda: stored, asked)
+        lambda stored: _log_secure(node, client, database, SET, key, lambda: stored, asked)
     )
 
 
 def _log_secure(
     node: Node,
+    client: Client,
     database: Database,
     kind: int,
     key: bytes,
@@ -167,7 +172,7 @@ def _log_secure(
                 raise CommandError(b"Invalid version!")
             version = current + 1 if decided is None else decided
         op = pipeline.journal.make(kind, database.number, key, make_value(), version)
-        return pipeline.journal.append_alone(op, lambda: enact(node, op))
+        return log_alone(node, client, op)
 
     return pipeline.journal.alone(decide).addCallback(lambda _: OK)
 
@@ -186,3 +191,5 @@ def refuse_kept(node: Node, database: Database, key: bytes) -> None:
             raise CommandError(b"%b is a database: its key cannot be changed" % key)
         if key == TOKEN_KEY:
             raise CommandError(b"the token of $admin is the admin password: configure it")
+        if key.startswith(FORWARDED_PREFIX):
+            raise CommandError(b"the server alone writes keys that begin with $$forwarded_")
