@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from nuntwist.errors import OutcomeUnknown, StorageUnavailable
+from nuntwist.errors import OutcomeUnknown, StorageUnavailable, TakenBack
 from nuntwist.files import Stopped
 from nuntwist.interfaces import Received
 from nuntwist.oplog.epochs import Epochs
@@ -54,7 +54,7 @@ def test_a_cut_beside_a_flush_writes_and_keeps_what_waits() -> None:
     assert all_of(log.log) == run(1, 2)
     assert log.log.cut(4, NAME) == 4
     assert [log.became(first) for first in (1, 3)] == ["waits"] * 2
-    assert [log.became(first) for first in (5, 7)] == [OutcomeUnknown] * 2
+    assert [log.became(first) for first in (5, 7)] == [TakenBack] * 2
     assert "cut after operation 4" in str(log.outcomes[5].value)
     kept = split(bytes(log.files.contents[NAME])[16:], NAME)
     assert [one for record in kept for one in record.ops] == run(5, 4)
@@ -74,7 +74,7 @@ def test_what_a_flush_covers_is_not_durable_when_it_was_cut_off() -> None:
     synced: list[Any] = []
     log.log.sync().addBoth(synced.append)
     log.log.cut(2, NAME)
-    assert log.became(3) is OutcomeUnknown
+    assert log.became(3) is TakenBack
     assert synced == []
     log.threads.run_all()
     assert synced == [None]
@@ -89,7 +89,7 @@ def test_a_cut_from_the_callback_of_a_flush() -> None:
     log.log.append(EPOCH, run(3, 2)).addCallback(lambda _: cut.append(log.log.cut(4, NAME)))
     log.append(5)
     log.threads.run()
-    assert (cut, log.became(5)) == ([2], OutcomeUnknown)
+    assert (cut, log.became(5)) == ([2], TakenBack)
     assert all_of(log.log) == run(1, 4)
     # Two are flushed at once, and the first to hear of it cuts off the second.
     log = Flushed()
@@ -98,7 +98,7 @@ def test_a_cut_from_the_callback_of_a_flush() -> None:
     log.append(5)
     first.addCallback(lambda _: cut.append(log.log.cut(4, NAME)))
     log.threads.run_all()
-    assert (cut, log.became(1), log.became(5)) == ([2, 2], None, OutcomeUnknown)
+    assert (cut, log.became(1), log.became(5)) == ([2, 2], None, TakenBack)
     log.append(5)
     log.threads.run_all()
     assert log.became(5) is None

@@ -38,7 +38,7 @@ def test_what_is_committed_is_in_a_snapshot_at_once(three: MemorySet, me: int) -
 
 def test_a_snapshot_waits_for_the_majority(three: MemorySet) -> None:
     three.delay = 0.05
-    three.nodes[1].tcp().send(f"auth nun nun-pwd\nuse-db d t\nset a 2")
+    three.nodes[1].tcp().send("auth nun nun-pwd\nuse-db d t\nset a 2")
     outcome = take(three, 1)
     assert outcome == []
     three.run(0.09)
