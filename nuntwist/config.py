@@ -47,6 +47,8 @@ class NodeConfig:
     :ivar election_quorum: ``auto``, ``majority`` or ``none``: who may elect.
     :ivar fixed_primary: where the only node is that may be primary; empty: any may.
     :ivar no_primary_wait_ms: how long a write waits for a primary; None: a round of an election.
+    :ivar write_concern: ``primary``, ``majority`` or a number of replicas.
+    :ivar write_concern_timeout_ms: how long a write waits for that, in milliseconds.
     :ivar min_replicas: how many replicas must follow for writes to be taken.
     :ivar durability: ``os``, ``interval`` or ``disk``: what an answered write has survived.
     :ivar max_oplog_bytes: how large the op log may grow, in bytes.
@@ -88,6 +90,8 @@ class NodeConfig:
     election_quorum: str = "auto"
     fixed_primary: str = ""
     no_primary_wait_ms: int | None = None
+    write_concern: str = "primary"
+    write_concern_timeout_ms: int = 5000
     min_replicas: int = 0
     max_oplog_bytes: int = GIB
     durability: str = "os"

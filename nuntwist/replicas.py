@@ -21,12 +21,13 @@ from twisted.logger import Logger
 
 from nuntwist.cluster.belonging import Terms
 from nuntwist.cluster.effects import Timing
-from nuntwist.cluster.forwards import Forwards
 from nuntwist.cluster.handshake import Self, peer_key
 from nuntwist.cluster.identity import Identity
 from nuntwist.cluster.member import Member
 from nuntwist.cluster.overview import Overview
+from nuntwist.cluster.serving import Serving
 from nuntwist.config import NodeConfig
+from nuntwist.core.concern import Concern, parse_concern
 from nuntwist.core.following import MEMBERS_KEY, Following
 from nuntwist.core.node import Node
 from nuntwist.errors import StartError
@@ -79,7 +80,7 @@ class Replicas:
             node.info.process_id,
             Terms(address, len(told_of), config.election_quorum, config.fixed_primary or None),
         )
-        self.forwards = Forwards(self.member, node, patience)
+        self._serving = Serving(self.member, node, patience, _concern(config))
         manner = Manner(
             lambda: Self(identity.node_id, self.member.belonging.set_id, address),
             peer_key(config.peer_secret),
@@ -133,7 +134,7 @@ class Replicas:
 
         :return: fires with None when all connections are gone.
         """
-        self.forwards.stop()
+        self._serving.stop()
         self.member.stop()
         return self._peering.stop()
 
@@ -155,6 +156,11 @@ def make_replicas(
     if not config.replicate_addresses and not was_in_one:
         return None
     return Replicas(config, node, identity, reactor)
+
+
+def _concern(config: NodeConfig) -> Concern:
+    replicas = parse_concern(config.write_concern.encode()).replicas
+    return Concern(replicas, config.write_concern_timeout_ms)
 
 
 def _boot_id() -> str:

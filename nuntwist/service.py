@@ -238,6 +238,7 @@ class NodeService(Service):
                 output_limit=config.output_limit,
                 replay=config.max_oplog_bytes // 4,
                 partitions=config.s3_number_of_partitions,
+                min_replicas=config.min_replicas,
             ),
             elsewhere=bool(find_kind(config.read_strategy).elsewhere),
             in_set=bool(config.replicate_addresses) or identity.standing.formed != 0,

@@ -102,6 +102,14 @@ def _kind(text: str) -> str:
     return name
 
 
+def _concern(text: str) -> str:
+    if text.lower() in ("primary", "majority"):
+        return text.lower()
+    if not re.fullmatch("[0-9]{1,2}", text) or not 0 < int(text) <= 31:
+        raise ValueError("it must be primary, majority, or a number of replicas from 1 to 31")
+    return text
+
+
 def _level(text: str) -> str:
     name = _LEVEL_NAMES.get(text.lower())
     if name is None:
@@ -217,6 +225,15 @@ SETTINGS: tuple[Setting, ...] = (
         "no_primary_wait_ms", "NUN_NO_PRIMARY_WAIT", None, None, "",
         "How long a write waits for a primary, in milliseconds (default: the election timeout)",
         _whole(0, 3_600_000),
+    ),
+    Setting(
+        "write_concern", "NUN_WRITE_CONCERN", None, None, "primary",
+        "Who must have a write before it is answered: primary, majority, a number of replicas",
+        _concern,
+    ),
+    Setting(
+        "write_concern_timeout_ms", "NUN_WRITE_CONCERN_TIMEOUT", None, None, "5000",
+        "How long a write waits for its concern, in milliseconds", _whole(1, 3_600_000),
     ),
     Setting(
         "min_replicas", "NUN_MIN_REPLICAS", None, None, "0",

@@ -152,6 +152,17 @@ class Bully:
         """Whether it is the primary and nobody else can be."""
         return self.state is State.PRIMARY and now < self.lease()
 
+    def confirmed(self) -> float:
+        """When that was sent, of what this primary has sent, which a majority has answered: then
+        nobody else was primary."""
+        needed = self.majority - (self.me in self.members)
+        return self._lease.until(self._others(), needed) - self._timing.lease
+
+    def beat_now(self, now: float) -> None:
+        """Send a heartbeat at once."""
+        if self.state is State.PRIMARY:
+            self._beat(now)
+
     def effects(self) -> list[Effect]:
         """What is to be done since the last time, in order."""
         effects, self._effects = self._effects, []

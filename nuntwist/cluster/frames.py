@@ -35,6 +35,8 @@ The body begins with the number of the epoch (u64). What follows it, by kind:
 42    Admitted     the members, as they are kept, to the end
 43    Whole
 44    Invited      set u64
+45    Confirm      question u64
+46    Confirmed    question u64, index u64
 ====  ===========  ==========================================================================
 
 A position is the epoch's number and node and an index (u64 each); a rank is a position, a
@@ -63,6 +65,7 @@ from nuntwist.cluster.ballots import (
     Vote,
     Would,
 )
+from nuntwist.cluster.confirming import Confirm, Confirmed
 from nuntwist.cluster.forwards import Behind, Forward, Forwarding, Outcome
 from nuntwist.cluster.greeting import Admitted, Greeting, Hello, Invited, Joining, Whole
 from nuntwist.cluster.stream import Applied, Cut, Have, Idle, Records, Refused
@@ -71,7 +74,17 @@ from nuntwist.errors import NuntwistError
 from nuntwist.values import Epoch, Position
 
 Message: TypeAlias = (
-    Ballot | Have | Cut | Records | Applied | Refused | Idle | Forwarding | Greeting
+    Ballot
+    | Have
+    | Cut
+    | Records
+    | Applied
+    | Refused
+    | Idle
+    | Forwarding
+    | Greeting
+    | Confirm
+    | Confirmed
 )
 
 LARGEST: Final = (1 << 30) + (1 << 16)
@@ -319,6 +332,8 @@ _KINDS: Final[dict[int, tuple[type, Any]]] = {
     42: (Admitted, _Admitted()),
     43: (Whole, _Fixed("", _nothing, Whole)),
     44: (Invited, _Fixed("Q", lambda m: (m.set_id,), Invited)),
+    45: (Confirm, _Fixed("Q", lambda m: (m.question,), Confirm)),
+    46: (Confirmed, _Fixed("QQ", lambda m: (m.question, m.index), Confirmed)),
 }
 _KIND_OF: Final = {message: (kind, form) for kind, (message, form) in _KINDS.items()}
 

@@ -107,6 +107,8 @@ class Member:
     :ivar on_primary: is told the id of the primary, itself included, or None, as it changes.
     :ivar on_stream: is told the id of the node whose log this node's is the beginning of, as its
         records come in order: its primary, itself included; or None, as it changes.
+    :ivar on_obeyed: is called when something of an election has come.
+    :ivar on_turned: is called when this node follows nobody or another, or is primary no more.
     :ivar on_addresses: is called when there may be other nodes to connect to.
     :ivar handlers: what takes other messages of nodes of the same set, by their class.
     """
@@ -133,6 +135,8 @@ class Member:
         self.on_primary: Callable[[int | None], None] = _nobody_asks
         self.on_stream: Callable[[int | None], None] = _nobody_asks
         self.on_addresses: Callable[[], None] = lambda: None
+        self.on_obeyed: Callable[[], None] = lambda: None
+        self.on_turned: Callable[[], None] = lambda: None
         self.handlers: dict[type, Callable[[int, Any], None]] = {}
         self.identity = identity
         self.machine = machine
@@ -189,7 +193,7 @@ class Member:
         self.oplog.written = self._written
         self.machine.grown = self._grown
         self.machine.stand_by(None)
-        self._carry_out()
+        self.carry_out()
 
     def stop(self) -> None:
         """Take no part any more; the connections stay to whoever has made them."""
@@ -218,7 +222,7 @@ class Member:
             before.close()
         self.links[node] = link
         link.send(self.belonging.hello())
-        self._carry_out()
+        self.carry_out()
 
     def _stays(self, before: Link, link: Link, node: int) -> bool:
         """Whether the connection there was stays, and not the new one."""
@@ -232,7 +236,7 @@ class Member:
         gone = [node for node, held in self.links.items() if held is link]
         for node in gone:
             self._forget(node)
-        self._carry_out()
+        self.carry_out()
 
     def _forget(self, node: int) -> None:
         del self.links[node]
@@ -280,7 +284,8 @@ class Member:
                 self.handlers[kind](node, message)
             else:
                 self.bully.receive(node, message, self.clock.seconds())
-        self._carry_out()
+                self.on_obeyed()
+        self.carry_out()
 
     def send(self, node: int, message: Any) -> None:
         """Send a message to a node, if there is a connection."""
@@ -304,7 +309,7 @@ class Member:
         if self.reign is not None:
             self.reign.durable()
         self.look()
-        self._carry_out()
+        self.carry_out()
 
     @property
     def committed(self) -> int:
@@ -359,14 +364,14 @@ class Member:
     def invite(self, address: str) -> None:
         """Ask the node at an address into the set, now or when it is connected."""
         self.belonging.invite(address)
-        self._carry_out()
+        self.carry_out()
 
     def force(self) -> None:
         """Hold an election."""
         self.bully.force(self.clock.seconds())
-        self._carry_out()
+        self.carry_out()
 
-    def _carry_out(self) -> None:
+    def carry_out(self) -> None:
         """Do what the election asks for, and be called again in time."""
         if self.failed is not None or not self._running:
             return
@@ -413,7 +418,7 @@ class Member:
 
     def _due(self) -> None:
         self.bully.tick(self.clock.seconds())
-        self._carry_out()
+        self.carry_out()
 
     def _turn(self, turned: Turned) -> None:
         rank = self.bully.rank
@@ -428,6 +433,7 @@ class Member:
             self._waiting = {}
         if turned.before in (State.PRIMARY, State.FOLLOWING):
             self._note_stream(None)
+            self.on_turned()
         if turned.before is State.PRIMARY:
             self._lay_down()
         if turned.after is State.PRIMARY:

@@ -66,8 +66,26 @@ class Alone:
         drained.addCallback(lambda _: answered.callback(None))
 
     def _answer(self, client: Client, request: parser.Request) -> None:
+        writes, concerns = request.command.writes, self._pipeline.concerns
+        if client.careful and not writes and request.command.right and client.linearizable:
+            self._read_late(client, request)
+            return
         outcome = self._pipeline.perform_request(client, request)
-        self.answer(client, outcome, request.command.writes)
+        if client.careful and writes and concerns.holds(client, writes):
+            outcome = concerns.outcome(client, outcome)
+            writes = False
+        self.answer(client, outcome, writes)
+
+    def _read_late(self, client: Client, request: parser.Request) -> None:
+        """Read when what is here is new enough."""
+
+        def read(_: object) -> Any:
+            outcome = self._pipeline.perform_request(client, request)
+            if isinstance(outcome, Listing):
+                return self._pipeline.streams.write(client, outcome)
+            return outcome
+
+        self.answer(client, self._pipeline.concerns.confirmed().addCallback(read), False)
 
     def answer(self, client: Client, outcome: Outcome, writes: bool) -> None:
         """Answer a command that was decided, when clients may know what it led to.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 from nuntwist.core.database import EVERYBODY
 
 if TYPE_CHECKING:
+    from nuntwist.core.concern import Concern
     from nuntwist.core.database import Database
     from nuntwist.core.forwarding import Forwards
     from nuntwist.language.replies import Encoding, Reply
@@ -111,6 +112,9 @@ class Client:
         reply; None for clients that have a connection.
     :ivar streaming: a long answer is being written; nothing else may be written between.
     :ivar paused: the transport's buffer is full.
+    :ivar concern: its own write concern.
+    :ivar linearizable: whether its reads are to be.
+    :ivar careful: whether one of these, or a concern of its database, keeps it off the hot road.
     :ivar direct: what is sent to it may be written at once: it is not paused or streaming,
         and nothing is held or ready.
     :ivar dirty: it is on the batch's list of clients to write to.
@@ -124,8 +128,10 @@ class Client:
         "__weakref__",
         "admin",
         "backlog",
+        "careful",
         "chunks",
         "closed",
+        "concern",
         "database",
         "direct",
         "dirty",
@@ -134,6 +140,7 @@ class Client:
         "forwards",
         "held",
         "kept",
+        "linearizable",
         "mark",
         "needed",
         "out",
@@ -185,6 +192,9 @@ class Client:
         self.unsent = 0
         self.kept = 0
         self.stalled = False
+        self.concern: Concern | None = None
+        self.linearizable = False
+        self.careful = False
 
     def detach(self) -> None:
         """Let go of the transport, so that no cycle of references is left behind."""
@@ -201,6 +211,12 @@ class Client:
         if listed is None:
             return self.user is None
         return listed.allow(letter, key)
+
+    def heed(self) -> None:
+        """See anew whether it has to be careful."""
+        database = self.database
+        of_database = database is not None and database.concern is not None
+        self.careful = self.linearizable or self.concern is not None or of_database
 
     def unrestricted(self) -> bool:
         """Whether it may do everything with every plain key of the selected database."""

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+from nuntwist.core.concern import Concern, parse_concern
 from nuntwist.core.permissions import Permissions
 from nuntwist.errors import CommandError
 from nuntwist.heap import permanent_dicts
@@ -34,6 +35,8 @@ USER_PREFIX = b"$$user_"
 PERMISSION_PREFIX = b"$$permission_$"
 CONNECTIONS_KEY = b"$connections"
 CONFLICT_PREFIX = b"$conflicts_"
+CONCERN_KEY = b"$$write_concern"
+"""Its write concern, if it has one of its own."""
 RESOLVED = b"resolved "
 EVERYBODY = b"all"
 FORWARDED_PREFIX = b"$$forwarded_"
@@ -64,6 +67,7 @@ class Database:
     :ivar version_before: for each key in resolution, the version it had before; that of others
         may be left there.
     :ivar arbiters: the clients that resolve its conflicts.
+    :ivar concern: its write concern, where it has one of its own.
     :ivar scans: what looks at it as it was at one moment, and is told before it changes.
     :ivar last_index: the index of the last operation on it.
     :ivar saved_index: the index its last snapshot begins at; -1 before the first.
@@ -77,6 +81,7 @@ class Database:
 
     __slots__ = (
         "arbiters",
+        "concern",
         "conflicts",
         "last_index",
         "name",
@@ -110,6 +115,7 @@ class Database:
         self.version_before: dict[bytes, int] = {}
         self.arbiters: dict[Client, None] = {}
         self.scans: list[Scan | View] = []
+        self.concern: Concern | None = None
         self.last_index = 0
         self.saved_index = -1
         self.saved_stamp = 0
@@ -238,6 +244,17 @@ class Database:
             self._note_permissions(key[len(PERMISSION_PREFIX) :], value)
         elif key.startswith(CONFLICT_PREFIX):
             self._note_conflict(key, value)
+        elif key == CONCERN_KEY:
+            self._note_concern(value)
+
+    def _note_concern(self, value: bytes | None) -> None:
+        try:
+            self.concern = None if value is None else parse_concern(value)
+        except CommandError:
+            # Of a later version, or written past the parser: the node's own rules.
+            self.concern = None
+        for client in self.selected:
+            client.heed()
 
     def _note_permissions(self, user: bytes, value: bytes | None) -> None:
         self.permissions.pop(user, None)

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 MEMBERS_KEY = b"$$members"
 """The key of ``$admin`` that says who is in the set; only the primary writes it."""
 
+TOO_FEW = b"too few replicas: %d of %d follow the primary"
+
 
 class Following:
     """The node as its set needs it.
@@ -128,6 +130,7 @@ class Following:
             self._journal.refusal = NO_PRIMARY if primary is None else NOT_PRIMARY
         if led:
             pipeline.give_up()
+            pipeline.concerns.give_up()
 
     @property
     def members(self) -> bytes | None:
@@ -149,7 +152,12 @@ class Following:
         node.pipeline.commit()
         entry = node.catalogue.admin.find(MEMBERS_KEY)
         version = 0 if entry is None else entry[VERSION] + 1
-        return self._log_alone(journal.make(SET, ADMIN_ID, MEMBERS_KEY, members, version))
+        # Who is a member is changed where clients may write nothing, too: that may be why.
+        refusal, journal.refusal = journal.refusal, None
+        try:
+            return self._log_alone(journal.make(SET, ADMIN_ID, MEMBERS_KEY, members, version))
+        finally:
+            journal.refusal = journal.refusal or refusal
 
     def _log_alone(self, op: Op) -> int:
         refused: list[Failure] = []
@@ -159,7 +167,23 @@ class Following:
         return op[INDEX]
 
     def guard(self, in_step: int) -> None:
-        """Say how many replicas are in step, for those who refuse writes without."""
+        """Say how many replicas follow this primary, for those who refuse writes without."""
+        journal, needed = self._journal, self._node.limits.min_replicas
+        self._node.pipeline.concerns.advance()
+        if self._node.info.role != "Primary" or not needed or journal.oplog.failed is not None:
+            return
+        enough = in_step >= needed
+        if enough == (journal.refusal is None):
+            return
+        journal.refusal = None if enough else TOO_FEW % (in_step, needed)
+        if enough:
+            self._log.info("enough replicas follow again: writes are taken")
+        else:
+            self._log.warn(
+                "{in_step} replicas follow, {needed} must (NUN_MIN_REPLICAS): writes are refused",
+                in_step=in_step,
+                needed=needed,
+            )
 
     def commit(self, index: int) -> None:
         """A majority has all up to an index: that is never taken off, and may be revealed."""

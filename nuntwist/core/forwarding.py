@@ -30,6 +30,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from nuntwist.core.client import Client
+from nuntwist.core.concern import PRIMARY
 from nuntwist.core.forwards import (
     ALONE_LANES,
     PLAIN,
@@ -51,6 +52,9 @@ NO_PRIMARY: Final = b"no primary"
 NOT_PRIMARY: Final = b"not primary"
 NEVER_ANSWERED: Final = b"outcome unknown: no primary answered"
 NOT_READ: Final = b"outcome unknown: the primary's answer cannot be read"
+NOT_COUNTED: Final = (
+    b"outcome unknown: a write concern of a number of replicas is counted on the primary alone"
+)
 RESTORE_THERE: Final = b"restore on the primary: "
 
 CLIENT_ITEMS: Final = 512
@@ -106,7 +110,7 @@ class _Lane:
     :ivar outcome: what must be revealed, and the replies, where the primary has answered.
     """
 
-    __slots__ = ("number", "outcome", "queue", "request", "under_way")
+    __slots__ = ("number", "outcome", "queue", "request", "timer", "under_way")
 
     def __init__(self, number: int, queue: deque[_Entry]) -> None:
         self.number = number
@@ -114,6 +118,14 @@ class _Lane:
         self.under_way: list[_Entry] = []
         self.request = 0
         self.outcome: tuple[int, list[Reply]] | None = None
+        self.timer: IDelayedCall | None = None
+
+    def drop_outcome(self) -> None:
+        """What was answered is told, or may be lost."""
+        self.outcome = None
+        if self.timer is not None and self.timer.active():
+            self.timer.cancel()
+        self.timer = None
 
 
 class Forwarder:
@@ -270,7 +282,7 @@ class Forwarder:
         self._clear_timer()
         for lane in self._lanes:
             if lane.under_way:
-                lane.outcome = None
+                lane.drop_outcome()
                 self._send_request(lane)
         self._start()
 
@@ -281,12 +293,14 @@ class Forwarder:
         self._send = None
         self._address = b""
         for lane in self._lanes:
-            lane.outcome = None
+            lane.drop_outcome()
         self._set_timer()
 
     def stop(self) -> None:
         """The node stops: what waits for a primary is answered with what is known of it."""
         self._send = None
+        for lane in self._lanes:
+            lane.drop_outcome()
         self._clear_timer()
         self._wait = 0.0
         self._give_up()
@@ -325,8 +339,18 @@ class Forwarder:
         if len(found) != len(lane.under_way):
             self._log.error("what the primary answered to forwarded commands cannot be read")
             found = [failure(NOT_READ)] * len(lane.under_way)
-        lane.outcome = (index, found)
+        counted = map(self._counted, lane.under_way, found)
+        lane.outcome = (index, list(counted))
+        concerns = self._pipeline.concerns
+        milliseconds = min(concerns.time_of(entry.client) for entry in lane.under_way)
+        lane.timer = self._call_later(milliseconds / 1000.0, self._expire, lane, milliseconds)
         self.revealed()
+
+    def _counted(self, entry: _Entry, reply: Reply) -> Reply:
+        """Only the primary knows how many replicas have an operation."""
+        client = entry.client
+        counts = client.careful and self._pipeline.concerns.of(client).replicas > 0
+        return failure(NOT_COUNTED) if counts and reply.error is None else reply
 
     def behind(self, lane_number: int, request: int, seen: int) -> None:
         """The primary knows a later request of a lane: the clock was set back between two starts.
@@ -353,9 +377,30 @@ class Forwarder:
             if lane.outcome is None:
                 continue
             index, replies = lane.outcome
-            if index <= journal.revealed:
-                entries, lane.under_way, lane.outcome = lane.under_way, [], None
-                self._answer(entries, replies)
+            if index <= journal.revealed and self._are_met(lane, index):
+                self._done(lane, replies)
+
+    def _done(self, lane: _Lane, replies: list[Reply]) -> None:
+        entries, lane.under_way = lane.under_way, []
+        lane.drop_outcome()
+        self._answer(entries, replies)
+
+    def _are_met(self, lane: _Lane, index: int) -> bool:
+        """Whether the write concerns of those who wait are met, as far as that is seen here."""
+        concerns, undo = self._pipeline.concerns, self._pipeline.journal.undo
+        if undo is None or index <= undo.settled:
+            return True
+        return not any(
+            entry.client.careful and concerns.of(entry.client).replicas != PRIMARY
+            for entry in lane.under_way
+        )
+
+    def _expire(self, lane: _Lane, milliseconds: int) -> None:
+        """What the primary has answered is not revealed here in time, or its concern not met."""
+        lane.timer = None
+        if lane.outcome is not None:
+            unmet = b"outcome unknown: write concern not met in %d ms" % milliseconds
+            self._done(lane, [failure(unmet) if r.error is None else r for r in lane.outcome[1]])
 
     # -- answers -----------------------------------------------------------------------------
 

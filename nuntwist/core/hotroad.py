@@ -15,6 +15,7 @@ that is anything else, which the general road then takes:
 - the client may do everything with every plain key of its database, and that is not
   ``$admin``, where some keys are the server's;
 - writes are not refused (reads go on where they are);
+- no write concern or read concern rules but the node's own;
 - the key is not in conflict resolution, no view of the database is kept, and adding the key
   is not watched by a listing.
 
@@ -55,6 +56,8 @@ def run(pipeline: Pipeline, client: Client, lines: list[bytes], at: int, stop: i
         return at
     if (client.user is not None or database.permissions) and not client.unrestricted():
         return at
+    if client.careful:
+        return at
     first = at
     while at < stop and client.room >= 0:
         start = at
@@ -83,6 +86,8 @@ def single(pipeline: Pipeline, client: Client, lines: list[bytes]) -> bool:
     if database is None or database.number == ADMIN_ID:
         return False
     if (client.user is not None or database.permissions) and not client.unrestricted():
+        return False
+    if client.careful:
         return False
     if line[:4] == GET:
         return _get(pipeline, client, database, line[4:])

@@ -25,6 +25,7 @@ class Limits:
         the time: a start replays no more than about that.
     :ivar partitions: into how many files a snapshot of a database is split.
     :ivar one_partition: a database with fewer keys is in one file.
+    :ivar min_replicas: writes are refused while fewer replicas follow this node as the primary.
     :ivar undo: operations that are kept at most, in a set, to be taken back: those that no
         majority is known to have.
     :ivar snapshot_commit: seconds that a snapshot waits, in a set, until all it holds is
@@ -43,6 +44,7 @@ class Limits:
     replay: int = 256 << 20
     partitions: int = 10
     one_partition: int = 1_000
+    min_replicas: int = 0
     undo: int = 200_000
     snapshot_commit: float = 60.0
     keys_at_once: int = 2_000

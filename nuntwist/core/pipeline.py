@@ -30,6 +30,7 @@ from nuntwist.core.alone import Alone, stands_alone
 from nuntwist.core.authorise import refusal_of
 from nuntwist.core.catalogue import Catalogue
 from nuntwist.core.client import Client, Run
+from nuntwist.core.concerns import Concerns
 from nuntwist.core.counters import Counters
 from nuntwist.core.database import Database
 from nuntwist.core.delivery import Delivery
@@ -67,6 +68,7 @@ class Pipeline:
     :ivar handlers: what each command does, by its word in the command table; filled in by
         :mod:`nuntwist.core.node`.
     :ivar dirty: the clients that the batch under way writes to.
+    :ivar concerns: for how many nodes a write waits, where that is not the node's own concern.
     :ivar forwarder: sends writes to the primary of the set; None on a node alone.
     """
 
@@ -98,6 +100,7 @@ class Pipeline:
         self.streams = Streams(call_later, self.delivery, self.journal)
         self.handlers: dict[str, Handler] = {}
         self.forwarder: Forwarder | None = None
+        self.concerns = Concerns(self, call_later)
         self.alone = Alone(self)
         self._take_back = TakeBack(self, self._run_lines)
         self.journal.lost = self._take_back.lost
@@ -216,7 +219,9 @@ class Pipeline:
                 at -= 1
                 self.forwarder.take_over(client)
                 break
-            elif not stands_alone(request):
+            elif not stands_alone(request) and not (
+                client.careful and self._waits(client, request)
+            ):
                 self.answer(client, self.reply(client, request))
             else:
                 if start < at - 1:
@@ -231,6 +236,11 @@ class Pipeline:
         if start < at:
             self.keep(client, (lines, start, at))
         return at
+
+    def _waits(self, client: Client, request: parser.Request) -> bool:
+        """Whether a command of a careful client is answered by itself."""
+        command = request.command
+        return bool(command.right) and self.concerns.holds(client, command.writes)
 
     @staticmethod
     def keep(client: Client, run: Run) -> None:
@@ -392,6 +402,7 @@ class Pipeline:
         self.delivery.release(self.journal.revealed)
         if self.delivery.busy:
             self.turns.open()
+        self.concerns.advance()
         if self.forwarder is not None:
             self.forwarder.revealed()
 

@@ -26,6 +26,7 @@ def select(client: Client, database: Database, user: bytes | None, notify: Notif
     client.user = user
     client.database = database
     database.selected[client] = None
+    client.heed()
     _count(database, notify)
 
 
@@ -36,6 +37,7 @@ def deselect(client: Client, notify: Notify) -> None:
         return
     database.arbiters.pop(client, None)
     database.selected.pop(client, None)
+    client.heed()
     _count(database, notify)
 
 
@@ -50,6 +52,7 @@ def release(database: Database) -> list[Client]:
     members = list(database.selected)
     for member in members:
         member.database = member.user = None
+        member.heed()
     database.selected.clear()
     database.arbiters.clear()
     return members

@@ -302,6 +302,31 @@ TABLE: tuple[Command, ...] = (
     Command("help", (Argument("COMMAND", default=b""),), _N, "Explains commands, one line each."),
     Command("ping", (), _N, "Answers pong."),
     Command(
+        "write-concern",
+        (Argument("CONCERN", Kind.REST, b""),),
+        _N,
+        "How many nodes must have what this connection writes before it is answered: primary,"
+        " majority or a number of replicas, and for how many milliseconds to wait; or default.",
+        waits=True,
+    ),
+    Command(
+        "set-write-concern",
+        (Argument("CONCERN", Kind.REST),),
+        _A | _D,
+        "Sets the write concern of the selected database, kept and replicated with it.",
+        missing="set-write-concern must be followed by a write concern",
+        writes=True,
+        waits=True,
+    ),
+    Command(
+        "read-concern",
+        (Argument("CONCERN"),),
+        _N,
+        "How new what this connection reads must be: local, or linearizable.",
+        missing="read-concern must be followed by local or linearizable",
+        waits=True,
+    ),
+    Command(
         "join",
         (_MEMBER,),
         _A,

@@ -15,7 +15,9 @@ from nuntwist.cluster.forwards import Forwards
 from nuntwist.cluster.handshake import Accepting, Connecting, Self
 from nuntwist.cluster.identity import Identity
 from nuntwist.cluster.member import Member
+from nuntwist.cluster.serving import Serving
 from nuntwist.cluster.states import State
+from nuntwist.core.concern import PRIMARY, Concern
 from nuntwist.core.following import Following
 from nuntwist.core.limits import Limits
 from nuntwist.files import MemoryFiles
@@ -96,7 +98,9 @@ class MemorySet:
         seed: int = 1,
         durability: str = "os",
         limits: Limits | None = None,
+        concern: Concern | None = None,
     ) -> None:
+        self.concern = concern or Concern(PRIMARY, 1000)
         self.durability, self.limits = durability, limits
         self.clock = HeapClock()
         self.chance = random.Random(seed)
@@ -147,7 +151,8 @@ class MemorySet:
             started=int(1_000 * self.clock.seconds()) + me,
             terms=Terms(f"node-{me}:3014", len(self.ids)),
         )
-        self.forwards[me] = Forwards(self.members[me], node.node, self.timing.round)
+        serving = Serving(self.members[me], node.node, self.timing.round, self.concern)
+        self.forwards[me] = serving.forwards
         self.members[me].start()
 
     def connect(self, one: int, other: int) -> None:

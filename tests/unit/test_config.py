@@ -75,6 +75,8 @@ def test_every_setting_reaches_its_field() -> None:
         "NUN_FIXED_PRIMARY": "d:4",
         "NUN_NO_PRIMARY_WAIT": "8",
         "NUN_MIN_REPLICAS": "2",
+        "NUN_WRITE_CONCERN": "majority",
+        "NUN_WRITE_CONCERN_TIMEOUT": "9",
         "NUN_MAX_OP_LOG_SIZE": "2MiB",
         "NUN_DURABILITY": "disk",
         "NUN_DECLUTTER_INTERVAL": "1.5",

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 
+from nuntwist.core.concern import parse_concern
 from nuntwist.core.conflicts import ANY_VERSION, next_version, version_of
 from nuntwist.core.database import (
+    CONCERN_KEY,
     CONFLICT_PREFIX,
     CONNECTIONS_KEY,
     FORWARDED_PREFIX,
@@ -88,7 +90,7 @@ def add(node: Node, client: Client, database: Database, key: bytes, amount: int)
         raise CommandError(NOT_NUMERIC)
     if key.startswith(PERMISSION_PREFIX) or not key.startswith(b"$$"):
         return write(node, client, database, key, _sum(database, key, amount), ANY_VERSION)
-    return _log_secure(
+    return log_secure(
         node, client, database, SET, key, lambda: _sum(database, key, amount), ANY_VERSION
     )
 
@@ -115,7 +117,7 @@ def erase(node: Node, client: Client, database: Database, key: bytes) -> Outcome
     if version_of(entry) == IN_RESOLUTION:
         raise CommandError(b"key is in conflict resolution")
     if key.startswith(b"$$"):
-        return _log_secure(node, client, database, REMOVE, key, lambda: None, TOMBSTONE_VERSION)
+        return log_secure(node, client, database, REMOVE, key, lambda: None, TOMBSTONE_VERSION)
     node.pipeline.change(database, REMOVE, key, None, TOMBSTONE_VERSION)
     return OK
 
@@ -139,17 +141,19 @@ def write_secure(
     """Write a key beginning ``$$``: a token is hashed first; logged alone, then applied."""
     if key.startswith(PERMISSION_PREFIX):
         Permissions(value)
+    if key == CONCERN_KEY:
+        parse_concern(value)
     if not is_secret(key):
-        return _log_secure(node, client, database, SET, key, lambda: value, asked)
+        return log_secure(node, client, database, SET, key, lambda: value, asked)
     if not value:
         raise CommandError(b"a token cannot be empty")
     hashed = node.secrets.hash(value)
     return hashed.addCallback(
-        lambda stored: _log_secure(node, client, database, SET, key, lambda: stored, asked)
+        lambda stored: log_secure(node, client, database, SET, key, lambda: stored, asked)
     )
 
 
-def _log_secure(
+def log_secure(
     node: Node,
     client: Client,
     database: Database,
@@ -158,6 +162,7 @@ def _log_secure(
     make_value: Callable[[], bytes | None],
     asked: int,
 ) -> Deferred[Reply]:
+    """Log an operation on a secure key alone, then apply it."""
     pipeline = node.pipeline
 
     def decide() -> Deferred[None]:
