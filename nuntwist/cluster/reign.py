@@ -116,6 +116,7 @@ class Reign:
         stream.committed(self.commits.index)
         self.outgoing[node] = stream
         self._wanted[node] = self._oplog.last.index
+        stream.committed(self.commits.index)
         stream.have(have)
         if stream.stage is Stage.LACKING:
             self._lacking(node, have)

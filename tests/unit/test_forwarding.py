@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nuntwist.archive.format import Reader
-from nuntwist.cluster.forwards import Forward, Forwarding, Outcome
+from nuntwist.cluster.forwards import Behind, Forward, Forwarding, Outcome
 from nuntwist.core import forwarding
 from nuntwist.core.forwarded import Executor
 from nuntwist.core.forwarding import Forwarder
@@ -836,3 +836,174 @@ def test_what_a_primary_has_not_logged_when_it_steps_down_it_does_not_log_later(
     job.answer = lambda index, replies: answered.append((index, replies))
     threads.run_one()
     assert answered == [(2, b"+18:create-db success\n.")]
+
+
+# -- under faults ----------------------------------------------------------------------------------
+
+
+class Counting:
+    """A client that counts with a key of its own, and what it knows of it.
+
+    :ivar under_way: increments that are not answered.
+    :ivar done: those that went well.
+    :ivar unknown: those that may have been done.
+    """
+
+    def __init__(self, nodes: MemorySet, me: int, name: str) -> None:
+        self.node, self.name = me, name
+        self.client: LineConnection | None = at(nodes, me)
+        self.client.received()
+        self.under_way = self.done = self.unknown = 0
+
+    def send(self, count: int) -> None:
+        if self.client is not None:
+            self.under_way += count
+            self.client.send("\n".join([f"increment {self.name}"] * count))
+
+    def look(self) -> None:
+        if self.client is None:
+            return
+        self.client.deliver(b"")
+        for line in self.client.received().splitlines():
+            self.under_way -= 1
+            if line == "ok ":
+                self.done += 1
+            elif "outcome unknown" in line:
+                self.unknown += 1
+            else:
+                assert line in ("error no primary ", "error not primary ")
+
+    def end(self) -> None:
+        """The node is gone."""
+        self.look()
+        self.client = None
+        self.unknown += self.under_way
+        self.under_way = 0
+
+
+class Faulty:
+    """A set in which things go wrong while a client of each node counts."""
+
+    def __init__(self, seed: int, by_commit: bool) -> None:
+        self.nodes, self.chance = formed(MemorySet(seed=seed)), random.Random(seed)
+        self.by_commit = by_commit
+        self.dead: int | None = None
+        for me in self.nodes.ids:
+            self.nodes.nodes[me].node.pipeline.journal.by_commit = by_commit
+        self.nodes.run(0.1)
+        self.clients = [Counting(self.nodes, me, f"n{me}") for me in self.nodes.ids]
+
+    def step(self) -> None:
+        """Something happens, clients send, time goes by."""
+        nodes, chance, ids = self.nodes, self.chance, self.nodes.ids
+        what = chance.choice(["cut", "one way", "heal", "heal", "slow", "fast", "kill", "start"])
+        if what == "cut":
+            nodes.isolate(chance.choice(ids))
+        elif what == "one way":
+            nodes.cut.add((chance.choice(ids), chance.choice(ids)))
+        elif what in ("slow", "fast"):
+            nodes.delay = 0.05 if what == "slow" else 0.001
+        elif what == "kill" and self.dead is None:
+            self.dead = chance.choice(ids)
+            nodes.kill(self.dead)
+            for client in self.clients:
+                if client.node == self.dead:
+                    client.end()
+        elif what == "start":
+            self.start()
+        elif what == "heal" and self.dead is None:
+            nodes.heal()
+        for client in self.clients:
+            client.send(chance.randrange(1, 4))
+        nodes.run(chance.choice([0.003, 0.05, 0.4, 1.5]))
+        for client in self.clients:
+            client.look()
+
+    def start(self) -> None:
+        """Who is dead comes back, with other clients."""
+        if self.dead is None:
+            return
+        me, self.dead = self.dead, None
+        self.nodes.cut.clear()
+        self.nodes.restart(me)
+        self.nodes.nodes[me].node.pipeline.journal.by_commit = self.by_commit
+        self.nodes.run(2.0)
+        self.clients.append(Counting(self.nodes, me, f"m{len(self.clients)}"))
+
+    def settle(self) -> None:
+        """All is well again, until everything is answered."""
+        self.start()
+        self.nodes.delay = 0.001
+        for _ in range(12):
+            self.nodes.heal()
+            self.nodes.run(1.0)
+            for client in self.clients:
+                client.look()
+
+
+@pytest.mark.parametrize("by_commit", [False, True])
+@pytest.mark.parametrize("seed", range(40))
+def test_every_increment_counts_once_or_is_known_not_to(seed: int, by_commit: bool) -> None:
+    faulty = Faulty(seed, by_commit)
+    for _ in range(50):
+        faulty.step()
+    faulty.settle()
+    contents = state(faulty.nodes.nodes[1])
+    assert contents == state(faulty.nodes.nodes[2]) == state(faulty.nodes.nodes[3])
+    assert sum(client.done for client in faulty.clients) > 10
+    for client in faulty.clients:
+        assert client.under_way == 0
+        value, _ = contents[b"d"].get(client.name.encode(), (b"0", 0))
+        assert int(value or b"0") <= client.done + client.unknown
+        if by_commit:
+            # What a majority has stays; else what only the old primary had is gone with it.
+            assert int(value or b"0") >= client.done
+
+
+def test_who_is_primary_no_more_forgets_what_it_was_running(three: MemorySet) -> None:
+    threads = Threads()
+    threads.hold = True
+    three.nodes[1].node.secrets._in_thread = threads
+    admin = three.nodes[2].admin()
+    forwarder(three, 2)._wait = 60.0
+    admin.send("create-db e t")
+    three.run(0.01)
+    assert len(three.forwards[1]._executor._jobs) == 1
+    three.isolate(1)
+    three.run(3.0)
+    assert not three.forwards[1]._executor._jobs
+    # The next one has done it.
+    assert admin.received() == "create-db success\nok \n"
+    threads.run_one()
+    assert b"e" not in state(three.nodes[1])
+    three.heal()
+    three.run(3.0)
+    assert state(three.nodes[1]) == state(three.nodes[2])
+
+
+def test_an_answer_of_another_epoch_or_of_another_node_does_not_count(three: MemorySet) -> None:
+    client = at(three, 2)
+    client.send("increment n")
+    number = three.members[2].bully.number
+    (lane,) = [lane for lane in forwarder(three, 2)._lanes if lane.under_way]
+    forwards = three.forwards[2]
+    forwards.answered(1, Outcome(number - 1, 0, lane.request, 0, b"."))
+    forwards.answered(3, Outcome(number, 0, lane.request, 0, b"."))
+    forwards.answered(1, Outcome(number, 0, lane.request - 1, 0, b"."))
+    forwards.answered(1, Outcome(number, 1, lane.request, 0, b"."))
+    forwards.answered(1, Outcome(number, 77, lane.request, 0, b"."))
+    forwards.answered(1, Behind(number, 0, lane.request, lane.request - 1))
+    three.run(0.0)
+    assert client.received() == ""
+    assert answers(three, client, "get n") == "ok \nvalue 1\nok \n"
+
+
+@pytest.mark.parametrize("replies", [b"", b"..", b"-3:no", b"x", b"+2:ab", b"-:a", b".:"])
+def test_an_answer_that_cannot_be_read_is_not_guessed_at(three: MemorySet, replies: bytes) -> None:
+    client = at(three, 2)
+    client.send("increment n")
+    lane = forwarder(three, 2)._lanes[0]
+    number = three.members[2].bully.number
+    three.forwards[2].answered(1, Outcome(number, 0, lane.request, 0, replies))
+    assert client.received() == "error outcome unknown: the primary's answer cannot be read \n"
+    assert forwarder(three, 2).pending == 0
