@@ -140,10 +140,12 @@ class Executor:
         self._node = node
         self._call_later = call_later
         self._jobs: dict[tuple[int, int], _Job] = {}
+        self._reign = 0
 
     def stop(self) -> None:
         """This node is no primary any more: nobody is told of what is under way, and what it has
         not logged yet it does not log."""
+        self._reign += 1
         for job in self._jobs.values():
             job.dropped = True
         self._jobs.clear()
@@ -305,7 +307,7 @@ class Executor:
             job.answer(index, replies)
             if job.then is not None:
                 # Not from within what has just answered this one.
-                self._call_later(0.0, self._run_then, job.sender, job.lane, job.then)
+                self._call_later(0.0, self._run_then, self._reign, job.sender, job.lane, job.then)
 
     def _end(self, job: _Job) -> bool:
         if job.dropped:
@@ -313,8 +315,10 @@ class Executor:
         del self._jobs[job.sender, job.lane]
         return True
 
-    def _run_then(self, sender: int, lane: int, then: tuple[int, Sequence[Item], Answer]) -> None:
-        if self._node.pipeline.journal.refusal is None:
+    def _run_then(
+        self, reign: int, sender: int, lane: int, then: tuple[int, Sequence[Item], Answer]
+    ) -> None:
+        if reign == self._reign:
             self.run(sender, lane, *then)
 
 

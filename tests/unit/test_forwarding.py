@@ -14,11 +14,12 @@ from nuntwist.core import forwarding
 from nuntwist.core.forwarded import Executor
 from nuntwist.core.forwarding import Forwarder
 from nuntwist.core.forwards import Item
+from nuntwist.core.limits import Limits
 from nuntwist.errors import OutcomeUnknown, StorageUnavailable
 from nuntwist.files import MemoryFiles
-from nuntwist.testing import LineConnection, MemoryNode
+from nuntwist.testing import Connection, LineConnection, MemoryNode
 from nuntwist.values import KEY
-from tests.unit.lost import Threads
+from tests.unit.lost import LateNode, Threads
 from tests.unit.memory_set import MemorySet
 from tests.unit.test_recovery import killed, snapshot, start, state
 
@@ -699,6 +700,16 @@ def test_http_and_websocket_clients_are_served_alike(three: MemorySet) -> None:
     assert frames.received() == ["ok \n", "ok \n", "value 1\n", "ok \n"]
 
 
+def test_http_clients_are_answered_when_all_is_done(three: MemorySet) -> None:
+    http = Connection(three.nodes[2], three.nodes[2].site)
+    body = b"use-db d t; set k 1; get k; increment n; set-safe k 0 2; set-safe k 0 3"
+    http.deliver(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+    assert http.taken() == b""
+    three.run(0.1)
+    answer = http.taken().partition(b"\r\n\r\n")[2]
+    assert answer == b"empty;empty;value 1\n;empty;empty;Invalid version!"
+
+
 # -- markers ---------------------------------------------------------------------------------------
 
 
@@ -741,10 +752,13 @@ def test_a_clock_that_was_set_back_does_not_lose_requests(three: MemorySet) -> N
 
 
 class Restarted:
-    """A primary whose log and snapshots are in files, and what it answers to requests."""
+    """A primary and what it answers to requests.
 
-    def __init__(self, files: MemoryFiles) -> None:
-        self.node = start(files)
+    :param on: where its log and snapshots are, or itself.
+    """
+
+    def __init__(self, on: MemoryFiles | MemoryNode) -> None:
+        self.node = on if isinstance(on, MemoryNode) else start(on)
         self.executor = Executor(self.node.node, self.node.clock.callLater)
 
     def run(self, request: int, *texts: bytes, lane: int = 0) -> object:
@@ -819,6 +833,56 @@ def test_a_request_that_comes_again_while_it_is_under_way_runs_once() -> None:
     threads.run_one()
     assert not threads.busy
     assert state(primary.node).keys() == {b"$admin", b"d", b"e", b"g"}
+
+
+def test_an_answer_that_is_not_durable_yet_is_not_given_again() -> None:
+    node = LateNode()
+    primary = Restarted(node)
+    node.threads.hold = True
+    assert primary.run(2, b"increment n") is None
+    # It is primary anew, and is asked anew.
+    primary.executor.stop()
+    assert primary.run(2, b"increment n") is None
+    answered: list[tuple[int, bytes]] = []
+    primary.executor._jobs[7, 0].answer = lambda index, replies: answered.append((index, replies))
+    node.threads.fail_one()
+    node.settle()
+    lost = b"storage unavailable: the log failed, the node must be restarted"
+    assert answered == [(0, b"-%d:%b" % (len(lost), lost))]
+    assert b"n" not in state(node)[b"d"]
+
+
+def test_answers_that_are_more_than_may_be_kept_are_given_up() -> None:
+    nodes = MemorySet(durability="disk", limits=Limits(output_limit=1024))
+    formed(nodes)
+    client = at(nodes, 2)
+    nodes.threads[1].hold = True
+    client.send("set k 1\n" + "\n".join(["set-safe k -2 x"] * 100))
+    nodes.run(0.1)
+    while nodes.threads[1].busy:
+        nodes.threads[1].run_one()
+    nodes.run(0.1)
+    lost = "error outcome unknown: the primary has lost the answer \n"
+    assert client.received() == lost * 101
+
+
+def test_what_comes_after_a_request_is_dropped_with_the_reign() -> None:
+    primary, threads = Restarted(MemoryFiles()), Threads()
+    primary.node.node.secrets._in_thread = threads
+    threads.hold = True
+    for stop in (False, True):
+        first = 10 if stop else 2
+        assert primary.run(first, b"create-db e%d t" % first, lane=1) is None
+        assert primary.run(first + 1, b"create-db f%d t" % first, lane=1) is None
+        threads.run_one()
+        if stop:
+            primary.executor.stop()
+        # Whether writes are refused does not matter to that: it is answered so.
+        primary.node.node.pipeline.journal.refusal = b"too few replicas"
+        primary.node.settle()
+        primary.node.node.pipeline.journal.refusal = None
+        assert threads.busy is False
+    assert state(primary.node).keys() == {b"$admin", b"e2", b"e10"}
 
 
 def test_what_a_primary_has_not_logged_when_it_steps_down_it_does_not_log_later() -> None:
