@@ -57,14 +57,6 @@ NOT_COUNTED: Final = (
 )
 RESTORE_THERE: Final = b"restore on the primary: "
 
-CLIENT_ITEMS: Final = 512
-"""Commands of one connection that may be forwarded and not answered; then it is not read on."""
-CLIENT_BYTES: Final = 1 << 20
-"""Bytes of these, but for one that is longer."""
-ALL_ITEMS: Final = 65_536
-"""Commands of all connections; then nothing more is taken of any until some are answered."""
-ALL_BYTES: Final = 64 << 20
-"""Bytes of these, but for one that is longer."""
 OVERHEAD: Final = 200
 """Bytes a command takes here beside its text, about."""
 
@@ -256,11 +248,14 @@ class Forwarder:
         return at
 
     def _has_room(self, entry: _Entry, forwards: Forwards) -> bool:
+        limits, size = self._pipeline.limits, entry.size
         if forwards.count and (
-            forwards.count >= CLIENT_ITEMS or forwards.size + entry.size > CLIENT_BYTES
+            forwards.count >= limits.forwards or forwards.size + size > limits.forward_bytes
         ):
             return False
-        if self._count and (self._count >= ALL_ITEMS or self._size + entry.size > ALL_BYTES):
+        if self._count and (
+            self._count >= limits.all_forwards or self._size + size > limits.all_forward_bytes
+        ):
             self._without_room[entry.client] = None
             return False
         return True

@@ -31,6 +31,12 @@ class Limits:
     :ivar snapshot_commit: seconds that a snapshot waits, in a set, until all it holds is
         committed; then it is given up.
     :ivar keys_at_once: a database with at most this many keys is listed in one go.
+    :ivar forwards: commands of one connection that a secondary may have sent to the primary and
+        not answered; then the connection is not read on.
+    :ivar forward_bytes: bytes of these, but for one command that is longer.
+    :ivar all_forwards: commands of all connections; then nothing more is taken of any until some
+        are answered.
+    :ivar all_forward_bytes: bytes of these, but for one command that is longer.
     """
 
     line: int = 1 << 20
@@ -48,3 +54,7 @@ class Limits:
     undo: int = 200_000
     snapshot_commit: float = 60.0
     keys_at_once: int = 2_000
+    forwards: int = 512
+    forward_bytes: int = 1 << 20
+    all_forwards: int = 65_536
+    all_forward_bytes: int = 64 << 20

@@ -10,7 +10,6 @@ import pytest
 
 from nuntwist.archive.format import Reader
 from nuntwist.cluster.forwards import Behind, Forward, Forwarding, Outcome
-from nuntwist.core import forwarding
 from nuntwist.core.forwarded import Executor
 from nuntwist.core.forwarding import Forwarder
 from nuntwist.core.forwards import Item
@@ -622,12 +621,12 @@ def test_a_connection_is_not_read_on_at_its_limit(three: MemorySet) -> None:
         three.isolate(me)
     text = "\n".join(f"increment n\nset k{number} x" for number in range(1_000))
     client.send(text)
-    assert forwarder(three, 2).pending == forwarding.CLIENT_ITEMS
+    assert forwarder(three, 2).pending == Limits().forwards
     assert client.transport.producerState == "paused"
     heard = ""
     for _ in range(8):
         three.run(1.0)
-        assert forwarder(three, 2).pending <= forwarding.CLIENT_ITEMS
+        assert forwarder(three, 2).pending <= Limits().forwards
         heard += client.received()
     heard += rest(three, client)
     assert heard.count("\n") == 2_000
@@ -646,10 +645,8 @@ def test_bytes_count_too_and_a_long_command_goes_alone(three: MemorySet) -> None
     assert state(three.nodes[2]) == state(three.nodes[1])
 
 
-def test_all_together_have_a_limit_and_wait_in_line(
-    three: MemorySet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(forwarding, "ALL_ITEMS", 10)
+def test_all_together_have_a_limit_and_wait_in_line() -> None:
+    three = formed(MemorySet(limits=Limits(all_forwards=10)))
     clients = [at(three, 2) for _ in range(8)]
     for number, client in enumerate(clients):
         client.send("\n".join(f"set k{number} {place}" for place in range(4)) + f"\nget k{number}")
