@@ -207,7 +207,8 @@ class Forwarder:
             self._release(client)
         elif not (backlog or client.paused or client.stalled):
             client.outlet.resume_reading()
-        self._start()
+        # What others send in this turn goes with it.
+        self._pipeline.turns.open()
 
     def _is_answered(self, client: Client, forwards: Forwards) -> bool:
         """Whether all before the first command is answered: what is not may be run once more,
@@ -279,7 +280,7 @@ class Forwarder:
             if lane.under_way:
                 lane.drop_outcome()
                 self._send_request(lane)
-        self._start()
+        self.start()
 
     def lost(self) -> None:
         """There is none any more: what it has answered and is not revealed here may be lost."""
@@ -300,8 +301,10 @@ class Forwarder:
         self._wait = 0.0
         self._give_up()
 
-    def _start(self) -> None:
-        """Send what waits, where a lane is free."""
+    def start(self) -> None:
+        """Send what waits, where a lane is free; at the end of each turn."""
+        if not (self._plain or self._alone):
+            return
         if self._send is None:
             self._set_timer()
             return
@@ -425,7 +428,7 @@ class Forwarder:
         for client in dict.fromkeys([*waiting, *clients]):
             if client.backlog:
                 self.pull(client)
-        self._start()
+        self.start()
 
     # -- without a primary -------------------------------------------------------------------
 
@@ -448,9 +451,10 @@ class Forwarder:
                 failed.append(queue.popleft())
                 replies.append(failure(NO_PRIMARY))
         self._answer(failed, replies)
+        self._set_timer()
 
     def _set_timer(self) -> None:
-        if self._timer is not None or not self._count:
+        if self._timer is not None or self._send is not None:
             return
         under_way = [lane.under_way[-1] for lane in self._lanes if lane.under_way]
         first = [*under_way, *list(self._plain)[:1], *list(self._alone)[:1]]

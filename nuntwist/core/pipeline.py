@@ -346,6 +346,8 @@ class Pipeline:
 
     def _end_turn(self) -> bool:
         self.commit()
+        if self.forwarder is not None:
+            self.forwarder.start()
         self.delivery.pump()
         return self.delivery.busy
 
