@@ -8,6 +8,7 @@ import pytest
 
 from nuntwist.testing import LineConnection
 from tests.unit.forwarding_set import LateSet, answers, at, formed, forwarder, rest
+from tests.unit.lost import Threads
 from tests.unit.memory_set import MemorySet
 from tests.unit.test_recovery import state
 
@@ -230,6 +231,19 @@ def test_of_what_was_sent_to_a_primary_that_went_nobody_knows(three: MemorySet) 
     assert client.received() == "error outcome unknown: no primary answered \n"
     assert other.received() == "error no primary \n"
     assert forwarder(three, 2).pending == 0
+
+
+def test_what_has_waited_for_a_primary_that_lived_waits_anew_when_it_dies(three: MemorySet) -> None:
+    threads = Threads()
+    threads.hold = True
+    three.nodes[1].node.secrets._in_thread = threads
+    admin = three.nodes[2].admin()
+    forwarder(three, 2)._wait = 3.0
+    admin.send("create-db e t")
+    three.run(10.0)
+    three.kill(1)
+    three.run(3.0)
+    assert admin.received() == "create-db success\nok \n"
 
 
 def test_a_primary_that_comes_back_in_time_answers(three: MemorySet) -> None:
