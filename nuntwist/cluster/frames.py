@@ -30,6 +30,8 @@ The body begins with the number of the epoch (u64). What follows it, by kind:
                    user, 4: admin), database u64, lengths of user and text u32 each, user, text
 31    Outcome      lane u8, request u64, index u64, then the replies to the end
 32    Behind       lane u8, request u64, seen u64
+34    Offer        first u64, then the records to the end
+35    Offered      last u64, taken u64, left u64
 40    Hello        set u64, five u8 flags, since i64, position
 41    Joining      set u64
 42    Admitted     the members, as they are kept, to the end
@@ -68,6 +70,7 @@ from nuntwist.cluster.ballots import (
 from nuntwist.cluster.confirming import Confirm, Confirmed
 from nuntwist.cluster.forwards import Behind, Forward, Forwarding, Outcome
 from nuntwist.cluster.greeting import Admitted, Greeting, Hello, Invited, Joining, Whole
+from nuntwist.cluster.offers import Offer, Offered
 from nuntwist.cluster.stream import Applied, Cut, Have, Idle, Records, Refused
 from nuntwist.core.forwards import Item
 from nuntwist.errors import NuntwistError
@@ -83,6 +86,8 @@ Message: TypeAlias = (
     | Idle
     | Forwarding
     | Greeting
+    | Offer
+    | Offered
     | Confirm
     | Confirmed
 )
@@ -249,6 +254,21 @@ class _Admitted:
         return Admitted(_NUMBER.unpack_from(body)[0], body[_NUMBER.size :])
 
 
+class _Offer:
+    """What is before the records, and the records."""
+
+    _begin = struct.Struct("<QQ")
+
+    def encode(self, message: Offer) -> bytes:
+        return self._begin.pack(message.number, message.first) + message.data
+
+    def decode(self, body: bytes) -> Offer:
+        if len(body) < self._begin.size:
+            raise FrameError("it ends before its records")
+        number, first = self._begin.unpack_from(body)
+        return Offer(number, first, body[self._begin.size :])
+
+
 def _nothing(message: Message) -> tuple[Any, ...]:
     return ()
 
@@ -301,6 +321,11 @@ _KINDS: Final[dict[int, tuple[type, Any]]] = {
     30: (Forward, _Forward()),
     31: (Outcome, _Outcome()),
     32: (Behind, _Fixed("BQQ", lambda m: (m.lane, m.request, m.seen), Behind)),
+    34: (Offer, _Offer()),
+    35: (
+        Offered,
+        _Fixed("QQQ", lambda m: (m.last, m.taken, m.left), Offered),
+    ),
     40: (
         Hello,
         _Fixed(

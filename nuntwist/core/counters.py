@@ -14,6 +14,8 @@ class Counters:
     :ivar failed_batches: batches the log refused.
     :ivar tails_cut: how many times operations were taken off that the set does not have, and
         ``operations_undone`` how many that were.
+    :ivar offered_made: operations that the set did not have and were made again here, or put
+        before arbiters, when they were offered; ``offered_left``: that were not.
     :ivar command_time: moving average of the time a command takes, in ms.
     """
 
@@ -22,6 +24,8 @@ class Counters:
     failed_batches: int = 0
     tails_cut: int = 0
     operations_undone: int = 0
+    offered_made: int = 0
+    offered_left: int = 0
     command_time: float = 0.0
 
     def note_time(self, seconds: float) -> None:

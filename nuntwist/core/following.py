@@ -58,6 +58,7 @@ TOO_FEW = b"too few replicas: %d of %d follow the primary"
 class Following:
     """The node as its set needs it.
 
+    :ivar cut_off: called when something was cut off the log.
     :param node: what is decided here is decided by it as the primary; while it stands by,
         nothing is.
     """
@@ -71,6 +72,7 @@ class Following:
         if self._journal.undo is None:
             self._journal.undo = Undo(self._journal.revealed, node.limits.undo)
         self._undo = self._journal.undo
+        self.cut_off: Callable[[], None] = _nothing
 
     @property
     def last(self) -> Position:
@@ -230,6 +232,7 @@ class Following:
             told=told,
             file=name,
         )
+        self.cut_off()
 
     def _check_snapshots(self, index: int) -> None:
         """Refuse to go back before a snapshot of this node: a restart would find it.
@@ -328,6 +331,10 @@ class Following:
         if op[VALUE] is None:
             self._journal.stay(op, database)
         self._node.pipeline.notify(database, op)
+
+
+def _nothing() -> None:
+    """Nobody has to be told."""
 
 
 def _is_plain(op: Op) -> bool:

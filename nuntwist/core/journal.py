@@ -140,10 +140,18 @@ class Journal:
         self._awaited.fail_writers(said.decode())
 
     def change(
-        self, database: Database, kind: int, key: bytes, value: bytes | None, version: int
+        self,
+        database: Database,
+        kind: int,
+        key: bytes,
+        value: bytes | None,
+        version: int,
+        stamp: int = 0,
     ) -> Op:
         """Make an operation on a key, apply it, and put it on the batch.
 
+        :param stamp: when it was made, where that is not now; the last operation of a batch must
+            be of now.
         :raise CommandError: writes are refused.
         """
         if self.refusal is not None:
@@ -151,7 +159,8 @@ class Journal:
         if kind == REMOVE:
             value, version = None, TOMBSTONE_VERSION
         self.index += 1
-        op: Op = (value, version, self.index, self.stamps.next(), kind, database.number, key)
+        stamp = stamp or self.stamps.next()
+        op: Op = (value, version, self.index, stamp, kind, database.number, key)
         self.replaced.append(database.store(op))
         self.ops.append(op)
         if value is None:

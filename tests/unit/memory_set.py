@@ -15,9 +15,11 @@ from nuntwist.cluster.forwards import Forwards
 from nuntwist.cluster.handshake import Accepting, Connecting, Self
 from nuntwist.cluster.identity import Identity
 from nuntwist.cluster.member import Member
+from nuntwist.cluster.offers import Bargains, Offer, Offered
 from nuntwist.cluster.serving import Serving
 from nuntwist.cluster.states import State
 from nuntwist.core.concern import PRIMARY, Concern
+from nuntwist.core.divergent import Deciding
 from nuntwist.core.following import Following
 from nuntwist.core.limits import Limits
 from nuntwist.files import MemoryFiles
@@ -115,6 +117,7 @@ class MemorySet:
         self.nodes: dict[int, MemoryNode] = {}
         self.members: dict[int, Member] = {}
         self.forwards: dict[int, Forwards] = {}
+        self.bargains: dict[int, Bargains] = {}
         self.pipes: dict[tuple[int, int], Pipe] = {}
         for me in self.ids:
             self.start(me)
@@ -138,12 +141,13 @@ class MemorySet:
             election=Elsewhere(),
             in_set=True,
         )
+        following = Following(node.node)
         identity = Identity(files, self.chance)
         identity.node_id = me
         self.nodes[me] = node
         self.members[me] = Member(
             identity,
-            Following(node.node),
+            following,
             node.oplog,
             self.clock,
             self.timing,
@@ -151,6 +155,18 @@ class MemorySet:
             started=int(1_000 * self.clock.seconds()) + me,
             terms=Terms(f"node-{me}:3014", len(self.ids)),
         )
+        bargains = self.bargains[me] = Bargains(
+            me,
+            disk,
+            Deciding(node.node),
+            self.members[me].send,
+            lambda: self.members[me].bully.number,
+            self.clock.callLater,
+        )
+        following.cut_off = bargains.cut_off
+        self.members[me].on_primary = bargains.primary
+        for kind in (Offer, Offered):
+            self.members[me].handlers[kind] = bargains.received
         serving = Serving(self.members[me], node.node, self.timing.round, self.concern)
         self.forwards[me] = serving.forwards
         self.members[me].start()

@@ -28,6 +28,7 @@ from nuntwist.cluster.confirming import Confirm, Confirmed
 from nuntwist.cluster.forwards import Behind, Forward, Outcome
 from nuntwist.cluster.frames import FrameError, FrameReader, Message, encode
 from nuntwist.cluster.greeting import Admitted, Hello, Invited, Joining, Whole
+from nuntwist.cluster.offers import Offer, Offered
 from nuntwist.cluster.stream import Applied, Cut, Have, Idle, Records, Refused
 from nuntwist.core.forwards import Item
 from nuntwist.values import Epoch, Position
@@ -68,6 +69,8 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
         st.integers(-(2**63), 2**63 - 1),
         POSITIONS,
     ),
+    st.builds(Offer, U64, U64, st.binary(max_size=300)),
+    st.builds(Offered, U64, U64, U64, U64),
     st.builds(Joining, U64, U64),
     st.builds(Admitted, U64, st.binary(max_size=300)),
     st.builds(Whole, U64),
@@ -99,7 +102,8 @@ def test_there_and_back_in_any_pieces(messages: list[Message], size: int) -> Non
 
 
 def test_each_kind_of_message_has_a_number_and_keeps_its_bytes() -> None:
-    assert set(frames._KINDS) == {*range(1, 11), *range(16, 22), *range(30, 33), *range(40, 47)}
+    numbers = {*range(1, 11), *range(16, 22), *range(30, 33), 34, 35, *range(40, 47)}
+    assert set(frames._KINDS) == numbers
     rank = Rank(Position(Epoch(1, 2), 3), -4, 5)
     assert encode(Ask(6, rank, True, 7)) == framed(
         1, struct.pack("<QQBQQQqQ", 6, 7, 1, 1, 2, 3, -4, 5)
