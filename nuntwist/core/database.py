@@ -40,7 +40,11 @@ CONCERN_KEY = b"$$write_concern"
 RESOLVED = b"resolved "
 EVERYBODY = b"all"
 FORWARDED_PREFIX = b"$$forwarded_"
-"""What keys of ``$admin`` begin with that tell of forwarded writes; only the server writes them."""
+"""What keys of ``$admin`` begin with that tell of forwarded writes."""
+DIVERGENT_PREFIX = b"$$divergent_"
+"""What keys of ``$admin`` begin with that tell how far operations that were cut off are decided."""
+MARKERS = (FORWARDED_PREFIX, DIVERGENT_PREFIX)
+"""Only the server writes these."""
 
 TOMBSTONE_VERSION = -1
 """The version a REMOVE carries: one more is 0, which is what a key set anew has."""
@@ -299,7 +303,7 @@ def shown(database: Database, keys: Iterable[bytes]) -> Iterable[bytes]:
     """Keys without those that are the server's own business."""
     if database.number != ADMIN_ID:
         return keys
-    return [key for key in keys if not key.startswith(FORWARDED_PREFIX)]
+    return [key for key in keys if not key.startswith(MARKERS)]
 
 
 def local_entry(database: Database, key: bytes, value: bytes, version: int) -> Op:

@@ -30,11 +30,19 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.python.failure import Failure
 
 from nuntwist.core.conflicts import version_of
-from nuntwist.core.database import CONFLICT_PREFIX, TOKEN_KEY, Database
+from nuntwist.core.database import (
+    CONFLICT_PREFIX,
+    DIVERGENT_PREFIX,
+    MARKERS,
+    TOKEN_KEY,
+    Database,
+)
+from nuntwist.core.following import MEMBERS_KEY
 from nuntwist.core.handlers import arbitration
 from nuntwist.errors import CommandError, StorageUnavailable
 from nuntwist.interfaces import Received
 from nuntwist.values import (
+    ADMIN_ID,
     BEGIN_EPOCH,
     DATABASE,
     IN_RESOLUTION,
@@ -98,7 +106,7 @@ class Decided(NamedTuple):
 
 def marker_of(epoch: Epoch) -> bytes:
     """The key of ``$admin`` that says how far the operations of an epoch are decided."""
-    return b"$$divergent_%d_%016x" % epoch
+    return b"%b%d_%016x" % (DIVERGENT_PREFIX, *epoch)
 
 
 class _Removals:
@@ -207,7 +215,7 @@ class Deciding:
         for record in records:
             before = reached.setdefault(record.epoch, self.decided_to(record.epoch))
             new = [op for op in record.ops if op[INDEX] > before]
-            fates += [self._fate(first, op) for op in new if op[KIND] != BEGIN_EPOCH]
+            fates += [self._fate(first, op) for op in new if not _is_of_set(op)]
             if new:
                 reached[record.epoch] = new[-1][INDEX]
         for epoch, index in reached.items():
@@ -292,6 +300,13 @@ class Deciding:
         except CommandError:
             return Fate.STAYS
         return Fate.QUEUED
+
+
+def _is_of_set(op: Op) -> bool:
+    """Whether an operation is only of the set that had it: there is nothing to decide."""
+    if op[KIND] == BEGIN_EPOCH:
+        return True
+    return op[DATABASE] == ADMIN_ID and (op[KEY] == MEMBERS_KEY or op[KEY].startswith(MARKERS))
 
 
 def _refused(reason: Failure) -> None:

@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from nuntwist.core.database import FORWARDED_PREFIX
+from nuntwist.core.database import MARKERS
 from nuntwist.core.enact import enact
 from nuntwist.core.forwarding import NO_PRIMARY, NOT_PRIMARY
 from nuntwist.core.journal import failed
@@ -341,4 +341,4 @@ def _is_plain(op: Op) -> bool:
     if op[KIND] not in (SET, REMOVE):
         return False
     # Markers of forwarded writes come with most records.
-    return not op[KEY].startswith(b"$$") or op[KEY].startswith(FORWARDED_PREFIX)
+    return not op[KEY].startswith(b"$$") or op[KEY].startswith(MARKERS)

@@ -195,7 +195,6 @@ def test_with_arbiter_it_is_a_conflict(primary: Primary) -> None:
     [
         ("new", "$$token"),
         ("new", "$conflicts_a_1"),
-        ("$admin", "$$members"),
         ("$admin", "$$user_ann"),
         ("$admin", "new"),
     ],
@@ -248,10 +247,25 @@ def test_what_was_decided_is_not_decided_again(primary: Primary) -> None:
     assert primary.offer(primary.op("new", "b", "z"), epoch=Epoch(4, 1)).taken == 1
 
 
-def test_the_first_operation_of_an_epoch_is_nothing_to_decide(primary: Primary) -> None:
+def test_what_is_of_the_set_is_nothing_to_decide(primary: Primary) -> None:
     primary.index += 1
     begin: Op = (b"", 0, primary.index, primary.now(), BEGIN_EPOCH, 0, b"")
-    assert primary.offer(begin) == Decided(primary.index)
+    ops = [
+        primary.op("$admin", key, "x")
+        for key in ("$$members", "$$forwarded_1_0", "$$divergent_1_2")
+    ]
+    assert primary.offer(begin, *ops) == Decided(primary.index)
+    assert primary.node.node.catalogue.admin.find(b"$$members") is None
+
+
+def test_nobody_else_writes_how_far_it_is_decided(primary: Primary) -> None:
+    primary.offer(primary.op("new", "a", "x"))
+    admin = primary.node.admin("use-db $admin nun-pwd")
+    key = marker_of(OLD).decode()
+    assert admin.ask(f"set {key} 1").startswith("error the server alone writes")
+    assert admin.ask(f"remove {key}").startswith("error the server alone writes")
+    assert "divergent" not in admin.ask("keys")
+    assert primary.deciding.decided_to(OLD) == primary.index
 
 
 def test_who_is_no_primary_decides_nothing(primary: Primary) -> None:

@@ -13,7 +13,7 @@ from nuntwist.core.database import (
     CONCERN_KEY,
     CONFLICT_PREFIX,
     CONNECTIONS_KEY,
-    FORWARDED_PREFIX,
+    MARKERS,
     PERMISSION_PREFIX,
     TOKEN_KEY,
     TOMBSTONE_VERSION,
@@ -182,6 +182,10 @@ def log_secure(
     return pipeline.journal.alone(decide).addCallback(lambda _: OK)
 
 
+def _marker(key: bytes) -> bytes:
+    return next(prefix for prefix in MARKERS if key.startswith(prefix))
+
+
 def refuse_kept(node: Node, database: Database, key: bytes) -> None:
     """Refuse a change to what only the server writes.
 
@@ -196,5 +200,5 @@ def refuse_kept(node: Node, database: Database, key: bytes) -> None:
             raise CommandError(b"%b is a database: its key cannot be changed" % key)
         if key == TOKEN_KEY:
             raise CommandError(b"the token of $admin is the admin password: configure it")
-        if key.startswith(FORWARDED_PREFIX):
-            raise CommandError(b"the server alone writes keys that begin with $$forwarded_")
+        if key.startswith(MARKERS):
+            raise CommandError(b"the server alone writes keys that begin with %b" % _marker(key))
