@@ -62,6 +62,8 @@ class Snapshots:
         call_later: Callable[..., IDelayedCall],
     ) -> None:
         self._call_later = call_later
+        self._patience = pipeline.limits.snapshot_commit
+        self._expire: Callable[[], None] | None = None
         self._catalogue = catalogue
         self._storage = storage
         self._pipeline = pipeline
@@ -86,6 +88,12 @@ class Snapshots:
         if not self._changed() and admin.saved_index >= self._pipeline.journal.revealed:
             return self.take([])
         return self.take([admin])
+
+    def wait_no_more(self) -> None:
+        """The node stops, or has left its set: what is not committed by now is in no snapshot."""
+        self._patience = 0.0
+        if self._expire is not None:
+            self._expire()
 
     def note_recovered(self) -> None:
         """Count what the log holds beyond the snapshots as logged since the last: else one that
@@ -267,22 +275,21 @@ class Snapshots:
 
     def _settled(self, index: int) -> Deferred[None]:
         """Wait until an operation stays, but not for ever."""
-        journal, seconds = self._pipeline.journal, self._pipeline.limits.snapshot_commit
+        journal = self._pipeline.journal
         settled = journal.settled(index)
         if journal.undo is None or settled.called:
             return settled
 
         def expire() -> None:
-            settled.errback(
-                StorageUnavailable(f"what it holds was not committed within {seconds:g} s")
-            )
+            settled.errback(StorageUnavailable("what it holds is not committed by a majority"))
 
         def stop(result: _T) -> _T:
+            self._expire = None
             if waiting.active():
                 waiting.cancel()
             return result
 
-        waiting = self._call_later(seconds, expire)
+        waiting, self._expire = self._call_later(self._patience, expire), expire
         return settled.addBoth(stop)
 
     def _check(self, taken: _Taken) -> None:

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from nuntwist.testing import LineConnection
+from nuntwist.testing import Connection, LineConnection
 from nuntwist.values import VALUE
 from tests.unit.memory_set import MemorySet
 from tests.unit.test_divergent import assert_all_alike
@@ -243,3 +243,53 @@ def test_nothing_that_anybody_was_told_is_lost(seed: int) -> None:
         journal = node.node.pipeline.journal
         assert journal.undo is not None
         assert journal.undo.count == 0
+
+
+def test_it_is_the_same_over_http_and_websocket(three: MemorySet) -> None:
+    three.isolate(1)
+    node = three.nodes[1]
+    frames = node.ws()
+    frames.ask("use-db d t")
+    assert frames.ask("set a 2") == []
+    page = Connection(node, node.site)
+    body = b"use-db d t; set b 2; get a"
+    page.deliver(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+    assert page.taken() == b""
+    while node.node.info.role == "Primary":
+        three.run(0.001)
+    three.run(0)
+    assert frames.received() == [UNKNOWN]
+    three.run(3.0)
+    three.heal()
+    three.run(3.0)
+    answer = page.taken().decode()
+    assert answer.endswith("empty;outcome unknown: this node is no longer primary;value 1\n")
+
+
+def test_who_waits_for_the_disk_when_the_primary_steps_down_is_told_as_well() -> None:
+    """Though clients are told of what is durable here alone."""
+    nodes = MemorySet(durability="disk")
+    nodes.run(2.0)
+    nodes.nodes[1].admin("create-db d t", "use-db d t", "set a 1")
+    nodes.run(0.2)
+    writer, watcher, alone = user(nodes, 1), user(nodes, 1, "a"), nodes.nodes[1].admin("use-db d t")
+    nodes.threads[1].hold = True
+    assert writer.ask("set a 2") == ""
+    assert alone.ask("create-user ann pwd") == ""
+    nodes.isolate(1)
+    while nodes.nodes[1].node.info.role == "Primary":
+        nodes.run(0.001)
+    nodes.run(0)
+    assert writer.received() == UNKNOWN
+    assert watcher.received() == ""
+    while nodes.threads[1].busy:
+        nodes.threads[1].run_one()
+    nodes.threads[1].hold = False
+    nodes.run(0)
+    assert watcher.received() == "changed a 2\nchanged-version a 1 2\n"
+    assert writer.ask("get a") == "value 2\nok \n"
+    assert alone.received() == "ok \n"
+    nodes.run(3.0)
+    nodes.heal()
+    nodes.run(3.0)
+    assert_all_alike(nodes)
