@@ -135,8 +135,8 @@ class Alone:
         if reply is not None:
             if writes and reply.error is None and journal.undo is not None:
                 # Its operation may have been made after a wait; this one or an earlier it is.
-                client.needed = journal.index
-                if journal.refusal is not None and journal.index > journal.revealed:
+                client.needed = max(client.needed, min(journal.alone_index, journal.index))
+                if journal.refusal is not None and client.needed > journal.revealed:
                     reply = failure(NO_LONGER_PRIMARY)
             self._answer_now(client, reply, writes)
         self._pipeline.turns.enqueue(client)

@@ -60,6 +60,7 @@ class Journal:
         writers; set by who has to send it.
     :ivar let_go: called when the log is durable further; set in the same way.
     :ivar undo: what is durable and may still be taken back; None for a node alone.
+    :ivar alone_index: the last operation that stood alone and is applied.
     :ivar undone: how many times something was taken back.
     :ivar in_trouble: whether the last write failed, while the next may go through.
     :ivar refusal: why writes are refused (an error text), or None.
@@ -79,6 +80,7 @@ class Journal:
         self.replaced: list[Op | None] = []
         self.refusal: bytes | None = None
         self.undo: Undo | None = None
+        self.alone_index = 0
         self.undone = 0
         self.said = b""
         self.lost: Callable[[Failed, int], bytes] = self._lost_alone
@@ -232,6 +234,7 @@ class Journal:
             apply()
             self.let_go()
             self.tell_grown()
+            self.alone_index = last
             done.callback(None)
 
         if durable is None:

@@ -68,13 +68,13 @@ def test_a_secondary_reveals_what_the_primary_says_is_committed(three: MemorySet
 
 
 def test_removals_listings_and_users_wait_as_well(three: MemorySet) -> None:
-    admin, reader = three.nodes[1].admin("use-db d t"), user(three, 1)
+    admin, reader = three.nodes[1].admin("use-db d t"), three.nodes[1].admin("use-db d t")
     for command, question, before, after in (
         ("remove a", "get a", "", "value <Empty>\nok \n"),
-        ("set c 1", "keys", "", "keys ,$connections,b,c\nok \n"),
+        ("set c 1", "keys", "", "keys ,$$token,$connections,b,c\nok \n"),
         ("create-user ann pwd", "get b", "value 1\nok \n", ""),
         ("set $$plain x", "get b", "value 1\nok \n", ""),
-        ("remove $$plain", "get b", "value 1\nok \n", ""),
+        ("remove $$plain", "get $$plain", "", "value <Empty>\nok \n"),
         ("create-db e t", "get b", "value 1\nok \n", ""),
         ("drop-db e", "get b", "value 1\nok \n", ""),
     ):
@@ -139,7 +139,7 @@ def test_what_survives_a_failover_is_revealed_on_the_old_primary_as_well(three: 
     three.cut |= {(2, 1), (3, 1)}
     writer, reader = user(three, 1, "a"), user(three, 1)
     watcher = user(three, 1, "a", "b")
-    assert writer.ask("set a 2\nset b 2") == ""
+    assert writer.ask("set a 2\nset b 2\nget b") == ""
     assert reader.ask("get a") == ""
     three.run(3.0)
     assert writer.received() == UNKNOWN * 2
@@ -148,10 +148,55 @@ def test_what_survives_a_failover_is_revealed_on_the_old_primary_as_well(three: 
     three.run(3.0)
     assert_all_alike(three)
     assert reader.received() == "value 2\nok \n"
-    assert writer.received() == "changed a 2\nchanged-version a 1 2\n"
+    assert writer.received() == "changed a 2\nchanged-version a 1 2\nvalue 2\nok \n"
     assert watcher.received() == (
         "changed a 2\nchanged-version a 1 2\nchanged b 2\nchanged-version b 1 2\n"
     )
+
+
+def test_who_waits_for_an_operation_of_its_own_waits_no_longer(three: MemorySet) -> None:
+    three.isolate(1)
+    user(three, 1).send("set a 2")
+    journal = three.nodes[1].node.pipeline.journal
+    failures: list[str] = []
+    own, other = journal.durable(journal.index, writer=True), journal.durable(journal.index)
+    own.addErrback(lambda reason: failures.append(str(reason.value)))
+    other.addErrback(lambda reason: failures.append("other"))
+    while three.nodes[1].node.info.role == "Primary":
+        assert failures == []
+        three.run(0.001)
+    assert failures == ["outcome unknown: this node is no longer primary"]
+    three.run(3.0)
+    assert failures[1:] == []
+    three.heal()
+    three.run(3.0)
+    assert failures[1:] == ["other"]
+
+
+def test_an_operation_that_was_made_after_a_wait_is_waited_for() -> None:
+    nodes = MemorySet(durability="disk")
+    nodes.run(2.0)
+    nodes.nodes[1].admin("create-db d t")
+    nodes.run(0.2)
+    set_by_commit(nodes)
+    ann, bob = nodes.nodes[1].admin("use-db d t"), nodes.nodes[1].admin("use-db d t")
+    threads = nodes.threads[1]
+    threads.hold = True
+    assert ann.ask("create-user ann pwd") + bob.ask("create-user bob pwd") == ""
+    nodes.run(5 * nodes.delay)
+    nodes.isolate(1)
+    threads.run_one()
+    nodes.run(0)
+    # The others had the first one before it was durable here.
+    assert ann.received() == "ok \n"
+    while threads.busy:
+        threads.run_one()
+    threads.hold = False
+    nodes.run(0)
+    assert b"bob" in str(nodes.nodes[1].node.catalogue.by_name[b"d"].find(b"$$user_bob")).encode()
+    assert bob.received() == ""
+    nodes.run(3.0)
+    assert bob.received() == UNKNOWN
 
 
 def test_it_can_be_turned_off_and_on(three: MemorySet) -> None:

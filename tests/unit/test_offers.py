@@ -8,6 +8,7 @@ import pytest
 from nuntwist.cluster.offers import Bargains, Offer, Offered, Offers, first_of
 from nuntwist.core import divergent
 from nuntwist.core.divergent import Decided, Deciding, marker_of
+from nuntwist.core.following import Following
 from nuntwist.errors import CommandError
 from nuntwist.files import MemoryFiles
 from nuntwist.interfaces import Received
@@ -278,6 +279,17 @@ def test_who_is_no_primary_decides_nothing(primary: Primary) -> None:
     primary.node.settle()
     assert failures == [CommandError]
     assert primary.get("new", "a") == "1"
+
+
+def test_what_the_log_told_before_it_was_cut_does_not_count() -> None:
+    primary = Primary()
+    following = Following(primary.node.node)
+    early, last = primary.now(), primary.node.oplog.last.index
+    for command in ("use-db new t", "set z 1", "remove z"):
+        primary.admin.send(command)
+    assert primary.offer(primary.op("new", "z", "x", early)).older == 1
+    following.cut(last)
+    assert primary.offer(primary.op("new", "z", "x", early)).taken == 1
 
 
 # -- the files -------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import random
+from collections.abc import Callable, Collection, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -14,8 +15,10 @@ from nuntwist.core.following import Following
 from nuntwist.core.undo import Batch, Undo
 from nuntwist.errors import CorruptData, NeedsCopy, StorageUnavailable, TakenBack
 from nuntwist.files import MemoryFiles, Stopped
-from nuntwist.oplog.record import split
+from nuntwist.interfaces import ISnapshotWriter, SnapshotHeader
+from nuntwist.oplog.record import encode, split
 from nuntwist.oplog.segments import FileOplog
+from nuntwist.storage.memory import MemoryStorage
 from nuntwist.testing import MemoryNode
 from nuntwist.values import INDEX, SET, Epoch, Op
 from tests.unit.lost import Threads
@@ -142,6 +145,100 @@ def test_where_no_record_ends_nothing_is_taken_off(pair: Pair) -> None:
     assert state(pair.secondary)[b"d"] == before[b"d"]
 
 
+def test_a_conflict_that_was_resolved_is_open_again() -> None:
+    node = MemoryNode()
+    following = Following(node.node)
+    admin = node.admin("create-db d t arbiter", "use-db d t", "set k 1", "set k 2", "arbiter")
+    admin.send("set-safe k 0 x")
+    database = node.node.catalogue.by_name[b"d"]
+    ((_, (conflict,)),) = database.conflicts.items()
+    before = (database.find(b"k"), dict(database.version_before))
+    last = node.oplog.last.index
+    # It is cleaned away when the next arbiter comes.
+    admin.send(f"resolve {conflict.rpartition(b'_')[2].decode()} d k 1 x")
+    admin.send("arbiter")
+    assert (database.conflicts, database.version_before) == ({}, {})
+    following.cut(last)
+    assert database.conflicts == {b"k": [conflict]}
+    assert database.resolved == {}
+    assert (database.find(b"k"), database.version_before) == before
+
+
+def test_what_a_snapshot_has_taken_later_than_it_says_is_not_taken_off() -> None:
+    """Its entries are copied while writes go on."""
+    plain = MemoryNode()
+    plain.admin("create-db d t", "use-db d t", *(f"set a {number}" for number in range(4)))
+    last = plain.oplog.last.index
+    storage = MemoryStorage()
+    storage.open()
+    for number, name, names in ((1, b"d", None), (0, b"$admin", ((1, b"d"),))):
+        writer = storage.begin(
+            SnapshotHeader(number, name, b"none", last - 3, databases=names), None
+        )
+        if number:
+            writer.write(0, [(b"2", 2, last - 1, 1, SET, 1, b"a")])
+        writer.commit()
+    node = MemoryNode(plain.oplog, storage, in_set=True)
+    following = Following(node.node)
+    with pytest.raises(NeedsCopy, match="a snapshot of this node holds it"):
+        following.cut(last - 2)
+    following.cut(last - 1)
+    assert state(node)[b"d"][b"a"] == (b"2", 2)
+
+
+class Interrupted(MemoryStorage):
+    """Something happens while a snapshot is written.
+
+    :ivar once: what.
+    """
+
+    once: Callable[[], None] | None = None
+
+    def begin(self, header: SnapshotHeader, changed: Collection[int] | None) -> ISnapshotWriter:
+        """A writer that lets it happen."""
+        writer = super().begin(header, changed)
+        write = writer.write
+
+        def interrupted(partition: int, entries: Sequence[Op]) -> None:
+            write(partition, entries)
+            once, self.once = self.once, None
+            if once is not None:
+                once()
+
+        writer.write = interrupted
+        return writer
+
+
+def test_a_snapshot_that_has_copied_what_is_taken_off_is_given_up() -> None:
+    storage = Interrupted()
+    pair = Pair(MemoryNode(storage=storage))
+    for command in ("create-db d t", "use-db d t", *(f"set k{n} 1" for n in range(900))):
+        pair.admin.send(command)
+    last = pair.following.last.index
+    for number in range(900):
+        pair.admin.send(f"set k{number} 2")
+    pair.primary.oplog.written = None
+
+    def cut() -> None:
+        # And what others have made comes in its place, and is committed.
+        pair.following.cut(last)
+        pair.primary.admin()
+        epoch, stamps = Epoch(2, 2), pair.secondary.node.stamps
+        for number in range(950):
+            op: Op = (b"3", 1, last + 1 + number, stamps.next(), SET, 1, b"other%d" % number)
+            data = encode(epoch, 2, [op])
+            pair.following.follow(split(data, "another primary"))
+        pair.following.commit(last + 950)
+
+    storage.once = cut
+    outcome: list[object] = []
+    pair.secondary.node.snapshots.take_changed().addBoth(outcome.append)
+    pair.secondary.settle()
+    assert storage.once is None
+    assert outcome != [None]
+    assert 1 not in storage.held
+
+
 # -- a log that is durable later -------------------------------------------------------------------
 
 
@@ -153,8 +250,11 @@ def test_what_is_in_flight_or_waits_is_taken_off_too() -> None:
         pair.admin.send(command)
     pair.admin.send("set b 9")
     pair.watcher.send("get a")
+    lister = pair.on_the_secondary()
+    assert lister.ask("keys") == ""
     assert pair.seen() == ""
     pair.following.cut(last)
+    assert lister.received() == "error outcome unknown: this node is no longer primary \n"
     # It was in the file before it was taken off.
     assert f"divergent-1-{last}.op" in pair.files.names()
     assert pair.seen() == "value 1\nok \n"
@@ -171,6 +271,19 @@ def test_what_is_in_flight_or_waits_is_taken_off_too() -> None:
     pair.following.follow(split(records, "the primary"))
     pair.flush()
     assert pair.seen() == "changed a 7\nchanged-version a 1 7\n"
+
+
+def test_a_removal_that_stays_leaves_nothing_behind() -> None:
+    pair = LatePair()
+    pair.admin.send("remove a")
+    last = pair.following.last.index
+    # It takes the place of a removal that is not forgotten yet.
+    pair.admin.send("set a 9")
+    pair.flush()
+    pair.following.cut(last)
+    database = pair.secondary.node.catalogue.by_name[b"d"]
+    assert database.find(b"a") is None
+    assert database.key_count() == 2
 
 
 def test_a_part_of_what_is_in_flight_stays() -> None:
