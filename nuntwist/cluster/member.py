@@ -89,6 +89,9 @@ class Machine(Follower, Leader, Protocol):
         :param primary: where the primary is; None where there is none.
         """
 
+    def begin_anew(self) -> None:
+        """Be in another set: nothing that is known of the one before counts."""
+
     def guard(self, in_step: int) -> None:
         """Say how many replicas are in step, for those who refuse writes without."""
 
@@ -182,6 +185,7 @@ class Member:
         self._note_stream(None)
         self._lay_down()
         self._committed = 0
+        self.machine.begin_anew()
         self.incoming = None
         self.machine.stand_by(None)
         self.on_primary(None)

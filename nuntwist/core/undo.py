@@ -94,6 +94,15 @@ class Undo:
         it can, if it is kept from now on."""
         self.floor, self._why = index, why
 
+    def start_over(self, index: int, why: str) -> None:
+        """The state is another one, which a copy has brought: all up to an index, all of it
+        durable. Nothing of it can be taken back, nor is anything known to be committed."""
+        self._batches.clear()
+        self._count = 0
+        self.durable = index
+        self.committed = 0
+        self.begin_at(index, why)
+
     def _rise_to(self, index: int, why: str) -> None:
         if index > self.floor:
             self.begin_at(index, why)

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from nuntwist.core.following import Following
 from nuntwist.core.undo import Batch, Undo
-from nuntwist.errors import CorruptData, NeedsCopy, StorageUnavailable, TakenBack
+from nuntwist.errors import CorruptData, NeedsCopy, OutcomeUnknown, StorageUnavailable, TakenBack
 from nuntwist.files import MemoryFiles, Stopped
 from nuntwist.interfaces import ISnapshotWriter, SnapshotHeader
 from nuntwist.oplog.record import encode, split
 from nuntwist.oplog.segments import FileOplog
 from nuntwist.storage.memory import MemoryStorage
 from nuntwist.testing import MemoryNode
-from nuntwist.values import INDEX, SET, Epoch, Op
+from nuntwist.values import INDEX, KIND, SET, VALUE, Epoch, Op
 from tests.unit.lost import Threads
 from tests.unit.test_following import COMMANDS, LatePair, Pair
 from tests.unit.test_recovery import state
@@ -68,6 +68,31 @@ def test_no_more_is_kept_than_the_limit() -> None:
     undo.check(2)
     with pytest.raises(NeedsCopy, match="from 2 to 2 cannot be taken back: no more than 4"):
         undo.check(1)
+
+
+def test_in_another_set_nothing_is_committed_that_was() -> None:
+    undo = Undo(0, 100)
+    undo.keep(batch(1, 3))
+    undo.commit(2)
+    undo.begin_anew()
+    assert undo.committed == 0
+    with pytest.raises(NeedsCopy, match="they were committed in another set"):
+        undo.check(1)
+    undo.check(2)
+    undo.commit(1)
+    undo.begin_anew()
+    undo.check(2)
+
+
+def test_a_copy_is_nothing_to_be_taken_back() -> None:
+    undo = Undo(0, 100)
+    undo.keep(batch(1, 3))
+    undo.start_over(50, "it came with a copy")
+    assert (undo.count, undo.durable, undo.visible) == (0, 50, 50)
+    undo.keep(batch(51, 52))
+    undo.check(50)
+    with pytest.raises(NeedsCopy, match="it came with a copy"):
+        undo.check(49)
 
 
 # -- on a node -------------------------------------------------------------------------------------
@@ -387,6 +412,47 @@ def test_whatever_was_done_after_it_is_undone(
     # And so does a restart find it.
     files.restart()
     assert state(MemoryNode(FileOplog(files, 1, Threads()))) == wanted
+
+
+@settings(max_examples=150)
+@given(
+    st.lists(st.tuples(COMMANDS, st.integers(0, 2)), max_size=30),
+    st.lists(st.tuples(COMMANDS, st.integers(0, 2)), max_size=30),
+    st.booleans(),
+)
+def test_however_much_of_it_is_on_the_disk(
+    before: list[tuple[str, int]], after: list[tuple[str, int]], by_commit: bool
+) -> None:
+    pair = LatePair()
+    journal = pair.secondary.node.pipeline.journal
+    journal.by_commit = by_commit
+    for command, flushes in before:
+        pair.admin.send(command)
+        for _ in range(min(flushes, pair.threads.busy)):
+            pair.threads.run_one()
+    index, wanted = pair.primary.oplog.last.index, state(pair.primary)
+    pair.following.commit(index - 3)
+    for command, flushes in [*after, ("use-db d t", 0), ("set k0 the-last", 0)]:
+        pair.admin.send(command)
+        for _ in range(min(flushes, pair.threads.busy)):
+            pair.threads.run_one()
+    pair.secondary.settle()
+    try:
+        pair.following.cut(index)
+    except NeedsCopy:
+        assert any(one[KIND] in (3, 4) for ops in pair.secondary.oplog.read(index) for one in ops)
+        return
+    pair.secondary.settle()
+    assert state(pair.secondary) == wanted
+    assert (journal.index, pair.following.durable) == (index, index)
+    assert journal.revealed == (max(2, index - 3) if by_commit else index)
+    pair.following.commit(index)
+    pair.flush()
+    assert journal.revealed == index
+    assert not any(type(error) is OutcomeUnknown for error in pair.lost)
+    # Nothing is left of what was removed.
+    databases = pair.secondary.node.catalogue.by_id.values()
+    assert all(one[VALUE] is not None for d in databases for s in d.shards for one in s.values())
 
 
 @settings(max_examples=100)
