@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from twisted.logger import capturedLogs, formatEvent
 
 from nuntwist.core.limits import Limits
 from nuntwist.testing import LineConnection
@@ -89,7 +90,17 @@ def test_what_only_the_old_primary_had_is_undone_there() -> None:
     parted.part("set a 2", "set a 3", "remove gone", "set c 1", "increment b 5", "set other x")
     assert parted.watcher.received().count("changed ") == 4
     parted.go_on("set b 9")
-    parted.heal()
+    with capturedLogs() as logged:
+        parted.heal()
+    file = f"divergent-1-{parted.common}.op"
+    told = [formatEvent(event) for event in logged if file in formatEvent(event)]
+    assert told == [
+        f"6 operations after {parted.common} were taken off, because the set does not have them;"
+        f" watchers were told of 5 keys anew; nun-db oplog dump {file}, in the data directory,"
+        " shows what was taken off",
+        f"the operations in {file} were offered to the primary: 0 were made again or put before"
+        " arbiters, 6 are only in that file",
+    ]
     assert_all_alike(parted.set)
     assert parted.watcher.received().splitlines() == [
         # What survives, the key that was changed last first; then what the others wrote.

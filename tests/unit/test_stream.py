@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from nuntwist.cluster.incoming import Incoming
 from nuntwist.cluster.outgoing import Outgoing, Stage, common_index, last_index
 from nuntwist.cluster.stream import REIGNS, Applied, Cut, Have, Records, Refused
-from nuntwist.errors import CorruptData, OutcomeUnknown, StorageUnavailable
+from nuntwist.errors import CorruptData, NeedsCopy, OutcomeUnknown, StorageUnavailable, TakenBack
 from nuntwist.interfaces import Received
 from nuntwist.oplog.memory import MemoryOplog
 from nuntwist.oplog.record import split
@@ -314,11 +314,42 @@ def test_what_fails_later_stops_it_too() -> None:
     assert (stream.incoming.stopped, stream.outgoing.durable) == ("flush", 0)
 
 
-def test_a_tail_that_cannot_be_cut_stops_it() -> None:
-    stream = Stream(log_of((2, 1)), log_of((1, 1)))
-    stream.machine.failing = StorageUnavailable("no")
+def test_what_is_cut_off_meanwhile_does_not_stop_it() -> None:
+    stream = Stream(log_of(), log_of())
+    stream.machine.late = []
     stream.settle()
-    assert stream.incoming.stopped == "no"
+    stream.write(1)
+    stream.settle()
+    stream.machine.late[0].errback(TakenBack("cut"))
+    stream.settle()
+    assert (stream.incoming.stopped, stream.outgoing.durable) == (None, 0)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StorageUnavailable("no"),
+        OutcomeUnknown("no"),
+        ValueError("no"),
+        CorruptData("log", 7, "no"),
+        NeedsCopy("no"),
+    ],
+)
+def test_a_tail_that_cannot_be_cut_stops_it(error: Exception) -> None:
+    stream = Stream(log_of((2, 1)), log_of((1, 1)))
+    stream.machine.failing = error
+    stream.settle()
+    assert stream.incoming.stopped == str(error)
+
+
+def test_who_cannot_take_its_tail_off_asks_for_a_copy() -> None:
+    stream = Stream(log_of((2, 1)), log_of((1, 1)))
+    asked: list[str] = []
+    stream.incoming.needs_copy = asked.append
+    stream.machine.failing = NeedsCopy("a database was created by operation 1")
+    stream.settle()
+    assert asked == ["a database was created by operation 1"]
+    assert stream.incoming.stopped is None
 
 
 def test_what_does_not_follow_is_refused_and_begun_anew() -> None:
