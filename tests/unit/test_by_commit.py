@@ -242,11 +242,24 @@ def test_nothing_that_anybody_was_told_is_lost(seed: int) -> None:
     set_by_commit(nodes)
     watchers = [Told(user(nodes, me, "a", "b")) for me in nodes.ids]
     asked: list[tuple[int, LineConnection]] = []
-    written = 0
+    written, dead = 0, 0
     for _ in range(60):
-        what = chance.choice(["cut the primary", "one way", "heal", "heal", *["write"] * 4])
-        leading = [me for me in nodes.ids if nodes.nodes[me].node.info.role == "Primary"]
-        if what == "cut the primary" and leading:
+        what = chance.choice(
+            ["cut the primary", "one way", "heal", "heal", "kill", "start", "", ""]
+        )
+        leading = [
+            me for me in nodes.ids if me != dead and nodes.nodes[me].node.info.role == "Primary"
+        ]
+        if what == "kill" and not dead and seed % 4 > 1:
+            dead = chance.choice(leading or nodes.ids)
+            nodes.kill(dead)
+        elif dead and what in ("start", "heal"):
+            nodes.cut.clear()
+            nodes.restart(dead)
+            nodes.nodes[dead].node.pipeline.journal.by_commit = True
+            watchers.append(Told(user(nodes, dead, "a", "b")))
+            dead = 0
+        elif what == "cut the primary" and leading:
             nodes.isolate(chance.choice(leading))
         elif what == "one way":
             nodes.cut.add((chance.choice(nodes.ids), chance.choice(nodes.ids)))
@@ -261,6 +274,9 @@ def test_nothing_that_anybody_was_told_is_lost(seed: int) -> None:
         nodes.run(chance.choice([0.002, 0.01, 0.3, 1.0]))
         for watcher in watchers:
             watcher.note()
+    if dead:
+        nodes.cut.clear()
+        nodes.restart(dead)
     for _ in range(8):
         nodes.heal()
         nodes.run(1.0)
@@ -272,12 +288,14 @@ def test_nothing_that_anybody_was_told_is_lost(seed: int) -> None:
         if op[VALUE] and op[VALUE].isdigit()
     ]
     answers = {number: client.received() for number, client in asked}
-    assert set(answers.values()) <= {
+    assert set(answers.values()) - {""} <= {
         "ok \n",
         UNKNOWN,
         "error not primary \n",
         "error no primary \n",
     }
+    # Only a node that was killed does not answer.
+    assert "" not in answers.values() or seed % 4 > 1
     assert {number for number, answer in answers.items() if answer == "ok \n"} <= set(log)
     for watcher in watchers:
         watcher.note()
