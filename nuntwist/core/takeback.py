@@ -12,7 +12,7 @@ have is taken off; what watchers were told of that, they are told anew as it is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from nuntwist.core.client import Pending
@@ -148,43 +148,43 @@ class TakeBack:
         pipeline.dirty = []
 
     def _answer_anew(self, client: Client, runs: list[Run]) -> None:
-        """Answer as far as may be; before the first answer that is to wait stand the events that
-        wait, because it may tell of something later."""
+        """Answer as far as may be, all of that at once; before the first answer that is to wait
+        stand the events that wait, because it may tell of something later."""
+        delivery, revealed = self._pipeline.delivery, self._pipeline.journal.revealed
         events = [run for run in runs if isinstance(run, Pending) and not run.answers]
+        ready: list[bytes] = []
+        for data, run in self._anew(client, runs):
+            if client.needed <= revealed and not client.held:
+                ready.append(data)
+                continue
+            if ready:
+                delivery.send(client, b"".join(ready))
+                ready = []
+            self._hold(client, events, data, [run])
+            events = []
+        if ready:
+            delivery.send(client, b"".join(ready))
+        if events:
+            self._hold(client, events, b"", [])
+
+    def _anew(self, client: Client, runs: list[Run]) -> Iterator[tuple[bytes, Run]]:
+        """Give each answer of now, and what it answers; ``client.needed`` is what it needs."""
         for run in runs:
             if isinstance(run, bytes):
-                self._send(client, [], run, [run])
+                yield run, run
             elif not isinstance(run, Pending):
                 lines, start, stop = run
                 for place in range(start, stop):
                     self._run_lines(client, [lines[place]])
                     data = b"".join(client.out)
                     client.out.clear()
-                    if client.needed > self._pipeline.journal.revealed:
-                        events = self._send(client, events, data, [(lines, place, place + 1)])
-                    else:
-                        self._send(client, [], data, [(lines, place, place + 1)])
+                    yield data, (lines, place, place + 1)
             elif run.answers:
                 reply = client.encoding.reply(failure(NO_LONGER_PRIMARY))
-                self._send(client, [], reply, [reply])
-        if events:
-            self._send(client, events, b"", [])
+                yield reply, reply
 
-    def _send(
-        self, client: Client, events: list[Pending], data: bytes, runs: list[Run]
-    ) -> list[Pending]:
-        """Send bytes, or hold them; events first.
-
-        :return: the events that are still to be sent: none.
-        """
-        delivery = self._pipeline.delivery
+    def _hold(self, client: Client, events: list[Pending], data: bytes, runs: list[Run]) -> None:
         for event in events:
             client.needed = max(client.needed, event.needed)
         client.chunks = [*events, *runs]
-        data = b"".join([*(event.data for event in events), data])
-        if client.needed > self._pipeline.journal.revealed or client.held:
-            delivery.hold(client, data)
-        else:
-            client.chunks = []
-            delivery.send(client, data)
-        return []
+        self._pipeline.delivery.hold(client, b"".join([*(event.data for event in events), data]))
