@@ -1,7 +1,7 @@
 """A node offers its primary (itself, where it leads) the operations that were cut off here.
 
-They lie in files beside the log (``divergent-EPOCH-INDEX.op``: cut off after that index), and stay
-there. A piece goes out, and the next one when the primary has decided about it
+They lie in files beside the log (``divergent-EPOCH-INDEX.op``: the first of them is that one), and
+stay there. A piece goes out, and the next one when the primary has decided about it
 (:mod:`nuntwist.core.divergent`)::
 
     secondary ──Offer──▶ primary      some records, as they stand in the file
@@ -205,7 +205,7 @@ def first_of(name: str) -> int | None:
     epoch, _, index = rest.removesuffix(".op").partition("-")
     if begin != "divergent" or not rest.endswith(".op"):
         return None
-    return int(index) + 1 if epoch.isdecimal() and index.isdecimal() else None
+    return int(index) if epoch.isdecimal() and index.isdecimal() else None
 
 
 class Outcome(Protocol):

@@ -213,7 +213,7 @@ class Following:
         self._undo.check(index)
         self._check_snapshots(index)
         epoch = oplog.epoch_at(index + 1) or NO_EPOCH
-        name = f"divergent-{epoch.number}-{index}.op"
+        name = f"divergent-{epoch.number}-{index + 1}.op"
         count = oplog.cut(index, name)
         while self._unapplied and self._unapplied[-1][INDEX] > index:
             self._unapplied.pop()

@@ -453,7 +453,7 @@ def test_a_closed_or_full_output_is_one_sentence(
 
 
 def test_a_file_that_was_cut_off_is_printed(directory: Path, run: Run) -> None:
-    name = "divergent-3-4.op"
+    name = "divergent-3-5.op"
     (directory / name).write_bytes(SEGMENT_HEAD + encode(EPOCH, 9, OPS[4:6]))
     whole = run("dump").out.splitlines()
     assert run("dump", name) == (0, "\n".join(whole[4:6]) + "\n", "")
@@ -468,7 +468,7 @@ def test_a_file_that_was_cut_off_is_printed(directory: Path, run: Run) -> None:
 def test_a_file_that_was_cut_off_may_be_incomplete_damaged_or_missing(
     directory: Path, run: Run
 ) -> None:
-    name = "divergent-3-4.op"
+    name = "divergent-3-5.op"
     data = SEGMENT_HEAD + encode(EPOCH, 9, OPS[4:5]) + encode(EPOCH, 9, OPS[5:6])
     (directory / name).write_bytes(data[:-1])
     outcome = run("dump", name)

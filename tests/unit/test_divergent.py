@@ -92,7 +92,7 @@ def test_what_only_the_old_primary_had_is_undone_there() -> None:
     parted.go_on("set b 9")
     with capturedLogs() as logged:
         parted.heal()
-    file = f"divergent-1-{parted.common}.op"
+    file = f"divergent-1-{parted.common + 1}.op"
     told = [formatEvent(event) for event in logged if file in formatEvent(event)]
     assert told == [
         f"6 operations after {parted.common} were taken off, because the set does not have them;"
@@ -108,7 +108,7 @@ def test_what_only_the_old_primary_had_is_undone_there() -> None:
         *("changed gone 1", "changed-version gone 0 1", "changed a 1", "changed-version a 0 1"),
         *("changed b 9", "changed-version b 1 9"),
     ]
-    assert divergent(parted.set, 1) == [f"divergent-1-{parted.common}.op"]
+    assert divergent(parted.set, 1) == [f"divergent-1-{parted.common + 1}.op"]
     counters = parted.set.nodes[1].node.counters
     assert (counters.tails_cut, counters.operations_undone) == (1, 6)
 
@@ -140,7 +140,7 @@ def test_an_old_primary_that_was_restarted_undoes_its_tail_as_well() -> None:
     parted.set.run(3.0)
     assert_all_alike(parted.set)
     assert "changed a 1\n" in watcher.received()
-    assert divergent(parted.set, 1) == [f"divergent-1-{parted.common}.op"]
+    assert divergent(parted.set, 1) == [f"divergent-1-{parted.common + 1}.op"]
 
 
 @pytest.mark.parametrize("command", ["create-db e t", "drop-db d"])

@@ -298,8 +298,8 @@ def test_what_the_log_told_before_it_was_cut_does_not_count() -> None:
 @pytest.mark.parametrize(
     ("name", "first"),
     [
-        ("divergent-3-41.op", 42),
-        ("divergent-3-0.op", 1),
+        ("divergent-3-41.op", 41),
+        ("divergent-3-1.op", 1),
         ("divergent-3.op", None),
         ("divergent-3-x.op", None),
         ("divergent-3-41", None),
@@ -323,7 +323,7 @@ class Offering:
             epoch, index = (int(word) for word in name[1:].split("_"))
             records = [
                 encode(Epoch(epoch, 1), 1, [(b"v" * 1_000, 0, number, number, SET, 1, b"k")])
-                for number in range(index + 1, index + count + 1)
+                for number in range(index, index + count)
             ]
             file = f"divergent-{epoch}-{index}.op"
             self.files.contents[file] = bytearray(SEGMENT_HEAD + b"".join(records))
@@ -346,7 +346,7 @@ class Offering:
 
 
 def test_one_piece_is_under_way_at_a_time() -> None:
-    node = Offering(_3_10=40, _5_90=2)
+    node = Offering(_3_11=40, _5_91=2)
     node.offers.begin()
     node.offers.begin()
     assert len(node.sent) == 1
@@ -360,11 +360,11 @@ def test_one_piece_is_under_way_at_a_time() -> None:
 
 
 def test_what_is_known_to_be_decided_is_passed_over() -> None:
-    node = Offering(_3_10=40)
+    node = Offering(_3_11=40)
     node.known[Epoch(3, 1)] = 45
     node.offers.begin()
     assert node.indexes() == [[46, 47, 48, 49, 50]]
-    node = Offering(_3_10=40)
+    node = Offering(_3_11=40)
     node.known[Epoch(3, 1)] = 50
     node.offers.begin()
     while node.later:
@@ -373,7 +373,7 @@ def test_what_is_known_to_be_decided_is_passed_over() -> None:
 
 
 def test_where_the_primary_cannot_decide_the_rest_waits() -> None:
-    node = Offering(_3_10=40)
+    node = Offering(_3_11=40)
     node.offers.begin()
     node.offers.offered(Offered(8, 11, 1, 0))
     assert len(node.sent) == 1
@@ -382,8 +382,8 @@ def test_where_the_primary_cannot_decide_the_rest_waits() -> None:
 
 
 def test_a_damaged_file_is_left_and_the_next_one_offered() -> None:
-    node = Offering(_3_10=1, _5_90=1)
-    node.files.contents["divergent-3-10.op"][100] ^= 1
+    node = Offering(_3_11=1, _5_91=1)
+    node.files.contents["divergent-3-11.op"][100] ^= 1
     node.offers.begin()
     assert node.indexes() == [[91]]
 

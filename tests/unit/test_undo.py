@@ -123,7 +123,7 @@ def test_what_was_revealed_is_told_anew(pair: Pair) -> None:
         *("changed a 1", "changed-version a 0 1"),
     ]
     assert pair.following.last.index == index
-    assert list(pair.secondary.oplog.kept) == [f"divergent-1-{index}.op"]  # type: ignore[attr-defined]
+    assert list(pair.secondary.oplog.kept) == [f"divergent-1-{index + 1}.op"]  # type: ignore[attr-defined]
     # The indexes are given anew.
     assert pair.secondary.node.pipeline.journal.index == index
 
@@ -281,7 +281,7 @@ def test_what_is_in_flight_or_waits_is_taken_off_too() -> None:
     pair.following.cut(last)
     assert lister.received() == "error outcome unknown: this node is no longer primary \n"
     # It was in the file before it was taken off.
-    assert f"divergent-1-{last}.op" in pair.files.names()
+    assert f"divergent-1-{last + 1}.op" in pair.files.names()
     assert pair.seen() == "value 1\nok \n"
     pair.flush()
     assert pair.seen() == ""
