@@ -24,13 +24,16 @@ from nuntwist.cluster.effects import Timing
 from nuntwist.cluster.handshake import Self, peer_key
 from nuntwist.cluster.identity import Identity
 from nuntwist.cluster.member import Member
+from nuntwist.cluster.offers import Bargains, Offer, Offered
 from nuntwist.cluster.overview import Overview
 from nuntwist.cluster.serving import Serving
 from nuntwist.config import NodeConfig
 from nuntwist.core.concern import Concern, parse_concern
+from nuntwist.core.divergent import Deciding
 from nuntwist.core.following import MEMBERS_KEY, Following
 from nuntwist.core.node import Node
 from nuntwist.errors import StartError
+from nuntwist.files import Files
 from nuntwist.net.peering import Doors, Manner, Peering
 
 LEASE_SHARE = 0.8
@@ -47,11 +50,14 @@ class Replicas:
 
     :param config: of the node.
     :param node: recovered.
+    :param files: the data directory.
     """
 
     _log = Logger()
 
-    def __init__(self, config: NodeConfig, node: Node, identity: Identity, reactor: Any) -> None:
+    def __init__(
+        self, config: NodeConfig, node: Node, identity: Identity, files: Files, reactor: Any
+    ) -> None:
         self._node = node
         self._reactor = reactor
         chance = random.SystemRandom()
@@ -70,9 +76,10 @@ class Replicas:
         wait = config.election_timeout_ms / 1000.0
         no_primary = config.no_primary_wait_ms
         patience = wait if no_primary is None else no_primary / 1000.0
+        following = Following(node)
         self.member = Member(
             identity,
-            Following(node),
+            following,
             node.oplog,
             reactor,
             Timing(beat, suspicion, suspicion * LEASE_SHARE, wait, wait * COMPARE_SHARE),
@@ -80,6 +87,17 @@ class Replicas:
             node.info.process_id,
             Terms(address, len(told_of), config.election_quorum, config.fixed_primary or None),
         )
+        bargains = Bargains(
+            identity.node_id,
+            files,
+            Deciding(node),
+            self.member.send,
+            lambda: self.member.bully.number,
+            reactor.callLater,
+        )
+        following.cut_off = bargains.cut_off
+        self.member.on_primary = bargains.primary
+        self.member.handlers[Offer] = self.member.handlers[Offered] = bargains.received
         self._serving = Serving(self.member, node, patience, _concern(config))
         manner = Manner(
             lambda: Self(identity.node_id, self.member.belonging.set_id, address),
@@ -149,13 +167,15 @@ class Replicas:
 
 
 def make_replicas(
-    config: NodeConfig, node: Node, identity: Identity, reactor: Any
+    config: NodeConfig, node: Node, identity: Identity, files: Files, reactor: Any
 ) -> Replicas | None:
     """Make a node's part in a set; None for a node alone."""
     was_in_one = node.catalogue.admin.value(MEMBERS_KEY) is not None
     if not config.replicate_addresses and not was_in_one:
+        # It has nobody to count with, so what is durable here stays.
+        node.pipeline.journal.undo = None
         return None
-    return Replicas(config, node, identity, reactor)
+    return Replicas(config, node, identity, files, reactor)
 
 
 def _concern(config: NodeConfig) -> Concern:

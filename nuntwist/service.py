@@ -178,7 +178,9 @@ class NodeService(Service):
             self._build()
             self._recover()
             self._raise_epoch()
-            self._replicas = make_replicas(self.config, self.node, self._identity, self._reactor)
+            self._replicas = make_replicas(
+                self.config, self.node, self._identity, self._files, self._reactor
+            )
             if self._replicas is None:
                 self.node.start()
             else:
@@ -196,7 +198,7 @@ class NodeService(Service):
 
     def _build(self) -> None:
         config, reactor = self.config, self._reactor
-        files = DiskFiles(config.dbs_dir)
+        files = self._files = DiskFiles(config.dbs_dir)
         files.lock()
         self._undo.append(files.unlock)
         identity = Identity(files, random.SystemRandom())
@@ -396,6 +398,7 @@ class NodeService(Service):
         if self._replicas is not None:
             yield self._replicas.stop()
         self.node.end_transfers()
+        self.node.snapshots.wait_no_more()
         yield self._schedule.stop()
         try:
             # What fails is logged where it happens; the log has all.

@@ -100,3 +100,27 @@ def test_a_primary_that_is_cut_off_loses_its_tail_and_says_so(nodes: Nodes) -> N
     assert "were taken off, because the set does not have them" in log
     kept = [p.name for p in nodes.processes[primary].data.iterdir() if "divergent" in p.name]
     assert len(kept) == 1
+
+
+def test_what_a_primary_that_is_cut_off_took_is_made_again_where_it_may_be(nodes: Nodes) -> None:
+    primary = nodes.form()
+    admin = nodes.admin(primary, "create-db d t newer", "use-db d t", "set k 1")
+    nodes.wait_until_equal()
+    nodes.switch.isolate(primary)
+    admin.send(b"".join(b"set k%d %d\n" % (number, number) for number in range(500)))
+    assert {admin.line() for _ in range(500)} == {b"ok \n"}
+    assert admin.ask("set k later")[-1] == b"ok \n"
+    others = [place for place in range(3) if place != primary]
+    wait_until(
+        lambda: [p for p in others if nodes.role(p) == "Primary"], "another primary", limit=5.0
+    )
+    nodes.switch.heal()
+    nodes.wait_until_formed()
+    wait_until(
+        lambda: "501 were made again" in nodes.processes[primary].log, "the offer", limit=5.0
+    )
+    nodes.wait_until_equal()
+    for place in range(3):
+        client = nodes.admin(place, "use-db d t")
+        assert client.ask("get k499") == [b"value 499\n", b"ok \n"]
+        assert client.ask("get k") == [b"value later\n", b"ok \n"]
