@@ -29,7 +29,7 @@ from nuntwist.core import hotroad, watches
 from nuntwist.core.alone import Alone, stands_alone
 from nuntwist.core.authorise import refusal_of
 from nuntwist.core.catalogue import Catalogue
-from nuntwist.core.client import Client, Run
+from nuntwist.core.client import Client, Pending, Run
 from nuntwist.core.concerns import Concerns
 from nuntwist.core.counters import Counters
 from nuntwist.core.database import Database
@@ -311,9 +311,11 @@ class Pipeline:
 
     def answer_message(self, client: Client, message: bytes) -> None:
         """Put a message that answers no command on what the batch sends to a client."""
-        head = client.encoding.message_head(len(message))
-        client.out.append(head + message)
+        data = client.encoding.message_head(len(message)) + message
+        client.out.append(data)
         client.needed = max(client.needed, self.journal.index)
+        if self.journal.undo is not None:
+            self.keep(client, Pending(self.journal.index, data, False))
         if not client.dirty:
             self.touch(client)
 

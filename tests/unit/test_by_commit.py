@@ -154,6 +154,23 @@ def test_what_survives_a_failover_is_revealed_on_the_old_primary_as_well(three: 
     )
 
 
+def test_arbiters_are_told_of_a_conflict_that_survives(three: MemorySet) -> None:
+    three.nodes[1].admin("create-db arb t arbiter")
+    three.run(0.1)
+    three.nodes[1].admin("use-db arb t", "set k 1", "set k 2")
+    three.run(0.1)
+    arbiter, writer = three.nodes[1].admin("use-db arb t", "arbiter"), three.nodes[1].tcp()
+    writer.ask("use-db arb t")
+    three.cut |= {(2, 1), (3, 1)}
+    assert writer.ask("set-safe k 0 x") == ""
+    three.run(3.0)
+    assert writer.received() == UNKNOWN
+    assert arbiter.received() == ""
+    three.heal()
+    three.run(3.0)
+    assert arbiter.received().split(" ")[2:] == ["arb", "1", "k", "2", "x"]
+
+
 def test_who_waits_for_an_operation_of_its_own_waits_no_longer(three: MemorySet) -> None:
     three.isolate(1)
     user(three, 1).send("set a 2")
