@@ -14,8 +14,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import clientFromString, quoteStringArgument
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 
@@ -34,7 +33,8 @@ from nuntwist.core.following import MEMBERS_KEY, Following
 from nuntwist.core.node import Node
 from nuntwist.errors import StartError
 from nuntwist.files import Files
-from nuntwist.net.peering import Doors, Manner, Peering
+from nuntwist.net.doors import Doors, Manner
+from nuntwist.net.peering import Peering, endpoint_for
 
 LEASE_SHARE = 0.8
 """The lease of a primary, as a share of the silence after which others elect another."""
@@ -109,17 +109,23 @@ class Replicas:
             2 * suspicion,
         )
         self.doors = Doors(manner)
-        self._peering = Peering(manner, self._endpoint_for, lambda n: n in self.member.links)
+        self._peering = Peering(
+            manner,
+            lambda address: endpoint_for(reactor, address, CONNECT_SECONDS),
+            lambda number: number in self.member.links,
+            self._linked_at,
+        )
         self.member.on_addresses = self._reach
         node.replica_set = Overview(
             self.member, node.oplog, self._bootstrap, self._ask, self._name_of
         )
 
-    def _endpoint_for(self, address: str) -> Any:
-        host, _, port = address.rpartition(":")
-        quoted = quoteStringArgument(host.strip("[]"))
-        text = f"tcp:host={quoted}:port={port}:timeout={CONNECT_SECONDS}"
-        return clientFromString(self._reactor, text)
+    def _linked_at(self, address: str) -> int | None:
+        """The node that is linked and says that it is reached there."""
+        for number, link in self.member.links.items():
+            if link.peer is not None and link.peer.address == address:
+                return number
+        return None
 
     def _name_of(self, number: int) -> str:
         database = self._node.catalogue.by_id.get(number)
@@ -135,8 +141,8 @@ class Replicas:
         """Connect to the others; when the node listens."""
         self._reach()
 
-    def open_door(self) -> Protocol:
-        """The protocol for a connection that begins as a node."""
+    def open_door(self) -> Protocol | None:
+        """The protocol for a connection that begins as a node; None when it is stopped."""
         return self.doors.open()
 
     def _ask(self, address: str) -> None:
@@ -154,7 +160,7 @@ class Replicas:
         """
         self._serving.stop()
         self.member.stop()
-        return self._peering.stop()
+        return DeferredList([self._peering.stop(), self.doors.stop()])
 
     def note_stopped(self) -> None:
         """The log is closed in order."""

@@ -95,6 +95,11 @@ class Journal:
         self._settling = Waiting()
 
     @property
+    def durable_index(self) -> int:
+        """The last index that is durable here."""
+        return self.revealed if self.undo is None else self.undo.durable
+
+    @property
     def by_commit(self) -> bool:
         """Whether clients are told only of what a majority has; may be changed at any time in a
         node of a set."""

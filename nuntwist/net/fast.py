@@ -55,6 +55,12 @@ class SendingServer(tcp.Server):
         self._sender = sender
         sender.send = takes_nothing if self._queued else self._send
 
+    def take_back(self) -> None:
+        """Nobody sends past this object any more."""
+        if self._sender is not None:
+            self._sender.send = takes_nothing
+            self._sender = None
+
     def startWriting(self) -> None:
         """There is something for the reactor to send, or to find out."""
         self._queued = True
@@ -78,9 +84,7 @@ class SendingServer(tcp.Server):
 
     def connectionLost(self, reason: Any) -> None:
         """The connection is gone."""
-        if self._sender is not None:
-            self._sender.send = takes_nothing
-            self._sender = None
+        self.take_back()
         super().connectionLost(reason)
 
     def read_ready(self) -> BaseException | None:

@@ -20,13 +20,14 @@ from collections.abc import Callable
 from typing import Any
 from typing import Protocol as Interface
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from nuntwist.cluster.frames import FrameError, FrameReader, Message, encode
-from nuntwist.cluster.handshake import LONGEST, Accepting, Connecting, Peer, Stage
+from nuntwist.cluster.handshake import ITSELF, LONGEST, Accepting, Connecting, Peer, Stage
 from nuntwist.cluster.stream import Idle
 from nuntwist.net.outlet import give_up_soon, peer_name, tune
 
@@ -34,6 +35,8 @@ HANDSHAKE_SECONDS = 5.0
 """How long the handshake may take in all."""
 FULL_SECONDS = 30.0
 """For how long the transport may take nothing more."""
+CLOSING_SECONDS = 1.0
+"""How long a connection may take to end in order, before it is cut off."""
 GREETING = b"ok "
 """What the port of the clients says to everybody who connects."""
 
@@ -84,8 +87,10 @@ class PeerProtocol(Protocol):
     :param beat: seconds after which an idle side says so.
     :param silence: seconds of silence after which it is cut off.
     :param settled: is called once: with None when the other is welcome, with the reason where
-        it ended before.
+        it ended before. Where this side has made the connection, whoever is called tells the
+        log of that reason.
     :param limit: of the lines that strangers make in the log; None for no limit.
+    :param gone: is called once, when the connection is gone.
     :ivar peer: the other node, while it is welcome.
     :ivar connecting: whether this side has made the connection.
     :ivar heard: when something came last, in seconds of the clock.
@@ -104,6 +109,7 @@ class PeerProtocol(Protocol):
         silence: float,
         settled: Callable[[str | None], None] | None = None,
         limit: LogLimit | None = None,
+        gone: Callable[[], None] | None = None,
     ) -> None:
         self.peer: Peer | None = None
         self.connecting = isinstance(handshake, Connecting)
@@ -120,6 +126,12 @@ class PeerProtocol(Protocol):
         self._ended = False
         self._settled = settled
         self._limit = limit
+        self._gone = gone
+
+    @property
+    def refusal(self) -> str | None:
+        """Why one of the two has refused the other; None where neither has."""
+        return self._handshake.refusal
 
     # -- the transport -----------------------------------------------------------------------
 
@@ -146,10 +158,16 @@ class PeerProtocol(Protocol):
         """It is gone."""
         self._ended = True
         self._clear_timer()
-        self._settle("the connection was closed")
+        if self._settled is not None:
+            # Of TLS, for one, only the reason tells what was not right.
+            more = "" if reason.check(ConnectionDone) else f" ({reason.getErrorMessage()})"
+            self._settle(f"the connection was closed{more}")
         if self.peer is not None:
             self.peer = None
             self._links.unlinked(self)
+        gone, self._gone = self._gone, None
+        if gone is not None:
+            gone()
 
     def pauseProducing(self) -> None:
         """The transport is full; said again with each write while it is."""
@@ -210,8 +228,9 @@ class PeerProtocol(Protocol):
 
     def close(self) -> None:
         """End it, when what was sent is on its way."""
-        self._ended = True
-        self.transport.loseConnection()
+        if not self._ended:
+            self._ended = True
+            self._leave()
 
     def _read(self, data: bytes) -> None:
         try:
@@ -254,6 +273,18 @@ class PeerProtocol(Protocol):
     def _end(self, why: str) -> None:
         self._ended = True
         self._clear_timer()
+        self._tell(why)
+        self._settle(why)
+        if self.peer is None:
+            # The refusal is to arrive.
+            self._leave()
+        else:
+            self.transport.abortConnection()
+
+    def _tell(self, why: str) -> None:
+        """Tell the log, unless somebody else does or there is nothing to it."""
+        if self.peer is None and (self.refusal == ITSELF or self._is_told()):
+            return
         more = "" if self.peer is not None or self._limit is None else self._limit.pass_on()
         if more is not None:
             self._log.warn(
@@ -262,12 +293,16 @@ class PeerProtocol(Protocol):
                 why=why,
                 more=more,
             )
-        self._settle(why)
-        if self.peer is None:
-            # The refusal is to arrive.
-            self.transport.loseConnection()
-        else:
-            self.transport.abortConnection()
+
+    def _is_told(self) -> bool:
+        return self.connecting and self._settled is not None
+
+    def _leave(self) -> None:
+        """End in order, within a time."""
+        self._set_timer(CLOSING_SECONDS, self.transport.abortConnection)
+        # While somebody may want to send more, a full transport does not end, and TLS never does.
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
 
     def _set_timer(self, seconds: float, call: Callable[[], None]) -> None:
         self._clear_timer()

@@ -1,24 +1,32 @@
-"""Connections to the other nodes of a set: one that is made, or taken, for each pair.
+"""Connections that a node makes to the others of its set.
 
-:class:`Peering` makes connections: for each address it is told of it runs one ClientService of
-Twisted, which tries again with a growing, jittered delay. A node connects to all it knows, and so
-do the others; of two connections between the same nodes the member closes one
-(:mod:`nuntwist.cluster.member`). So that the loser is not made again at once, an address rests
-while the node that answered there is linked, and is tried again as soon as it is not.
+A node connects to all it knows, and so do they; of two connections between the same nodes the
+member closes one (:mod:`nuntwist.cluster.member`). So that the loser is not made again, an address
+*rests* while the node there is linked, whoever has made that link. The node there is the one that
+answered there last; where none has yet, it is the linked node that says that this is its address.
+As soon as that link is gone the address is tried again.
 
-:class:`Doors` takes connections: a client's port hands over whoever begins as a node
-(:mod:`nuntwist.net.tcp`). As anybody can begin so, no more than ``MOST_BEGUN`` handshakes are under
-way at once; the oldest makes room.
+How long it takes until an address is tried again:
+
+- a link that had lasted is gone: no time, for the silence of a partition has cost some already;
+- the node there has refused this one, or the other way round: up to ``LONGEST_REFUSED``, since
+  an operator has to do something first;
+- that is the node itself: ``OWN_REST_SECONDS``;
+- anything else, links that do not last among it: up to ``LONGEST_DELAY``.
+
+It begins with ``FIRST_DELAY``, grows, and is jittered. Of each reason the log tells once, until the
+node is reached again.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Collection
 from typing import Any, Final
 
 from twisted.application.internet import ClientService
+from twisted.internet import error
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -30,249 +38,262 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from nuntwist.cluster.handshake import ITSELF, Accepting, Connecting, Self
-from nuntwist.net.peer import Links, LogLimit, PeerProtocol
+from nuntwist.addresses import client_endpoint
+from nuntwist.cluster.handshake import ITSELF, Connecting
+from nuntwist.net.doors import Manner
+from nuntwist.net.peer import PeerProtocol
 
 FIRST_DELAY: Final = 0.1
 """Seconds until a connection that failed is tried again, the first time."""
 GROWTH: Final = 1.5
 LONGEST_DELAY: Final = 2.0
 """The same at most: so long a node that is back may go unnoticed."""
+LONGEST_REFUSED: Final = 10.0
+"""The same where one of the two refuses the other."""
+LASTING_SECONDS: Final = 1.0
+"""How long a link has to have been there for it to be made again at once."""
 REST_SECONDS: Final = 0.1
 """How often an address that rests is looked at."""
 OWN_REST_SECONDS: Final = 300.0
 """How long the address of the node itself is left alone."""
-MOST_BEGUN: Final = 64
-"""Handshakes of others that may be under way at once."""
+MOST_TOLD: Final = 8
+"""How many reasons the log tells of one address, until it is reached again."""
+
+_REMEDIES: Final = {
+    "the same secret": "give both the same NUN_CLUSTER_SECRET, or the same NUN_USER and NUN_PWD"
+    " where that is not set",
+    "is spoken here": "run versions of nuntwist that go together",
+    "no line of the handshake": "is that the TCP port of a node that is told of a replica set?",
+}
+"""What an operator can do about a refusal, by what it says."""
+_HELP: Final[dict[type[BaseException], str]] = {
+    error.ConnectionRefusedError: "is the node started, and does it listen there?",
+    error.TimeoutError: "is the machine up, and does every firewall let this through?",
+    error.DNSLookupError: "is the name right?",
+}
+"""What an operator can look at where nobody answers."""
 
 
-class Manner:
-    """What all connections to nodes have in common.
+def endpoint_for(reactor: Any, address: str, seconds: int) -> IStreamClientEndpoint:
+    """The endpoint that connects to the address of a node.
 
-    :param me: gives what this node says of itself.
-    :param key: see :func:`nuntwist.cluster.handshake.peer_key`.
-    :param links: is told what happens.
-    :param clock: IReactorTime.
-    :param chance: for nonces and delays; in a node from the operating system.
-    :param beat: seconds after which an idle side says so.
-    :param silence: seconds of silence after which a connection is cut off.
+    :param address: see :func:`nuntwist.addresses.client_endpoint`.
+    :param seconds: how long an attempt may take.
+    :raise ValueError: it is no such address.
     """
-
-    def __init__(
-        self,
-        me: Callable[[], Self],
-        key: bytes,
-        links: Links,
-        clock: Any,
-        chance: random.Random,
-        beat: float,
-        silence: float,
-    ) -> None:
-        self._me = me
-        self._key = key
-        self._links = links
-        self._beat = beat
-        self._silence = silence
-        self.clock = clock
-        self.chance = chance
-        self.limit = LogLimit(clock.seconds)
-
-    def make(
-        self, side: type[Connecting | Accepting], settled: Callable[[str | None], None]
-    ) -> PeerProtocol:
-        """Make the protocol of a connection.
-
-        :param settled: is called once: with None when it is welcome, with the reason where it
-            ended before that.
-        """
-        handshake = side(self._me(), self._key, self.chance)
-        return PeerProtocol(
-            handshake, self._links, self.clock, self._beat, self._silence, settled, self.limit
-        )
-
-
-class Doors:
-    """Takes connections of other nodes.
-
-    :ivar dropped: how many handshakes made room for others.
-    """
-
-    _log = Logger()
-
-    def __init__(self, manner: Manner) -> None:
-        self._manner = manner
-        self._begun: dict[PeerProtocol, None] = {}
-        self.dropped = 0
-
-    def open(self) -> PeerProtocol:
-        """The protocol for a connection that begins as a node."""
-        if len(self._begun) >= MOST_BEGUN:
-            oldest = next(iter(self._begun))
-            self._begun.pop(oldest)
-            self.dropped += 1
-            oldest.drop("too many others have begun a handshake")
-        protocol = self._manner.make(Accepting, lambda _: self._done(protocol))
-        self._begun[protocol] = None
-        return protocol
-
-    def _done(self, protocol: PeerProtocol) -> None:
-        self._begun.pop(protocol, None)
-
-
-@implementer(IStreamClientEndpoint)
-class _Resting:
-    """An endpoint that waits with connecting while there is no need for it."""
-
-    def __init__(self, address: _Address, endpoint: Any) -> None:
-        self._address = address
-        self._endpoint = endpoint
-
-    def connect(self, factory: IProtocolFactory) -> Deferred[Any]:
-        """Connect, when it is time.
-
-        :return: as IStreamClientEndpoint says.
-        """
-        waited: Deferred[None] = Deferred(self._address.stop_resting)
-        self._address.rest(waited)
-        return waited.addCallback(lambda _: self._endpoint.connect(factory))
-
-
-class _Address(Factory):
-    """One address, and the connection to it."""
-
-    noisy = False
-    _log = Logger()
-
-    def __init__(self, address: str, peering: Peering, endpoint: Any) -> None:
-        self.address = address
-        self.node: int | None = None
-        self._peering = peering
-        self._manner = peering.manner
-        self._until = 0.0
-        self._waiting: tuple[Deferred[None], IDelayedCall] | None = None
-        self._failing = False
-        self._refusals = 0
-        self.service = ClientService(
-            _Resting(self, endpoint),
-            self,
-            retryPolicy=self._delay,
-            clock=self._manner.clock,
-        )
-
-    def _delay(self, attempt: int) -> float:
-        """Seconds until the next attempt; apart, as others may try at the same time."""
-        longest = min(LONGEST_DELAY, FIRST_DELAY * GROWTH ** min(attempt, 32))
-        return longest * self._manner.chance.uniform(0.5, 1.0)
-
-    def buildProtocol(self, addr: IAddress | None) -> PeerProtocol:
-        """Make the protocol of the connection."""
-        self._protocol = self._manner.make(Connecting, self._settled)
-        return self._protocol
-
-    def _settled(self, why: str | None) -> None:
-        """The handshake is over: to ClientService a connection is made before it."""
-        clock, peer = self._manner.clock, self._protocol.peer
-        if why is None and peer is not None:
-            self.node, self._refusals = peer.node, 0
-            if self._failing:
-                self._failing = False
-                self._log.info("the node at {address} is reached again", address=self.address)
-        elif why is not None and why.endswith(ITSELF):
-            self._until = clock.seconds() + OWN_REST_SECONDS
-        else:
-            self._refusals += 1
-            self._until = clock.seconds() + self._delay(self._refusals)
-            self.failed(why or "")
-
-    def failed(self, why: str) -> None:
-        """It cannot be connected to: said once."""
-        if not self._failing:
-            self._failing = True
-            self._log.warn(
-                "the node at {address} cannot be reached, and is tried again and again: {why}",
-                address=self.address,
-                why=why,
-            )
-
-    # -- resting -----------------------------------------------------------------------------
-
-    def rest(self, waited: Deferred[None]) -> None:
-        """Fire when a connection is needed."""
-        self._waiting = None
-        clock = self._manner.clock
-        linked = self.node is not None and self._peering.is_linked(self.node)
-        if not linked and clock.seconds() >= self._until:
-            waited.callback(None)
-            return
-        self._waiting = waited, clock.callLater(REST_SECONDS, self.rest, waited)
-
-    def stop_resting(self, _: object) -> None:
-        """It is not needed any more."""
-        if self._waiting is not None:
-            self._waiting[1].cancel()
-            self._waiting = None
+    endpoint: IStreamClientEndpoint = clientFromString(reactor, client_endpoint(address, seconds))
+    return endpoint
 
 
 class Peering:
     """Makes connections to the nodes at some addresses.
 
-    :param endpoint_for: gives an IStreamClientEndpoint for an address.
-    :param is_linked: whether there is a connection with a node, by its id.
+    :param endpoint_for: gives an IStreamClientEndpoint for an address; a ValueError says that it
+        is none.
+    :param is_linked: whether there is a link with a node, by its id.
+    :param node_at: the id of the linked node that says that this is its address, if there is one.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
         manner: Manner,
-        endpoint_for: Callable[[str], Any],
+        endpoint_for: Callable[[str], IStreamClientEndpoint],
         is_linked: Callable[[int], bool],
+        node_at: Callable[[str], int | None] = lambda _: None,
     ) -> None:
         self.manner = manner
         self.is_linked = is_linked
+        self.node_at = node_at
         self._endpoint_for = endpoint_for
         self._addresses: dict[str, _Address] = {}
-        self._ending: list[Deferred[Any]] = []
+        self._unusable: set[str] = set()
+        self._ending: set[Deferred[None]] = set()
+        self._stopped = False
 
     def set_addresses(self, addresses: Collection[str]) -> None:
         """Connect to these from now on, and to no others."""
-        for address in addresses:
-            if address not in self._addresses:
-                self._addresses[address] = made = _Address(
-                    address, self, _Told(self._endpoint_for(address), self._addresses, address)
-                )
-                made.service.startService()
+        if self._stopped:
+            return
+        self._unusable.intersection_update(addresses)
         for address in self._addresses.keys() - set(addresses):
             self._end(self._addresses.pop(address))
+        for address in addresses:
+            if address not in self._addresses and address not in self._unusable:
+                self._begin(address)
 
-    def _end(self, address: _Address) -> Deferred[Any]:
-        ended: Deferred[Any] = address.service.stopService()
-        return ended
+    def _begin(self, address: str) -> None:
+        try:
+            endpoint = self._endpoint_for(address)
+        except ValueError as reason:
+            # They come from other nodes too, and one wrong one must not do away with the others.
+            self._unusable.add(address)
+            self._log.error(
+                "the node at {address} cannot be connected to: {why}",
+                address=address,
+                why=str(reason),
+            )
+            return
+        self._addresses[address] = made = _Address(address, self, endpoint)
+        made.start()
 
-    def stop(self) -> Deferred[Any]:
+    def _end(self, address: _Address) -> None:
+        ended = address.stop()
+        if not ended.called:
+            self._ending.add(ended)
+            ended.addCallback(lambda _: self._ending.discard(ended))
+
+    def stop(self) -> Deferred[None]:
         """End all connections that were made.
 
         :return: fires with None when they are gone.
         """
-        ended = DeferredList([self._end(address) for address in self._addresses.values()])
+        self._stopped = True
+        for address in self._addresses.values():
+            self._end(address)
         self._addresses.clear()
-        return ended.addCallback(lambda _: None)
+        stopped: Deferred[None] = Deferred()
+        DeferredList(list(self._ending)).addCallback(lambda _: stopped.callback(None))
+        return stopped
 
 
 @implementer(IStreamClientEndpoint)
-class _Told:
-    """An endpoint whose failures are told."""
+class _Address(Factory):
+    """One address, and the connection to it.
 
-    def __init__(self, endpoint: Any, addresses: dict[str, _Address], address: str) -> None:
+    To its ClientService it is the endpoint as well as the factory, so that it can rest.
+    """
+
+    noisy = False
+    _log = Logger()
+
+    def __init__(self, address: str, peering: Peering, endpoint: IStreamClientEndpoint) -> None:
+        self.address = address
+        self._peering = peering
+        self._manner = peering.manner
         self._endpoint = endpoint
-        self._addresses = addresses
-        self._address = address
+        self._node: int | None = None
+        self._protocol: PeerProtocol | None = None
+        self._resting: IDelayedCall | None = None
+        self._linked_at: float | None = None
+        self._refusal: str | None = None
+        self._failures = 0
+        self._told: set[str] = set()
+        self._stopped = False
+        self._service = ClientService(self, self, self._delay, self._manner.clock)
 
-    def connect(self, factory: IProtocolFactory) -> Deferred[Any]:
-        """Connect; see IStreamClientEndpoint."""
-        connected: Deferred[Any] = self._endpoint.connect(factory)
-        return connected.addErrback(self._tell)
+    def start(self) -> None:
+        """Connect from now on."""
+        self._service.startService()
 
-    def _tell(self, reason: Failure) -> Failure:
-        known = self._addresses.get(self._address)
-        if known is not None:
-            known.failed(reason.getErrorMessage())
+    def stop(self) -> Deferred[None]:
+        """End it.
+
+        :return: fires with None when the connection is gone.
+        """
+        self._stopped = True
+        if self._protocol is not None:
+            self._protocol.close()
+        stopped: Deferred[None] = self._service.stopService()
+        return stopped
+
+    # -- when --------------------------------------------------------------------------------
+
+    def _delay(self, attempt: int) -> float:
+        """Seconds until the next attempt; apart, as others may try at the same time."""
+        linked_at, self._linked_at = self._linked_at, None
+        if linked_at is not None:
+            if self._manner.clock.seconds() - linked_at >= LASTING_SECONDS:
+                self._failures = 0
+                return 0.0
+            self._failures += 1
+        if self._is_own():
+            return OWN_REST_SECONDS
+        longest = LONGEST_DELAY if self._refusal is None else LONGEST_REFUSED
+        # No more than so many: a float ends somewhere.
+        longest = min(longest, FIRST_DELAY * GROWTH ** min(self._failures - 1, 32))
+        return longest * self._manner.chance.uniform(0.5, 1.0)
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
+        """Connect, when there is a need for it.
+
+        :return: as IStreamClientEndpoint says.
+        """
+        needed: Deferred[Any] = Deferred(lambda _: self._wake())
+        self._look(needed)
+        needed.addCallback(lambda _: self._endpoint.connect(protocolFactory))
+        return needed.addErrback(self._not_connected)
+
+    def _look(self, needed: Deferred[Any]) -> None:
+        """Rest while the node there is linked."""
+        self._resting = None
+        node = self._peering.node_at(self.address) if self._node is None else self._node
+        if node is None or not self._peering.is_linked(node):
+            needed.callback(None)
+            return
+        self._failures = 0
+        self._reached()
+        self._resting = self._manner.clock.callLater(REST_SECONDS, self._look, needed)
+
+    def _wake(self) -> None:
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
+
+    # -- what becomes of it ------------------------------------------------------------------
+
+    def buildProtocol(self, addr: IAddress | None) -> PeerProtocol:
+        """Make the protocol of the connection."""
+        self._protocol = made = self._manner.make(Connecting, self._settled, self._gone)
+        return made
+
+    def _gone(self) -> None:
+        self._protocol = None
+
+    def _settled(self, why: str | None) -> None:
+        """The handshake is over; to a ClientService a connection is made before it."""
+        protocol = self._protocol
+        if protocol is None:
+            return
+        if protocol.peer is not None:
+            self._node = protocol.peer.node
+            self._linked_at = self._manner.clock.seconds()
+            self._reached()
+            return
+        self._refusal = protocol.refusal
+        if self._is_own():
+            self._log.info("{address} is this node's own address", address=self.address)
+            return
+        said = next((word for word in _REMEDIES if word in (self._refusal or "")), None)
+        self._fail(why or "", "" if said is None else _REMEDIES[said])
+
+    def _not_connected(self, reason: Failure) -> Failure:
+        self._refusal = None
+        remedy = "" if reason.type is None else _HELP.get(reason.type, "")
+        self._fail(reason.getErrorMessage(), remedy)
         return reason
+
+    def _is_own(self) -> bool:
+        return self._refusal is not None and self._refusal.endswith(ITSELF)
+
+    def _fail(self, why: str, remedy: str) -> None:
+        if self._stopped:
+            return
+        self._failures += 1
+        if why in self._told or len(self._told) >= MOST_TOLD:
+            return
+        self._told.add(why)
+        self._log.warn(
+            "the node at {address} cannot be reached, and is tried again and again: {why}{remedy}",
+            address=self.address,
+            why=why.rstrip("."),
+            remedy=f": {remedy}" if remedy else "",
+        )
+
+    def _reached(self) -> None:
+        """There is a link with the node."""
+        self._refusal = None
+        if self._told:
+            self._told.clear()
+            self._log.info("the node at {address} is reached again", address=self.address)

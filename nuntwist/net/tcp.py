@@ -5,6 +5,9 @@ pipeline runs. When the other side stops sending (half-close), everything it ask
 answered, then the connection ends. While the pipeline has a backlog for it, or its output
 buffer is full, it is not read.
 
+Where other nodes may connect, whoever begins with ``peer `` is one, and its connection is handed
+over to another protocol. So a first chunk that is the beginning of that word waits for more.
+
 Where our side is the first to end it, it says so and reads on for a moment without a look at
 what comes: a socket that is closed on unread input sends a reset, and that takes answers with
 it that are still on their way.
@@ -65,7 +68,7 @@ class LineProtocol(Protocol):
         pipeline: Pipeline,
         clients: set[LineProtocol],
         call_later: Callable[..., Any] | None = None,
-        peers: Callable[[], IProtocol] | None = None,
+        peers: Callable[[], IProtocol | None] | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._clients = clients
@@ -116,12 +119,14 @@ class LineProtocol(Protocol):
         """Look at a connection's first bytes, and at what comes when it is ending."""
         if self._ending:
             return False
-        if self._peers is not None and (data.startswith(PEER) or PEER.startswith(data)):
-            if len(data) < len(PEER):
+        if self._peers is not None:
+            if len(data) < len(PEER) and PEER.startswith(data):
                 self._held = data
-            else:
-                self._hand_over(self._peers(), data)
-            return False
+                return False
+            peer = self._peers() if data.startswith(PEER) else None
+            if peer is not None:
+                self._hand_over(peer, data)
+                return False
         self._looked_at, self._held = True, b""
         if data.startswith(HTTP_REQUESTS):
             self.write(NOT_HTTP)
@@ -132,9 +137,12 @@ class LineProtocol(Protocol):
     def _hand_over(self, peer: IProtocol, data: bytes) -> None:
         """The other side is a node: from here on another protocol has the connection."""
         transport = self.transport
+        # Nothing of the client may send here any more.
+        if isinstance(transport, SendingServer):
+            transport.take_back()
+        transport.unregisterProducer()
         self._clients.discard(self)
         self._pipeline.disconnect(self.client)
-        transport.unregisterProducer()
         if isinstance(transport, TLSMemoryBIOProtocol):
             transport.wrappedProtocol = peer
         else:
@@ -201,7 +209,8 @@ class LineFactory(Factory):
 
     :param call_later: IReactorTime.callLater, to linger with; None closes at once, as is right
         for a transport that is no socket.
-    :param peers: makes the protocol for a connection of another node; None where there are none.
+    :param peers: makes the protocol for a connection of another node, or gives None where none
+        is taken any more; None where there are no other nodes.
     :ivar clients: the open ones.
     """
 
@@ -211,7 +220,7 @@ class LineFactory(Factory):
         self,
         pipeline: Pipeline,
         call_later: Callable[..., Any] | None = None,
-        peers: Callable[[], IProtocol] | None = None,
+        peers: Callable[[], IProtocol | None] | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._call_later = call_later

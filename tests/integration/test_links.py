@@ -1,0 +1,366 @@
+"""Nodes' connections to each other on real sockets: made, taken, cut, refused, over TLS too."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import random
+import socket
+import ssl
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from twisted.internet import reactor as real_reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+from twisted.logger import LogEvent, globalLogPublisher
+
+from nuntwist.cluster.ballots import Vote
+from nuntwist.cluster.handshake import Self
+from nuntwist.cluster.stream import Records
+from nuntwist.net.doors import Doors, Manner
+from nuntwist.net.fast import SendingReactor
+from nuntwist.net.peer import PeerProtocol
+from nuntwist.net.peering import Peering, endpoint_for
+from nuntwist.net.tcp import LineFactory
+from nuntwist.testing import MemoryNode
+from nuntwist.values import Epoch, Position
+
+reactor: Any = real_reactor
+
+KEY = b"k" * 32
+BEAT, SILENCE = 0.05, 0.4
+LIMIT = 10.0
+Steps = Generator[Deferred[Any], Any, None]
+
+
+@pytest_twisted.inlineCallbacks
+def until(condition: Callable[[], object], what: str, limit: float = LIMIT) -> Steps:
+    """Fire when a condition holds."""
+    end = reactor.seconds() + limit
+    while not condition():
+        assert reactor.seconds() < end, f"waited {limit:g} s in vain for {what}"
+        yield deferLater(reactor, 0.01)
+
+
+class Place:
+    """A node's port and its connections, without the node behind them."""
+
+    def __init__(self, number: int, key: bytes = KEY) -> None:
+        self.number, self.address = number, "-"
+        self.links: dict[int, PeerProtocol] = {}
+        self.made = 0
+        self.messages: list[object] = []
+        self.node = MemoryNode()
+        manner = Manner(
+            lambda: Self(number, 0, self.address),
+            key,
+            self,
+            reactor,
+            random.Random(number),
+            BEAT,
+            SILENCE,
+        )
+        self.doors = Doors(manner)
+        self.peering = Peering(
+            manner,
+            lambda address: endpoint_for(reactor, address, 1),
+            lambda node: node in self.links,
+            lambda address: next((n for n, link in self.links.items() if at(link, address)), None),
+        )
+        self.factory = LineFactory(self.node.node.pipeline, reactor.callLater, self.doors.open)
+
+    @pytest_twisted.inlineCallbacks
+    def listen(self, text: str = "tcp:0:interface=127.0.0.1") -> Steps:
+        endpoint = serverFromString(SendingReactor(reactor), text)
+        self.port = yield endpoint.listen(self.factory)
+        self.where = "127.0.0.1", self.port.getHost().port
+        self.address = "{}:{}".format(*self.where)
+
+    @pytest_twisted.inlineCallbacks
+    def close(self) -> Steps:
+        yield self.port.stopListening()
+        yield self.peering.stop()
+        yield self.doors.stop()
+
+    # As a member does it.
+
+    def linked(self, link: PeerProtocol) -> None:
+        assert link.peer is not None
+        self.made += 1
+        before = self.links.get(link.peer.node)
+        mine = self.number < link.peer.node
+        if (
+            before is not None
+            and before.connecting != link.connecting
+            and before.connecting == mine
+        ):
+            link.close()
+            return
+        self.links[link.peer.node] = link
+        if before is not None:
+            before.close()
+
+    def received(self, link: PeerProtocol, message: object) -> None:
+        self.messages.append(message)
+
+    def unlinked(self, link: PeerProtocol) -> None:
+        for node in [node for node, held in self.links.items() if held is link]:
+            del self.links[node]
+
+
+def at(link: PeerProtocol, address: str) -> bool:
+    return link.peer is not None and link.peer.address == address
+
+
+_calls_before: set[Any] = set()
+
+
+@pytest.fixture(autouse=True)
+def _calls() -> None:
+    """What another test has left behind is not blamed on this one."""
+    _calls_before.clear()
+    _calls_before.update(reactor.getDelayedCalls())
+
+
+@pytest.fixture
+def logged() -> Any:
+    events: list[LogEvent] = []
+    globalLogPublisher.addObserver(events.append)
+    yield events
+    globalLogPublisher.removeObserver(events.append)
+
+
+def reasons(logged: list[LogEvent], level: str = "warn") -> list[str]:
+    """Why something was not as it should be, as the log tells it."""
+    return [str(event.get("why", "")) for event in logged if event["log_level"].name == level]
+
+
+@pytest_twisted.inlineCallbacks
+def opened(count: int, key: bytes = KEY) -> Steps:
+    """Some places that listen, with different numbers."""
+    places = [Place(number + 1, key) for number in range(count)]
+    for place in places:
+        yield place.listen()
+    return places
+
+
+@pytest_twisted.inlineCallbacks
+def close_all(places: list[Place]) -> Steps:
+    for place in places:
+        yield place.close()
+    yield deferLater(reactor, 0)
+    assert set(reactor.getDelayedCalls()) <= _calls_before
+
+
+@pytest_twisted.inlineCallbacks
+def test_nodes_find_each_other_and_keep_one_link_a_pair(logged: list[LogEvent]) -> Steps:
+    places = yield opened(3)
+    addresses = [place.address for place in places]
+    for place in places:
+        place.peering.set_addresses(addresses)
+    yield until(lambda: all(len(place.links) == 2 for place in places), "links of all")
+    yield deferLater(reactor, 0.5)
+    before = [dict(place.links) for place in places]
+    made = [place.made for place in places]
+    yield deferLater(reactor, 1.0)
+    # Nothing is made again and again, and what is there stays.
+    assert [dict(place.links) for place in places] == before
+    assert [place.made for place in places] == made
+    assert max(made) <= 4
+    for place in places:
+        for link in place.links.values():
+            link.send(Vote(place.number))
+    yield until(lambda: all(len(place.messages) == 2 for place in places), "messages")
+    # A node is no client.
+    assert all(place.node.node.counters.connections == 0 for place in places)
+    assert all(place.factory.clients == set() for place in places)
+    assert reasons(logged) == []
+    yield close_all(places)
+
+
+@pytest_twisted.inlineCallbacks
+def test_a_link_that_is_cut_off_is_made_again_at_once() -> Steps:
+    places = yield opened(2)
+    places[0].peering.set_addresses([places[1].address])
+    yield until(lambda: 2 in places[0].links, "a link")
+    yield deferLater(reactor, 1.1)
+    link = places[0].links[2]
+    began = reactor.seconds()
+    link.drop("for this test")
+    yield until(lambda: places[0].links.get(2) not in (None, link), "another link")
+    assert reactor.seconds() - began < 0.1
+    yield close_all(places)
+
+
+@pytest_twisted.inlineCallbacks
+def test_a_node_that_comes_back_is_found(logged: list[LogEvent]) -> Steps:
+    first, second = yield opened(2)
+    first.peering.set_addresses([second.address])
+    yield until(lambda: 2 in first.links, "a link")
+    yield second.close()
+    yield until(lambda: reasons(logged), "a line in the log")
+    yield deferLater(reactor, 1.0)
+    assert len(reasons(logged)) == 1
+    assert "refused" in reasons(logged)[0]
+    again = Place(2)
+    yield again.listen(f"tcp:{second.where[1]}:interface=127.0.0.1")
+    yield until(lambda: 2 in first.links, "a link again", limit=2.5)
+    assert [e for e in logged if "reached again" in str(e.get("log_format"))]
+    yield close_all([first, again])
+
+
+@pytest_twisted.inlineCallbacks
+def test_nodes_with_different_secrets_say_so(logged: list[LogEvent]) -> Steps:
+    first, second = Place(1), Place(2, b"o" * 32)
+    yield first.listen()
+    yield second.listen()
+    first.peering.set_addresses([second.address])
+    yield until(lambda: len(reasons(logged)) == 2, "lines in the log")
+    yield deferLater(reactor, 1.0)
+    told = [event for event in logged if "remedy" in event]
+    assert len(told) == 1
+    assert "NUN_CLUSTER_SECRET" in told[0]["remedy"]
+    assert first.links == second.links == {}
+    yield close_all([first, second])
+
+
+@pytest_twisted.inlineCallbacks
+def test_a_node_that_connects_to_itself_is_quiet(logged: list[LogEvent]) -> Steps:
+    (place,) = yield opened(1)
+    place.peering.set_addresses([place.address])
+    yield until(lambda: [e for e in logged if "own address" in str(e.get("log_format"))], "a line")
+    yield deferLater(reactor, 0.5)
+    assert len([e for e in logged if "own address" in str(e.get("log_format"))]) == 1
+    assert reasons(logged) == []
+    assert place.links == {}
+    yield close_all([place])
+
+
+# -- clients on the same port ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", b"error this port takes commands, not HTTP"),
+        (b"peer rubbish\n", b"refused that is no line of the handshake\n"),
+        (b"peer " + b"x" * 1_000, b""),
+        (b"peer 2 0\n", b"refused version 1 is spoken here, not 2\n"),
+    ],
+)
+@pytest_twisted.inlineCallbacks
+def test_others_on_the_port(sent: bytes, answer: bytes) -> Steps:
+    (place,) = yield opened(1)
+    told = yield deferToThread(_talk, _connect(place), sent)
+    assert told.removeprefix(b"ok \n").startswith(answer)
+    assert (told == b"ok \n") == (answer == b"")
+    yield until(lambda: place.factory.clients == set(), "its end")
+    yield close_all([place])
+
+
+def _connect(place: Place) -> Callable[[], socket.socket]:
+    return lambda: socket.create_connection(place.where, LIMIT)
+
+
+def _talk(connect: Callable[[], socket.socket], sent: bytes) -> bytes:
+    """Send, and read to the end; fails where that does not come soon."""
+    with connect() as connection:
+        connection.settimeout(3.0)
+        connection.sendall(sent)
+        parts = []
+        while part := connection.recv(1 << 16):
+            parts.append(part)
+        return b"".join(parts)
+
+
+# -- TLS ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1 that signs itself, and its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "nuntwist test")])
+    now = datetime.datetime.now(datetime.UTC)
+    here = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    one = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([here]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    place = tmp_path_factory.mktemp("tls")
+    (place / "key.pem").write_bytes(key.private_bytes(pem, form, serialization.NoEncryption()))
+    (place / "cert.pem").write_bytes(one.public_bytes(pem))
+    return place
+
+
+@pytest_twisted.inlineCallbacks
+def tls_place(number: int, certificate: Path) -> Steps:
+    place = Place(number)
+    files = f"privateKey={certificate / 'key.pem'}:certKey={certificate / 'cert.pem'}"
+    yield place.listen(f"ssl:0:interface=127.0.0.1:{files}")
+    return place
+
+
+@pytest_twisted.inlineCallbacks
+def test_links_over_tls(certificate: Path) -> Steps:
+    first = yield tls_place(1, certificate)
+    second = yield tls_place(2, certificate)
+    # Twisted reads every .pem there for one that may sign.
+    trusted = certificate / "trusted"
+    trusted.mkdir(exist_ok=True)
+    (trusted / "ca.pem").write_bytes((certificate / "cert.pem").read_bytes())
+    first.peering.set_addresses([f"tls:{second.address}:trustRoots={trusted}"])
+    yield until(lambda: first.links and second.links, "a link")
+    records = Records(1, Position(Epoch(1, 1), 1), 0, b"x" * 3_000_000)
+    first.links[2].send(records)
+    second.links[1].send(records)
+    yield until(lambda: first.messages and second.messages, "what was sent")
+    assert first.messages == second.messages == [records]
+    yield deferLater(reactor, 1.0)
+    assert first.made == second.made == 1
+    began = reactor.seconds()
+    yield close_all([first, second])
+    # In order, and not when somebody loses patience.
+    assert reactor.seconds() - began < 0.4
+
+
+@pytest_twisted.inlineCallbacks
+def test_a_certificate_that_is_not_trusted_is_told(
+    certificate: Path, logged: list[LogEvent]
+) -> Steps:
+    first = yield tls_place(1, certificate)
+    second = yield tls_place(2, certificate)
+    first.peering.set_addresses([f"tls:{second.address}"])
+    yield until(lambda: reasons(logged), "a line in the log")
+    assert "certificate verify failed" in reasons(logged)[0]
+    assert first.links == {}
+    yield close_all([first, second])
+
+
+@pytest_twisted.inlineCallbacks
+def test_who_is_refused_over_tls_is_closed(certificate: Path) -> Steps:
+    place = yield tls_place(1, certificate)
+    plain = _connect(place)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    told = yield deferToThread(_talk, lambda: context.wrap_socket(plain()), b"peer rubbish\n")
+    assert told == b"ok \nrefused that is no line of the handshake\n"
+    yield close_all([place])
