@@ -74,10 +74,12 @@ def client_endpoint(address: str, seconds: int) -> str:
         return f"tcp:host={host}:port={match['port']}:timeout={seconds}"
     arguments, named = split_endpoint(address)
     needed = _CLIENT_TYPES.get(arguments[0])
-    if needed is None or len(arguments) != needed:
+    if needed is None or len(arguments) != needed or not arguments[1]:
         raise ValueError("the address of a node is host:port, or an endpoint such as tls:host:port")
     if needed == 3 and not _port(arguments[2]):
         raise ValueError("port 0 cannot be connected to")
+    if needed == 2 and "/" not in arguments[1]:
+        raise ValueError("a unix endpoint needs a path, as in unix:/run/nun.sock")
     return address if "timeout" in named else f"{address}:timeout={seconds}"
 
 

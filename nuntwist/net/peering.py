@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any, Final
 
+from OpenSSL import SSL
 from twisted.application.internet import ClientService
 from twisted.internet import error
 from twisted.internet.defer import Deferred, DeferredList
@@ -81,7 +82,12 @@ def endpoint_for(reactor: Any, address: str, seconds: int) -> IStreamClientEndpo
     :param seconds: how long an attempt may take.
     :raise ValueError: it is no such address.
     """
-    endpoint: IStreamClientEndpoint = clientFromString(reactor, client_endpoint(address, seconds))
+    text = client_endpoint(address, seconds)
+    try:
+        endpoint: IStreamClientEndpoint = clientFromString(reactor, text)
+    except (TypeError, AttributeError, LookupError, OSError, SSL.Error) as reason:
+        # A word that it does not know, or files that are not there or not what they should be.
+        raise ValueError(f"{type(reason).__name__}: {reason}") from None
     return endpoint
 
 

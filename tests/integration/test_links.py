@@ -29,7 +29,7 @@ from nuntwist.cluster.handshake import Self
 from nuntwist.cluster.stream import Records
 from nuntwist.net.doors import Doors, Manner
 from nuntwist.net.fast import SendingReactor
-from nuntwist.net.peer import PeerProtocol
+from nuntwist.net.peer import CLOSING_SECONDS, PeerProtocol
 from nuntwist.net.peering import Peering, endpoint_for
 from nuntwist.net.tcp import LineFactory
 from nuntwist.testing import MemoryNode
@@ -246,6 +246,12 @@ def test_a_node_that_connects_to_itself_is_quiet(logged: list[LogEvent]) -> Step
     yield close_all([place])
 
 
+@pytest.mark.parametrize("address", ["tls:a:1:trustRoots=/is/not/there", "tls:a:1:word=x"])
+def test_what_twisted_cannot_use_is_no_address(address: str) -> None:
+    with pytest.raises(ValueError, match=r"[a-z]"):
+        endpoint_for(reactor, address, 1)
+
+
 # -- clients on the same port ------------------------------------------------------------------
 
 
@@ -339,7 +345,7 @@ def test_links_over_tls(certificate: Path) -> Steps:
     began = reactor.seconds()
     yield close_all([first, second])
     # In order, and not when somebody loses patience.
-    assert reactor.seconds() - began < 0.4
+    assert reactor.seconds() - began < SILENCE / 2
 
 
 @pytest_twisted.inlineCallbacks
@@ -361,6 +367,8 @@ def test_who_is_refused_over_tls_is_closed(certificate: Path) -> Steps:
     plain = _connect(place)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    began = reactor.seconds()
     told = yield deferToThread(_talk, lambda: context.wrap_socket(plain()), b"peer rubbish\n")
+    assert reactor.seconds() - began < CLOSING_SECONDS / 2
     assert told == b"ok \nrefused that is no line of the handshake\n"
     yield close_all([place])

@@ -9,6 +9,7 @@ from twisted.internet.endpoints import quoteStringArgument, serverFromString
 from twisted.internet.testing import MemoryReactor
 
 from nuntwist.addresses import (
+    client_endpoint,
     host_and_port,
     is_local,
     parse_host_port,
@@ -176,3 +177,33 @@ def test_splitting_undoes_the_quoting_of_twisted(places: list[str], value: str) 
     quoted = [quoteStringArgument(place).replace("=", "\\=") for place in places]
     endpoint = ":".join([*quoted, "name=" + quoteStringArgument(value)])
     assert split_endpoint(endpoint) == (places, {"name": value})
+
+
+@pytest.mark.parametrize(
+    ("address", "endpoint"),
+    [
+        ("a.example:3014", "tcp:host=a.example:port=3014:timeout=2"),
+        ("127.0.0.1:1", "tcp:host=127.0.0.1:port=1:timeout=2"),
+        ("[::1]:3014", "tcp:host=\\:\\:1:port=3014:timeout=2".replace("\\\\", "\\")),
+        ("tls:a.example:3014", "tls:a.example:3014:timeout=2"),
+        ("tls:a:1:trustRoots=/etc/ca", "tls:a:1:trustRoots=/etc/ca:timeout=2"),
+        ("tls:a:1:timeout=9", "tls:a:1:timeout=9"),
+        ("tcp:a:1", "tcp:a:1:timeout=2"),
+        ("unix:/run/nun.sock", "unix:/run/nun.sock:timeout=2"),
+    ],
+)
+def test_where_a_node_is_connected_to(address: str, endpoint: str) -> None:
+    assert client_endpoint(address, 2) == endpoint
+
+
+@pytest.mark.parametrize(
+    "address",
+    (
+        *("", "-", ":", "a", "a:", ":3014", "a:0", "a:65536", "a:b", "a b:1", "a:1\\"),
+        *("tls:a", "tls:1", "tls:a:0", "tls:a:b", "tls::1", "tcp:1", "unix:", "unix:1"),
+        *("ssl:a:1", "process:/bin/sh:1"),
+    ),
+)
+def test_where_no_node_can_be(address: str) -> None:
+    with pytest.raises(ValueError, match=r"[a-z]"):
+        client_endpoint(address, 2)
