@@ -4,7 +4,8 @@ A node connects to all it knows, and so do they; of two connections between the 
 member closes one (:mod:`nuntwist.cluster.member`). So that the loser is not made again, an address
 *rests* while the node there is linked, whoever has made that link. The node there is the one that
 answered there last; where none has yet, it is the linked node that says that this is its address.
-As soon as that link is gone the address is tried again.
+As soon as that link is gone the address is tried again. (A node that has several addresses is tried
+at one of them at a time.)
 
 How long it takes until an address is tried again:
 
@@ -129,6 +130,10 @@ class Peering:
             if address not in self._addresses and address not in self._unusable:
                 self._begin(address)
 
+    def is_tried(self, node: int) -> bool:
+        """Whether an attempt to connect to a node is under way."""
+        return any(one.node == node and one.trying for one in self._addresses.values())
+
     def _begin(self, address: str) -> None:
         try:
             endpoint = self._endpoint_for(address)
@@ -169,6 +174,9 @@ class _Address(Factory):
     """One address, and the connection to it.
 
     To its ClientService it is the endpoint as well as the factory, so that it can rest.
+
+    :ivar node: which node is there, as far as is known.
+    :ivar trying: whether it connects, or shakes hands.
     """
 
     noisy = False
@@ -179,7 +187,8 @@ class _Address(Factory):
         self._peering = peering
         self._manner = peering.manner
         self._endpoint = endpoint
-        self._node: int | None = None
+        self.node: int | None = None
+        self.trying = False
         self._protocol: PeerProtocol | None = None
         self._resting: IDelayedCall | None = None
         self._linked_at: float | None = None
@@ -234,12 +243,16 @@ class _Address(Factory):
     def _look(self, needed: Deferred[Any]) -> None:
         """Rest while the node there is linked."""
         self._resting = None
-        node = self._peering.node_at(self.address) if self._node is None else self._node
-        if node is None or not self._peering.is_linked(node):
+        peering = self._peering
+        if self.node is None:
+            self.node = peering.node_at(self.address)
+        if self.node is not None and peering.is_linked(self.node):
+            self._failures = 0
+            self._reached()
+        elif self.node is None or not peering.is_tried(self.node):
+            self.trying = True
             needed.callback(None)
             return
-        self._failures = 0
-        self._reached()
         self._resting = self._manner.clock.callLater(REST_SECONDS, self._look, needed)
 
     def _wake(self) -> None:
@@ -259,11 +272,12 @@ class _Address(Factory):
 
     def _settled(self, why: str | None) -> None:
         """The handshake is over; to a ClientService a connection is made before it."""
+        self.trying = False
         protocol = self._protocol
         if protocol is None:
             return
         if protocol.peer is not None:
-            self._node = protocol.peer.node
+            self.node = protocol.peer.node
             self._linked_at = self._manner.clock.seconds()
             self._reached()
             return
@@ -275,7 +289,7 @@ class _Address(Factory):
         self._fail(why or "", "" if said is None else _REMEDIES[said])
 
     def _not_connected(self, reason: Failure) -> Failure:
-        self._refusal = None
+        self.trying, self._refusal = False, None
         remedy = "" if reason.type is None else _HELP.get(reason.type, "")
         self._fail(reason.getErrorMessage(), remedy)
         return reason

@@ -101,6 +101,21 @@ def test_what_is_written_comes_in_order_past_a_full_socket() -> Generator[Any, A
 
 
 @pytest_twisted.inlineCallbacks
+def test_what_is_taken_back_is_not_lent_again() -> Generator[Any, Any, None]:
+    pair, sender = Pair(), Sender()
+    yield pair.open()
+    pair.transport.lend_to(sender)
+    pair.transport.take_back()
+    assert sender.send is takes_nothing
+    pair.transport.write(b"x" * LARGE)
+    yield deferToThread(pair.read, LARGE)
+    yield deferLater(reactor, 0.05, int)
+    assert sender.send is takes_nothing
+    pair.transport.take_back()
+    yield pair.close()
+
+
+@pytest_twisted.inlineCallbacks
 def test_a_close_comes_after_what_was_written() -> Generator[Any, Any, None]:
     pair = Pair()
     yield pair.open()

@@ -27,11 +27,12 @@ from twisted.logger import LogEvent, globalLogPublisher
 from nuntwist.cluster.ballots import Vote
 from nuntwist.cluster.handshake import Self
 from nuntwist.cluster.stream import Records
+from nuntwist.core.client import GONE, takes_nothing
 from nuntwist.net.doors import Doors, Manner
 from nuntwist.net.fast import SendingReactor
 from nuntwist.net.peer import CLOSING_SECONDS, PeerProtocol
 from nuntwist.net.peering import Peering, endpoint_for
-from nuntwist.net.tcp import LineFactory
+from nuntwist.net.tcp import LineFactory, LineProtocol
 from nuntwist.testing import MemoryNode
 from nuntwist.values import Epoch, Position
 
@@ -185,6 +186,33 @@ def test_nodes_find_each_other_and_keep_one_link_a_pair(logged: list[LogEvent]) 
     assert all(place.node.node.counters.connections == 0 for place in places)
     assert all(place.factory.clients == set() for place in places)
     assert reasons(logged) == []
+    yield close_all(places)
+
+
+@pytest_twisted.inlineCallbacks
+def test_nothing_of_the_client_is_left_on_a_link() -> Steps:
+    places = yield opened(2)
+    accepting = places[1]
+    clients = []
+    hand_over = LineProtocol._hand_over
+
+    def seen(protocol: LineProtocol, peer: Any, data: bytes) -> None:
+        clients.append(protocol.client)
+        hand_over(protocol, peer, data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LineProtocol, "_hand_over", seen)
+        places[0].peering.set_addresses([accepting.address])
+        yield until(lambda: places[0].links and accepting.links, "a link")
+    (client,) = clients
+    link = accepting.links[1]
+    assert link.transport.protocol is link
+    # A transport lends its socket again when it has sent all; not to who is gone.
+    link.send(Records(1, Position(Epoch(1, 1), 1), 0, b"x" * 8_000_000))
+    yield until(lambda: places[0].messages, "what was sent")
+    assert client.closed
+    assert client.send is takes_nothing
+    assert client.write is GONE.write
     yield close_all(places)
 
 

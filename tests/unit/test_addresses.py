@@ -198,11 +198,11 @@ def test_where_a_node_is_connected_to(address: str, endpoint: str) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    (
+    [
         *("", "-", ":", "a", "a:", ":3014", "a:0", "a:65536", "a:b", "a b:1", "a:1\\"),
         *("tls:a", "tls:1", "tls:a:0", "tls:a:b", "tls::1", "tcp:1", "unix:", "unix:1"),
         *("ssl:a:1", "process:/bin/sh:1"),
-    ),
+    ],
 )
 def test_where_no_node_can_be(address: str) -> None:
     with pytest.raises(ValueError, match=r"[a-z]"):

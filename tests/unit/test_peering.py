@@ -272,6 +272,7 @@ def test_who_is_linked_and_says_that_it_is_there_is_not_connected_to(world: Worl
     world.run(30.0)
     assert there.attempts == []
     world.at.clear()
+    world.theirs.clear()
     world.run(REST_SECONDS + 0.01)
     assert len(there.attempts) == 1
 
@@ -440,3 +441,28 @@ def test_who_refused_and_is_down_now_is_tried_as_often_as_any(world: World) -> N
     there.reason = ConnectionRefusedError()
     world.run(60.0)
     assert max(gaps(there)[-10:]) <= LONGEST_DELAY + 0.01
+
+
+def test_a_node_with_two_addresses_is_tried_at_one_at_a_time(world: World) -> None:
+    one, other = world.endpoint_for("a:1"), world.endpoint_for("b:1")
+    one.node = other.node = 2
+    world.peering.set_addresses(["a:1"])
+    world.run(2.0)
+    world.at["b:1"] = 2
+    world.peering.set_addresses(["a:1", "b:1"])
+    world.run(2.0)
+    assert other.attempts == []
+    one.answers = False
+    one.lose_all()
+    world.run(2.0)
+    assert (len(one.pending), other.attempts) == (1, [])
+    # Where it is not reached at one, it is tried at the other, and then again at the first.
+    one.pending.pop().errback(Failure(TimeoutError()))
+    world.run(0.2)
+    assert len(other.open) == 1
+    other.reason = ConnectionRefusedError()
+    other.lose_all()
+    world.run(1.0)
+    one.pending.pop().errback(Failure(TimeoutError()))
+    world.run(10.0)
+    assert one.pending
