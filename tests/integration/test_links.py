@@ -7,7 +7,7 @@ import ipaddress
 import random
 import socket
 import ssl
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,7 @@ class Place:
             lambda node: node in self.links,
             lambda address: next((n for n, link in self.links.items() if at(link, address)), None),
         )
+        _places.append(self)
         self.factory = LineFactory(self.node.node.pipeline, reactor.callLater, self.doors.open)
 
     @pytest_twisted.inlineCallbacks
@@ -89,6 +90,7 @@ class Place:
 
     @pytest_twisted.inlineCallbacks
     def close(self) -> Steps:
+        _places.remove(self)
         yield self.port.stopListening()
         yield self.peering.stop()
         yield self.doors.stop()
@@ -126,11 +128,17 @@ def at(link: PeerProtocol, address: str) -> bool:
 _calls_before: set[Any] = set()
 
 
+_places: list[Place] = []
+
+
 @pytest.fixture(autouse=True)
-def _calls() -> None:
-    """What another test has left behind is not blamed on this one."""
+def _a_world_of_its_own() -> Iterator[None]:
+    """What one test leaves behind is not blamed on the next."""
     _calls_before.clear()
     _calls_before.update(reactor.getDelayedCalls())
+    yield
+    while _places:
+        pytest_twisted.blockon(_places[-1].close())
 
 
 @pytest.fixture
@@ -212,7 +220,7 @@ def test_nothing_of_the_client_is_left_on_a_link() -> Steps:
     yield until(lambda: places[0].messages, "what was sent")
     assert client.closed
     assert client.send is takes_nothing
-    assert client.write is GONE.write
+    assert client.write == GONE.write
     yield close_all(places)
 
 
