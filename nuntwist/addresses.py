@@ -24,8 +24,8 @@ _TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]*")
 _INTERFACE_ARGUMENT = {"tcp": 2, "tcp6": 3, "ssl": 5}
 """Where the interface stands when it is given by place; these types have a port first."""
 _ENDPOINT_TYPES = frozenset({*_INTERFACE_ARGUMENT, "unix", "systemd", "haproxy"})
-_CLIENT_TYPES = {"tcp": 3, "tls": 3, "unix": 2}
-"""Endpoints that connect, and how many arguments they have by place, their type among them."""
+_TOLD = re.compile(r"[!-~]{1,255}")
+"""What one node can tell another."""
 _ANY_IPV4 = "0.0.0.0"
 _PORT_RANGE = "the port must be a number from 0 to 65535"
 _FORMS = (
@@ -62,25 +62,34 @@ def parse_host_port(text: str) -> str:
 def client_endpoint(address: str, seconds: int) -> str:
     """Give the endpoint string that connects to the address of a node.
 
-    :param address: ``host:port``, or a client endpoint of Twisted: ``tls:host:port``, ``tcp:…``
-        or ``unix:…``.
+    :param address: ``host:port``, or ``tls:host:port`` and what Twisted takes after it.
     :param seconds: how long an attempt may take, where the address does not say.
     :raise ValueError: it is no such address.
     """
     match = _HOST_PORT.fullmatch(address)
-    if match is not None and match["host"] not in _CLIENT_TYPES:
+    if match is not None and match["host"] != "tls":
         parse_host_port(address)
         host = _quote(match["host"].strip("[]"))
         return f"tcp:host={host}:port={match['port']}:timeout={seconds}"
     arguments, named = split_endpoint(address)
-    needed = _CLIENT_TYPES.get(arguments[0])
-    if needed is None or len(arguments) != needed or not arguments[1]:
-        raise ValueError("the address of a node is host:port, or an endpoint such as tls:host:port")
-    if needed == 3 and not _port(arguments[2]):
+    if arguments[0] != "tls" or len(arguments) != 3 or not arguments[1]:
+        raise ValueError("an address must look like host:port, or tls:host:port")
+    if not _port(arguments[2]):
         raise ValueError("port 0 cannot be connected to")
-    if needed == 2 and "/" not in arguments[1]:
-        raise ValueError("a unix endpoint needs a path, as in unix:/run/nun.sock")
     return address if "timeout" in named else f"{address}:timeout={seconds}"
+
+
+def parse_peer(text: str) -> str:
+    """Check the address of a node of the set, and give it trimmed.
+
+    :param text: see :func:`client_endpoint`.
+    :raise ValueError: it is no such address, or nodes could not tell it each other.
+    """
+    address = text.strip()
+    client_endpoint(address, 1)
+    if not _TOLD.fullmatch(address):
+        raise ValueError("the address of a node is at most 255 plain characters without a space")
+    return address
 
 
 def is_local(endpoint: str) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from nuntwist.addresses import parse_host_port, parse_listeners
+from nuntwist.addresses import parse_listeners, parse_peer
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -118,7 +118,8 @@ def _level(text: str) -> str:
 
 
 def _members(text: str) -> tuple[str, ...]:
-    return tuple(parse_host_port(part) for part in text.split(",") if part.strip())
+    parts = re.split(r"(?<!\\),", text)
+    return tuple(parse_peer(part) for part in parts if part.strip())
 
 
 def _bucket(text: str) -> str:
@@ -168,7 +169,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "external_address", "NUN_EXTERNAL_ADDR", "external-address", "e", "",
         "The host:port under which others reach this node (default: its TCP address)",
-        parse_host_port,
+        parse_peer,
     ),
     Setting(
         "log_level", "NUN_LOG_LEVEL", "log-level", "l", "info",
@@ -219,7 +220,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "fixed_primary", "NUN_FIXED_PRIMARY", None, None, "",
-        "The host:port of the only node that may be primary (default: any)", parse_host_port,
+        "The host:port of the only node that may be primary (default: any)", parse_peer,
     ),
     Setting(
         "no_primary_wait_ms", "NUN_NO_PRIMARY_WAIT", None, None, "",

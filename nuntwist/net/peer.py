@@ -35,6 +35,9 @@ HANDSHAKE_SECONDS = 5.0
 """How long the handshake may take in all."""
 FULL_SECONDS = 30.0
 """For how long the transport may take nothing more."""
+QUIET_SHARE = 2.0
+"""How long the other side may say nothing in a handshake that this side has begun, as a share of
+the silence after which a link is cut off. It may be somebody between the two that has answered."""
 CLOSING_SECONDS = 1.0
 """How long a connection may take to end in order, before it is cut off."""
 GREETING = b"ok "
@@ -122,7 +125,7 @@ class PeerProtocol(Protocol):
         self._line = b""
         self._reader = FrameReader()
         self._timer: IDelayedCall | None = None
-        self._said = self.heard = self._full_since = 0.0
+        self._said = self.heard = self._full_since = self._until = 0.0
         self._ended = False
         self._settled = settled
         self._limit = limit
@@ -140,7 +143,9 @@ class PeerProtocol(Protocol):
         tune(self.transport)
         give_up_soon(self.transport)
         self.transport.registerProducer(self, True)
-        self._set_timer(HANDSHAKE_SECONDS, self._too_slow)
+        self.heard = self._clock.seconds()
+        self._until = self.heard + HANDSHAKE_SECONDS
+        self._await_line()
         if isinstance(self._handshake, Connecting):
             self.transport.write(self._handshake.begin())
 
@@ -215,8 +220,17 @@ class PeerProtocol(Protocol):
             self._settle(None)
             self._links.linked(self)
 
-    def _too_slow(self) -> None:
-        self._end("its handshake took too long")
+    def _await_line(self) -> None:
+        """End a handshake that takes too long."""
+        now = self._clock.seconds()
+        quiet = self.heard + QUIET_SHARE * self._silence
+        if now >= self._until:
+            self._end("its handshake took too long")
+        elif self.connecting and now >= quiet:
+            self._end("it does not answer")
+        else:
+            until = min(self._until, quiet) if self.connecting else self._until
+            self._set_timer(until - now, self._await_line)
 
     # -- messages ----------------------------------------------------------------------------
 

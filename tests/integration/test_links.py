@@ -7,6 +7,7 @@ import ipaddress
 import random
 import socket
 import ssl
+import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,14 @@ from nuntwist.cluster.stream import Records
 from nuntwist.core.client import GONE, takes_nothing
 from nuntwist.net.doors import Doors, Manner
 from nuntwist.net.fast import SendingReactor
-from nuntwist.net.peer import CLOSING_SECONDS, PeerProtocol
-from nuntwist.net.peering import Peering, endpoint_for
+from nuntwist.net.peer import CLOSING_SECONDS, QUIET_SHARE, PeerProtocol
+from nuntwist.net.peering import LASTING_SECONDS, LONGEST_DELAY, Peering, endpoint_for
 from nuntwist.net.tcp import LineFactory, LineProtocol
 from nuntwist.testing import MemoryNode
 from nuntwist.values import Epoch, Position
+from tests.integration.harness import no_trace_of_trouble
+from tests.integration.replica_set import Nodes, Switch
+from tests.integration.s3_server import free_ports
 
 reactor: Any = real_reactor
 
@@ -288,6 +292,48 @@ def test_what_twisted_cannot_use_is_no_address(address: str) -> None:
         endpoint_for(reactor, address, 1)
 
 
+# -- a network that drops everything -----------------------------------------------------------
+
+
+@pytest.fixture
+def switched() -> Iterator[tuple[list[Place], Switch]]:
+    """Two places whose links go through a switch."""
+    places: list[Place] = pytest_twisted.blockon(opened(2))
+    switch = Switch([place.where[1] for place in places])
+    for at, place in enumerate(places):
+        place.address = f"127.0.0.1:{switch.ports[at]}"
+        switch.places[f"{place.number:016x}"] = at
+    yield places, switch
+    pytest_twisted.blockon(close_all(places))
+    switch.close()
+
+
+@pytest.mark.parametrize("ways", [{(0, 1), (1, 0)}, {(0, 1)}, {(1, 0)}])
+@pytest_twisted.inlineCallbacks
+def test_a_partition_is_noticed_and_its_end_too(
+    switched: tuple[list[Place], Switch], ways: set[tuple[int, int]]
+) -> Steps:
+    places, switch = switched
+    for place, other in (places, places[::-1]):
+        place.peering.set_addresses([other.address])
+    yield until(lambda: all(place.links for place in places), "a link")
+    yield deferLater(reactor, LASTING_SECONDS)
+    switch.cut |= ways
+    yield until(
+        lambda: not any(place.links for place in places), "the cut to be noticed", SILENCE + 0.3
+    )
+    yield deferLater(reactor, 1.5)
+    assert not any(place.links for place in places)
+    switch.heal()
+    longest = QUIET_SHARE * SILENCE + LONGEST_DELAY + 0.3
+    yield until(lambda: all(place.links for place in places), "a link again", longest)
+    yield deferLater(reactor, 0.5)
+    made = [place.made for place in places]
+    yield deferLater(reactor, 1.0)
+    assert [place.made for place in places] == made
+    assert all(place.links for place in places)
+
+
 # -- clients on the same port ------------------------------------------------------------------
 
 
@@ -408,3 +454,32 @@ def test_who_is_refused_over_tls_is_closed(certificate: Path) -> Steps:
     assert reactor.seconds() - began < CLOSING_SECONDS / 2
     assert told == b"ok \nrefused that is no line of the handshake\n"
     yield close_all([place])
+
+
+def test_nodes_are_a_set_over_tls(certificate: Path, tmp_path: Path) -> None:
+    """Three processes; clients come in by another door."""
+    ports = free_ports(3)
+    files = f"privateKey={certificate / 'key.pem'}:certKey={certificate / 'cert.pem'}"
+    trusted = tmp_path / "trusted"
+    trusted.mkdir()
+    (trusted / "ca.pem").write_bytes((certificate / "cert.pem").read_bytes())
+    addresses = [f"tls:127.0.0.1:{port}:trustRoots={trusted}" for port in ports]
+    with Nodes(tmp_path, NUN_REPLICATE_ADDR=",".join(addresses)) as nodes:
+        nodes.addresses = addresses
+        for process, port, address in zip(nodes.processes, ports, addresses, strict=True):
+            process.variables["NUN_TCP_ADDR"] = (
+                f"tcp:0:interface=127.0.0.1,ssl:{port}:interface=127.0.0.1:{files}"
+            )
+            process.variables["NUN_EXTERNAL_ADDR"] = address
+        primary = nodes.form()
+        other = (primary + 1) % 3
+        watcher = nodes.admin(primary, "create-db d t", "use-db d t", "watch k")
+        nodes.wait_until_equal()
+        nodes.admin(other, "use-db d t", "set k 1")
+        assert watcher.line() == b"changed k 1\n"
+        nodes.wait_until_equal()
+        for process in nodes.processes:
+            began = time.monotonic()
+            assert process.stop() == 0
+            assert time.monotonic() - began < 3.0
+            no_trace_of_trouble(process.log, allowed=["cannot be reached", "closed the connection"])

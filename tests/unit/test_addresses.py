@@ -14,6 +14,7 @@ from nuntwist.addresses import (
     is_local,
     parse_host_port,
     parse_listeners,
+    parse_peer,
     split_endpoint,
 )
 
@@ -188,8 +189,6 @@ def test_splitting_undoes_the_quoting_of_twisted(places: list[str], value: str) 
         ("tls:a.example:3014", "tls:a.example:3014:timeout=2"),
         ("tls:a:1:trustRoots=/etc/ca", "tls:a:1:trustRoots=/etc/ca:timeout=2"),
         ("tls:a:1:timeout=9", "tls:a:1:timeout=9"),
-        ("tcp:a:1", "tcp:a:1:timeout=2"),
-        ("unix:/run/nun.sock", "unix:/run/nun.sock:timeout=2"),
     ],
 )
 def test_where_a_node_is_connected_to(address: str, endpoint: str) -> None:
@@ -200,10 +199,17 @@ def test_where_a_node_is_connected_to(address: str, endpoint: str) -> None:
     "address",
     [
         *("", "-", ":", "a", "a:", ":3014", "a:0", "a:65536", "a:b", "a b:1", "a:1\\"),
-        *("tls:a", "tls:1", "tls:a:0", "tls:a:b", "tls::1", "tcp:1", "unix:", "unix:1"),
+        *("tls:a", "tls:1", "tls:a:0", "tls:a:b", "tls::1", "tcp:a:1", "unix:/run/a"),
         *("ssl:a:1", "process:/bin/sh:1"),
     ],
 )
 def test_where_no_node_can_be(address: str) -> None:
     with pytest.raises(ValueError, match=r"[a-z]"):
         client_endpoint(address, 2)
+
+
+def test_what_nodes_tell_each_other_is_short_and_plain() -> None:
+    assert parse_peer(" tls:a:1:trustRoots=/etc/ca ") == "tls:a:1:trustRoots=/etc/ca"
+    for address in ("tls:a:1:trustRoots=/etc/my ca", "tls:a:1:trustRoots=/" + "x" * 255):
+        with pytest.raises(ValueError, match="plain characters"):
+            parse_peer(address)

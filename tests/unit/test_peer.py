@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from nuntwist.cluster.ballots import Beat, Vote
 from nuntwist.cluster.frames import Message, encode
 from nuntwist.cluster.handshake import LONGEST, Accepting, Connecting, Peer, Self
-from nuntwist.net.peer import FULL_SECONDS, HANDSHAKE_SECONDS, PeerProtocol
+from nuntwist.net.peer import FULL_SECONDS, HANDSHAKE_SECONDS, QUIET_SHARE, PeerProtocol
 from nuntwist.testing import HeapClock, MemoryTransport
 
 KEY = b"k" * 32
@@ -213,7 +213,25 @@ def test_another_secret_is_told_on_both_sides(warnings: list[LogEvent]) -> None:
 def test_a_handshake_that_takes_too_long_is_ended() -> None:
     wire = Wire()
     wire.cut = True
-    wire.run(HANDSHAKE_SECONDS - 0.1)
+    accepting = wire.ends[1]
+    # The other has a patience of its own.
+    wire.ends[0]._clear_timer()
+    shake = Connecting(Self(1, 0, "a:1"), KEY, random.Random(1))
+    for at, byte in enumerate(shake.begin()[: round(HANDSHAKE_SECONDS)]):
+        # What comes in between does not make it longer.
+        accepting.dataReceived(bytes([byte]))
+        wire.run(1.0 if at else 0.9)
+    assert wire.lost[1] is False
+    wire.run(0.2)
+    assert wire.lost == [True, True]
+
+
+def test_who_has_connected_and_gets_no_answer_does_not_wait_long() -> None:
+    wire = Wire()
+    wire.cut = True
+    wire.run(QUIET_SHARE * SILENCE - 0.1)
+    wire.ends[0].dataReceived(b"ok \n")
+    wire.run(QUIET_SHARE * SILENCE - 0.1)
     assert wire.lost == [False, False]
     wire.run(0.2)
     assert wire.lost == [True, True]
