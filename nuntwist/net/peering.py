@@ -243,17 +243,19 @@ class _Address(Factory):
     def _look(self, needed: Deferred[Any]) -> None:
         """Rest while the node there is linked."""
         self._resting = None
-        peering = self._peering
-        if self.node is None:
-            self.node = peering.node_at(self.address)
-        if self.node is not None and peering.is_linked(self.node):
+        if self._is_linked():
             self._failures = 0
             self._reached()
-        elif self.node is None or not peering.is_tried(self.node):
+        elif self.node is None or not self._peering.is_tried(self.node):
             self.trying = True
             needed.callback(None)
             return
         self._resting = self._manner.clock.callLater(REST_SECONDS, self._look, needed)
+
+    def _is_linked(self) -> bool:
+        if self.node is None:
+            self.node = self._peering.node_at(self.address)
+        return self.node is not None and self._peering.is_linked(self.node)
 
     def _wake(self) -> None:
         if self._resting is not None:
@@ -265,6 +267,10 @@ class _Address(Factory):
     def buildProtocol(self, addr: IAddress | None) -> PeerProtocol:
         """Make the protocol of the connection."""
         self._protocol = made = self._manner.make(Connecting, self._settled, self._gone)
+        if self._is_linked():
+            # The other was quicker; where both have tried for a while, by as much as seconds. Two
+            # links would cost one of them, and perhaps the one that is in use by now.
+            self._manner.clock.callLater(0, made.close)
         return made
 
     def _gone(self) -> None:
@@ -298,7 +304,7 @@ class _Address(Factory):
         return self._refusal is not None and self._refusal.endswith(ITSELF)
 
     def _fail(self, why: str, remedy: str) -> None:
-        if self._stopped:
+        if self._stopped or self._is_linked():
             return
         self._failures += 1
         if why in self._told or len(self._told) >= MOST_TOLD:

@@ -43,8 +43,10 @@ class There:
         self.attempts: list[float] = []
         self.reason: Exception | None = None
         self.answers, self.closes_at_once, self.says = True, False, b""
+        self.is_slow = False
         self.open: list[tuple[Any, MemoryTransport]] = []
         self.pending: list[Deferred[Any]] = []
+        self.factories: list[Any] = []
         self.told: list[bytes] = []
 
     def connect(self, factory: Any) -> Deferred[Any]:
@@ -52,17 +54,24 @@ class There:
         made: Deferred[Any] = Deferred()
         if self.reason is not None:
             made.errback(Failure(self.reason))
-        elif not self.answers:
-            self.pending.append(made)
-        else:
-            protocol, transport = factory.buildProtocol(None), MemoryTransport()
-            end = protocol, transport
-            self.open.append(end)
-            transport.lose = lambda: self.world.clock.callLater(0, self.lose, end)
-            protocol.makeConnection(transport)
-            made.callback(protocol)
-            self.shake(*end)
+            return made
+        self.pending.append(made)
+        self.factories.append(factory)
+        if self.answers:
+            self.answer()
         return made
+
+    def answer(self) -> None:
+        """Answer the last attempt."""
+        made, factory = self.pending.pop(), self.factories.pop()
+        protocol, transport = factory.buildProtocol(None), MemoryTransport()
+        end = protocol, transport
+        self.open.append(end)
+        transport.lose = lambda: self.world.clock.callLater(0, self.lose, end)
+        protocol.makeConnection(transport)
+        made.callback(protocol)
+        if not self.is_slow:
+            self.shake(*end)
 
     def shake(self, protocol: Any, transport: MemoryTransport) -> None:
         """The handshake of a node that is there."""
@@ -263,6 +272,16 @@ def test_it_rests_while_the_other_has_made_the_link(world: World, events: list[L
     assert len(there.attempts) == 2
     assert world.links == {2}
     assert told(events) == []
+
+
+def test_the_first_attempt_may_come_too_late_as_well(world: World) -> None:
+    there = world.to("a:1", answers=False, is_slow=True)
+    world.run(0.5)
+    world.at["a:1"] = 2
+    world.theirs.add(2)
+    there.answer()
+    world.run(20.0)
+    assert (there.open, len(there.attempts)) == ([], 1)
 
 
 def test_who_is_linked_and_says_that_it_is_there_is_not_connected_to(world: World) -> None:
@@ -466,3 +485,35 @@ def test_a_node_with_two_addresses_is_tried_at_one_at_a_time(world: World) -> No
     one.pending.pop().errback(Failure(TimeoutError()))
     world.run(10.0)
     assert one.pending
+
+
+def test_an_attempt_that_comes_too_late_ends_before_it_is_a_link(
+    world: World, events: list[LogEvent]
+) -> None:
+    there = world.to("a:1")
+    world.run(2.0)
+    there.answers, there.is_slow = False, True
+    there.lose_all()
+    world.run(0.5)
+    # Meanwhile the other has made a link.
+    world.theirs.add(2)
+    there.answer()
+    world.run(0.02)
+    assert there.open == []
+    assert world.links == set()
+    world.run(20.0)
+    assert len(there.attempts) == 2
+    assert told(events) == []
+
+
+def test_who_is_linked_is_not_told_to_be_out_of_reach(world: World, events: list[LogEvent]) -> None:
+    there = world.to("a:1")
+    world.run(2.0)
+    there.answers = False
+    there.lose_all()
+    world.run(0.5)
+    world.theirs.add(2)
+    there.pending.pop().errback(Failure(TimeoutError()))
+    world.run(5.0)
+    assert told(events) == []
+    assert len(there.attempts) == 2
