@@ -191,11 +191,13 @@ class LineProtocol(Protocol):
         if self._input_ended or self._call_later is None or self._lingering is not None:
             transport.loseConnection()
             return
-        self._lingering = self._call_later(LINGER_SECONDS, transport.loseConnection)
         if isinstance(transport, TLSMemoryBIOProtocol):
-            # TLS has no half-close; it waits by itself for the other side's goodbye.
+            # TLS has no half-close; it waits by itself for the other side's goodbye, and would
+            # for ever. What is below it closes when all was sent.
+            self._lingering = self._call_later(LINGER_SECONDS, transport.transport.loseConnection)
             transport.loseConnection()
         else:
+            self._lingering = self._call_later(LINGER_SECONDS, transport.loseConnection)
             transport.loseWriteConnection()
         transport.resumeProducing()
 
