@@ -194,7 +194,8 @@ class LineProtocol(Protocol):
         if isinstance(transport, TLSMemoryBIOProtocol):
             # TLS has no half-close; it waits by itself for the other side's goodbye, and would
             # for ever. What is below it closes when all was sent.
-            self._lingering = self._call_later(LINGER_SECONDS, transport.transport.loseConnection)
+            below: Any = transport.transport
+            self._lingering = self._call_later(LINGER_SECONDS, below.loseConnection)
             transport.loseConnection()
         else:
             self._lingering = self._call_later(LINGER_SECONDS, transport.loseConnection)
