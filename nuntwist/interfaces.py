@@ -167,6 +167,27 @@ class IOplog(Interface):
             perhaps some.
         """
 
+    def keep(index: int, kept_as: str) -> Deferred[int]:
+        """Copy all operations after an index, durably, into a file as ``cut`` makes one.
+
+        Nothing may be appended, cut or dropped meanwhile.
+
+        :param index: as of ``cut``.
+        :return: fires with how many operations there are (no file is made where that is 0);
+            fails with ValueError, CorruptData or StorageUnavailable as ``cut`` does.
+        """
+
+    def replace(position: Position) -> None:
+        """Be a log that holds no operation and goes on after a position: all it held goes.
+
+        Whoever waits for the durability of what goes fails with TakenBack. Where the process ends
+        meanwhile, the log may be neither the old one nor the new one, nor open at all: whoever
+        calls it sees to it that the next start takes nothing of it.
+
+        :raise StorageUnavailable: nothing has changed.
+        :raise OutcomeUnknown: the disk failed on the way, and ``failed`` is set.
+        """
+
     def close() -> None:
         """Give back the files. Nothing can be appended after."""
 

@@ -26,6 +26,13 @@ The body begins with the number of the epoch (u64). What follows it, by kind:
 19    Applied      index u64, durable u64
 20    Refused      position
 21    Idle
+22    CopyWanted   copy u64, piece u64
+23    CopyBegins   copy u64, position, stamp u64, then for each database: id u64, last index u64,
+                   lengths of name and strategy u32 each, name, strategy
+24    CopyPiece    copy u64, piece u64, then the entries to the end (see the module of copies)
+25    CopyEnds     copy u64, pieces u64, entries u64, checksum u32
+26    CopyTaken    copy u64, piece u64
+27    CopyLost     copy u64
 30    Forward      lane u8, request u64, then for each command: flags u8 (1: it has a database, 2: a
                    user, 4: admin), database u64, lengths of user and text u32 each, user, text
 31    Outcome      lane u8, request u64, index u64, then the replies to the end
@@ -68,10 +75,20 @@ from nuntwist.cluster.ballots import (
     Would,
 )
 from nuntwist.cluster.confirming import Confirm, Confirmed
+from nuntwist.cluster.copies import (
+    CopyBegins,
+    CopyEnds,
+    Copying,
+    CopyLost,
+    CopyPiece,
+    CopyTaken,
+    CopyWanted,
+)
 from nuntwist.cluster.forwards import Behind, Forward, Forwarding, Outcome
 from nuntwist.cluster.greeting import Admitted, Greeting, Hello, Invited, Joining, Whole
 from nuntwist.cluster.offers import Offer, Offered
 from nuntwist.cluster.stream import Applied, Cut, Have, Idle, Records, Refused
+from nuntwist.core.copying import Outline
 from nuntwist.core.forwards import Item
 from nuntwist.errors import NuntwistError
 from nuntwist.values import Epoch, Position
@@ -90,6 +107,7 @@ Message: TypeAlias = (
     | Offered
     | Confirm
     | Confirmed
+    | Copying
 )
 
 LARGEST: Final = (1 << 30) + (1 << 16)
@@ -242,6 +260,53 @@ class _Outcome:
         return Outcome(number, lane, request, index, body[self._begin.size :])
 
 
+class _CopyBegins:
+    """What is before the list, and the list."""
+
+    _begin = struct.Struct("<QQ" + _POSITION + "Q")
+    _item = struct.Struct("<QQII")
+
+    def encode(self, message: CopyBegins) -> bytes:
+        position = _at(message.position)
+        parts = [self._begin.pack(message.number, message.copy_id, *position, message.stamp)]
+        for one in message.outlines:
+            sizes = len(one.name), len(one.strategy)
+            parts += (self._item.pack(one.number, one.last_index, *sizes), one.name, one.strategy)
+        return b"".join(parts)
+
+    def decode(self, body: bytes) -> CopyBegins:
+        at, outlines = self._begin.size, []
+        if len(body) < at:
+            raise FrameError("it ends before its databases")
+        number, copy_id, *position, stamp = self._begin.unpack_from(body)
+        while at < len(body):
+            if len(body) - at < self._item.size:
+                raise FrameError("a database of it is cut short")
+            database, last_index, name, strategy = self._item.unpack_from(body, at)
+            at += self._item.size
+            middle, end = at + name, at + name + strategy
+            if end > len(body):
+                raise FrameError("a database of it is cut short")
+            outlines.append(Outline(database, body[at:middle], body[middle:end], last_index))
+            at = end
+        return CopyBegins(number, copy_id, _position(*position), stamp, tuple(outlines))
+
+
+class _CopyPiece:
+    """What is before the entries, and the entries."""
+
+    _begin = struct.Struct("<QQQ")
+
+    def encode(self, message: CopyPiece) -> bytes:
+        return self._begin.pack(message.number, message.copy_id, message.piece) + message.data
+
+    def decode(self, body: bytes) -> CopyPiece:
+        if len(body) < self._begin.size:
+            raise FrameError("it ends before its entries")
+        number, copy_id, piece = self._begin.unpack_from(body)
+        return CopyPiece(number, copy_id, piece, body[self._begin.size :])
+
+
 class _Admitted:
     """The members."""
 
@@ -318,6 +383,15 @@ _KINDS: Final[dict[int, tuple[type, Any]]] = {
         ),
     ),
     21: (Idle, _Fixed("", _nothing, Idle)),
+    22: (CopyWanted, _Fixed("QQ", lambda m: (m.copy_id, m.next_piece), CopyWanted)),
+    23: (CopyBegins, _CopyBegins()),
+    24: (CopyPiece, _CopyPiece()),
+    25: (
+        CopyEnds,
+        _Fixed("QQQI", lambda m: (m.copy_id, m.pieces, m.entries, m.checksum), CopyEnds),
+    ),
+    26: (CopyTaken, _Fixed("QQ", lambda m: (m.copy_id, m.piece), CopyTaken)),
+    27: (CopyLost, _Fixed("Q", lambda m: (m.copy_id,), CopyLost)),
     30: (Forward, _Forward()),
     31: (Outcome, _Outcome()),
     32: (Behind, _Fixed("BQQ", lambda m: (m.lane, m.request, m.seen), Behind)),

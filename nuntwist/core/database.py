@@ -208,6 +208,17 @@ class Database:
         """The stored hash that a user's token (or, for None, the database's) is checked with."""
         return self.value(TOKEN_KEY if user is None else USER_PREFIX + user)
 
+    def exchange(self, other: Database) -> None:
+        """Exchange what it holds with another one; those that look at it look at the other from
+        now on. Who watches or has selected it stays."""
+        for name in _CONTENT:
+            mine = getattr(self, name)
+            setattr(self, name, getattr(other, name))
+            setattr(other, name, mine)
+        for database in (self, other):
+            for scan in database.scans:
+                scan.move(database)
+
     def before_change(self, shard_number: int) -> None:
         """Let those that look at it copy a shard which is to be emptied."""
         for scan in self.scans:
@@ -283,6 +294,12 @@ class Database:
             pending.append(key)
         if not pending:
             del self.conflicts[about]
+
+
+_CONTENT = frozenset(Database.__slots__) - {
+    *("arbiters", "number", "selected", "selected_at", "watchers")
+}
+"""What a database is as its operations say, and what looks at that."""
 
 
 def partition_of(key: bytes, partitions: int) -> int:

@@ -49,6 +49,10 @@ def _nothing() -> None:
     """Nobody has to be told."""
 
 
+def _nowhere() -> None:
+    """Nothing is held back."""
+
+
 class Journal:
     """Makes operations, and keeps what was made and the log in step.
 
@@ -61,6 +65,10 @@ class Journal:
     :ivar let_go: called when the log is durable further; set in the same way.
     :ivar undo: what is durable and may still be taken back; None for a node alone.
     :ivar alone_index: the last operation that stood alone and is applied.
+    :ivar unapplied: how many operations are given to the log that stand alone, so that they are
+        not applied yet.
+    :ivar held_back: gives the index after which the log must keep what it has, though snapshots
+        have it; None for no such index.
     :ivar undone: how many times something was taken back.
     :ivar in_trouble: whether the last write failed, while the next may go through.
     :ivar refusal: why writes are refused (an error text), or None.
@@ -81,6 +89,8 @@ class Journal:
         self.refusal: bytes | None = None
         self.undo: Undo | None = None
         self.alone_index = 0
+        self.unapplied = 0
+        self.held_back: Callable[[], int | None] = _nowhere
         self.undone = 0
         self.said = b""
         self.lost: Callable[[Failed, int], bytes] = self._lost_alone
@@ -225,6 +235,7 @@ class Journal:
             return done
         first, last = ops[0][INDEX], ops[-1][INDEX]
         self.index = last
+        self.unapplied += len(ops)
 
         def kept(_: object) -> None:
             # In a set the log may go no further than to others; what is revealed is told last.
@@ -232,6 +243,7 @@ class Journal:
             if self.undo is not None:
                 self.undo.keep_alone(ops, self._catalogue)
             apply()
+            self.unapplied -= len(ops)
             self.let_go()
             self.tell_grown()
             self.alone_index = last
@@ -242,6 +254,7 @@ class Journal:
             return done
 
         def broken(reason: Failure) -> None:
+            self.unapplied -= len(ops)
             done.errback(CommandError(self.lost(failed(reason), first)))
 
         durable.addCallbacks(kept, broken)
@@ -269,6 +282,31 @@ class Journal:
         else:
             self.in_flight.append(Batch(ops, replaced))
         return durable
+
+    def forget(self, index: int, keep: int | None = None) -> Deferred[int]:
+        """Let the log drop what nobody needs any more; see :meth:`IOplog.forget`."""
+        held_back = self.held_back()
+        if held_back is not None:
+            index = min(index, held_back)
+        forgotten: Deferred[int] = self.oplog.forget(index, keep)
+        return forgotten
+
+    def start_over(self, index: int) -> None:
+        """The state is another one, and the log begins after it: nothing of what was under way
+        is, and nothing can be taken back.
+
+        :param index: of the last operation of that state.
+        """
+        self.undone += 1
+        self.ops, self.replaced = [], []
+        self.in_flight.clear()
+        self._tombstones = []
+        self.index = self.revealed = index
+        if self.undo is not None:
+            committed = min(self.undo.committed, index)
+            self.undo.start_over(index, "a copy of all has brought it")
+            self.undo.commit(committed)
+            self.revealed = self.undo.visible
 
     def bury(self, tombstone: Op) -> None:
         """Let a removal that was stored be forgotten when it is durable."""

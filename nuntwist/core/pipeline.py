@@ -402,6 +402,16 @@ class Pipeline:
         """
         return self._take_back.take_off(index)
 
+    def start_over(self, replace: Callable[[], Callable[[], int]]) -> int:
+        """The state becomes another one, and what is still to be sent follows from that.
+
+        :param replace: makes it so; gives what tells watchers, last, of what is not as they were
+            told, and says how many keys that are.
+        :return: what that says.
+        """
+        self.commit()
+        return self._take_back.start_over(replace)
+
     def _let_go(self) -> None:
         self.delivery.release(self.journal.revealed)
         if self.delivery.busy:

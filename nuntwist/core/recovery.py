@@ -138,7 +138,7 @@ class Recovery:
         last = max(map(_index, entries))
         self._held_to = max(self._held_to, last)
         self._check_end(Position(NO_EPOCH, last), database.name)
-        if self._without_log:
+        if self._oplog.count == 0:
             self.last_stamp = max(self.last_stamp, max(map(_stamp, entries)))
         shards = database.shards
         for op in entries:

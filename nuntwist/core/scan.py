@@ -59,6 +59,10 @@ class Scan:
             yield entries
         self.close()
 
+    def move(self, database: Database) -> None:
+        """What it looks at is in another database from now on."""
+        self._database = database
+
     def close(self) -> None:
         """End the view."""
         self._next = SHARDS

@@ -95,6 +95,14 @@ class Snapshots:
         if self._expire is not None:
             self._expire()
 
+    def hold(self, work: Callable[[], Deferred[_T]]) -> Deferred[_T]:
+        """Do something while no round of snapshots is under way.
+
+        :return: as what ``work`` gives.
+        """
+        done: Deferred[_T] = self._lock.run(work)
+        return done
+
     def note_recovered(self) -> None:
         """Count what the log holds beyond the snapshots as logged since the last: else one that
         never lives long enough for a snapshot would fill its log."""
@@ -153,7 +161,7 @@ class Snapshots:
         if admin in databases and not failures:
             done = yield from self._one(_Taken(admin, start, names), admin in named)
             yield done.addErrback(failures.append)
-            yield journal.oplog.forget(self.covered())
+            yield journal.forget(self.covered())
         if failures:
             failures[0].raiseException()
 
@@ -176,7 +184,7 @@ class Snapshots:
         taken.removed_from, database.removed_from = database.removed_from, set()
         taken.stamp = journal.stamps.catch_up()
         held = self._storage.held.get(database.number)
-        taken.partitions = self._partitions(database, held)
+        taken.partitions = self.partitions(database, held)
         as_before = held is not None and held.index == database.saved_index
         if as_before and not whole and taken.partitions == database.partitions:
             yield from self._find_changed(taken)
@@ -193,7 +201,7 @@ class Snapshots:
                 return fail(error)
             raise
 
-    def _partitions(self, database: Database, held: SnapshotHeader | None) -> int:
+    def partitions(self, database: Database, held: SnapshotHeader | None) -> int:
         """Into how many partitions a database is split: a small one is not, one that has
         been stays so, or each time it shrinks and grows all of it would be written."""
         limits = self._pipeline.limits

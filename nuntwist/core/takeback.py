@@ -129,6 +129,37 @@ class TakeBack:
         journal.wake()
         return told
 
+    def start_over(self, replace: Callable[[], Callable[[], int]]) -> int:
+        """The state becomes another one; the batch must be empty.
+
+        :param replace: makes it so; gives what tells watchers, last, of what is not as they were
+            told, and says how many keys that are.
+        :return: what that says.
+        """
+        pipeline = self._pipeline
+        pipeline.journal.said = NO_LONGER_PRIMARY
+        runs = [
+            (client, [one for run in runs if (one := self._of_before(client, run))])
+            for client, runs in pipeline.delivery.forget_held(0)
+        ]
+        tell = replace()
+        self._run_again(runs, NO_LONGER_PRIMARY)
+        told = tell()
+        pipeline.commit()
+        for client, _ in runs:
+            pipeline.delivery.wake(client)
+        pipeline.journal.wake()
+        pipeline.journal.let_go()
+        return told
+
+    @staticmethod
+    def _of_before(client: Client, run: Run) -> Run:
+        """What stands for something that was held when the state became another one. Events are
+        of what is no more: watchers are told of what is there anew."""
+        if not isinstance(run, Pending):
+            return run
+        return client.encoding.reply(failure(NO_LONGER_PRIMARY)) if run.answers else b""
+
     def give_up(self) -> None:
         """Tell the writers who wait that the outcome is unknown; the batch must be empty.
 

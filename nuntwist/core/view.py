@@ -59,6 +59,10 @@ class View:
             if 0 < op[INDEX] <= last and op[VALUE] is not None
         ]
 
+    def move(self, database: Database) -> None:
+        """What it looks at is in another database from now on."""
+        self._database = database
+
     def close(self) -> None:
         """End the view."""
         self._kept = [None] * SHARDS

@@ -295,6 +295,29 @@ class FlushedOplog:
         self._refuse(going, TakenBack(f"the log was cut after operation {index}"))
         return cut
 
+    def keep(self, index: int, kept_as: str) -> Deferred[int]:
+        """As the other. What waits to be written is written first."""
+        try:
+            self._check_lost()
+        except StorageUnavailable:
+            return fail()
+        while self._waiting:
+            self._write_waiting()
+        kept: Deferred[int] = self._oplog.keep(index, kept_as)
+        return kept
+
+    def replace(self, position: Position) -> None:
+        """As the other. What waits to be written never is."""
+        self._check_lost()
+        self._oplog.replace(position)
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        written = [*self._covered, *self._unflushed]
+        # Who waits for a flush alone waits on.
+        self._covered = deque(one for one in self._covered if one[0] == 0)
+        self._unflushed = deque(one for one in self._unflushed if one[0] == 0)
+        going = [done for last, done in written if last] + [done for _, _, done in waiting]
+        self._refuse(going, TakenBack("the log was replaced"))
+
     def close(self) -> None:
         """Flush and close the other; what waited is written first."""
         while self._waiting:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
 from nuntwist.errors import StorageUnavailable
@@ -169,12 +169,7 @@ class MemoryOplog:
         number = self.last.index - index
         if number == 0:
             return 0
-        place = self._batch_after(index)
-        if place is None:
-            raise ValueError(f"no record ends with index {index}")
-        tail = SEGMENT_HEAD + b"".join(map(self._record, range(place, len(self._batches))))
-        if self.kept.setdefault(kept_as, tail) != tail:
-            raise ValueError(f"there is a file {kept_as} already, which holds something else")
+        place = self._keep_tail(index, kept_as)
         self.size -= sum(_size(batch) for batch in self._batches[place:])
         del self._batches[place:], self._records[place:], self._batch_epochs[place:]
         self.count -= number
@@ -182,6 +177,40 @@ class MemoryOplog:
         self.last = Position(self._epochs.newest or NO_EPOCH, index)
         self.last_stamp = last_stamp(self._batches[-1]) if self._batches else 0
         return number
+
+    def _keep_tail(self, index: int, kept_as: str) -> int:
+        """Put what comes after an index into ``kept``.
+
+        :return: the number of the batch that it begins with.
+        """
+        place = self._batch_after(index)
+        if place is None:
+            raise ValueError(f"no record ends with index {index}")
+        tail = SEGMENT_HEAD + b"".join(map(self._record, range(place, len(self._batches))))
+        if self.kept.setdefault(kept_as, tail) != tail:
+            raise ValueError(f"there is a file {kept_as} already, which holds something else")
+        return place
+
+    def keep(self, index: int, kept_as: str) -> Deferred[int]:
+        """Into ``kept``, at once."""
+        if self._closed:
+            return fail(StorageUnavailable("the log is closed"))
+        number = self.last.index - index
+        if number:
+            try:
+                self._keep_tail(index, kept_as)
+            except ValueError:
+                return fail()
+        return succeed(number)
+
+    def replace(self, position: Position) -> None:
+        """Forget all batches."""
+        if self._closed:
+            raise StorageUnavailable("the log is closed")
+        self._batches, self._records, self._batch_epochs = [], [], []
+        self._epochs = Epochs()
+        self.count = self.size = self.last_stamp = 0
+        self.begin_after(position)
 
     def sync(self) -> Deferred[None]:
         """Nothing outlives the process anyway."""

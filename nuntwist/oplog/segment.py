@@ -43,6 +43,15 @@ def segments_in(files: Files) -> list[Segment]:
     return [Segment(files, number) for number in sorted(numbers)]
 
 
+def remove_segments(files: Files) -> None:
+    """Take a whole log away, the newest first.
+
+    :raise OSError: it could not be done; what is left is the beginning of it.
+    """
+    for segment in reversed(segments_in(files)):
+        files.remove(segment.name)
+
+
 def check_segments(files: Files, segments: Sequence[Segment]) -> None:
     """Check the segments of a log, and that they follow on each other; only the last one may
     have a torn tail, or be no file so far.

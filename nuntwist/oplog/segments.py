@@ -167,19 +167,26 @@ class FileOplog:
         crash in between leaves a log that may be told so again."""
         if self.count:
             raise ValueError("the log holds operations")
-        (empty,) = self._segments
-        segment = Segment(self._files, position.index + 1)
         try:
-            write_base(self._files, position)
-            if segment.first != empty.first:
-                empty.close()
-                self._files.remove(empty.name)
-                segment.activate()
-                self._segments = [segment]
+            self._begin_anew(position)
         except OSError as error:
             raise StartError(f"The log cannot be begun: {error.strerror}.") from None
-        self.base = self._last = position.index
+
+    def _begin_anew(self, position: Position) -> None:
+        """Let an empty segment after a position be all there is. The old ones go before it is
+        made, as one of them may have its name."""
+        old, segment = self._segments, Segment(self._files, position.index + 1)
+        self._segments = [segment]
+        self.base, self._epochs = position.index, Epochs()
+        self._flushing = self._flushed = None
         self._note_base(position)
+        write_base(self._files, position)
+        for one in old:
+            # Not under the hands of a thread that flushes it: that would look like a failed flush.
+            self._flushes.run(one.close)
+            self._files.remove(one.name)
+        segment.activate()
+        self._note_end()
 
     # -- use ---------------------------------------------------------------------------------
 
@@ -434,6 +441,30 @@ class FileOplog:
             self._epochs.cut(self._last)
         return number
 
+    def keep(self, index: int, kept_as: str) -> Deferred[int]:
+        """Copy the end, in a thread."""
+        number, segments = self._last - index, tuple(self._segments)
+
+        def copy() -> None:
+            cutting.keep(self._files, segments, cutting.place_after(segments, index), kept_as)
+
+        if self._closed or self.failed is not None:
+            return fail(StorageUnavailable(self.failed or "the log is closed"))
+        if not number:
+            return succeed(0)
+        copied: Deferred[None] = self._in_thread(copy)
+        return copied.addCallbacks(lambda _: number, _not_copied)
+
+    def replace(self, position: Position) -> None:
+        """Make new files in place of all; the files that go are gone on return."""
+        if self._closed or self.failed is not None or self._dropping:
+            raise StorageUnavailable(self.failed or "the log is closed, or being shortened")
+        try:
+            self._begin_anew(position)
+        except OSError as error:
+            self.failed = f"the log could not be replaced ({error.strerror})"
+            raise OutcomeUnknown(self.failed) from None
+
     def close(self) -> None:
         """Flush to the disk and give back the files."""
         if self._closed:
@@ -448,3 +479,8 @@ class FileOplog:
 
 def _only_a_hint(reason: Failure) -> None:
     reason.trap(OSError)
+
+
+def _not_copied(reason: Failure) -> int:
+    reason.trap(OSError)
+    raise StorageUnavailable(getattr(reason.value, "strerror", None) or str(reason.value))

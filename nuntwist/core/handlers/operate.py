@@ -65,7 +65,7 @@ def oplog_clean(node: Node, client: Client, arguments: tuple[int]) -> Deferred[R
     (keep,) = arguments
     if keep < 0:
         raise CommandError(b"oplog-clean takes a number of bytes, 0 or more")
-    freed = node.oplog.forget(node.snapshots.covered(), keep)
+    freed = node.pipeline.journal.forget(node.snapshots.covered(), keep)
     return freed.addCallback(lambda size: Reply((b"oplog-clean %d bytes\n" % size,)))
 
 
