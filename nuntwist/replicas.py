@@ -23,12 +23,10 @@ from nuntwist.cluster.effects import Timing
 from nuntwist.cluster.handshake import Self, peer_key
 from nuntwist.cluster.identity import Identity
 from nuntwist.cluster.member import Member
-from nuntwist.cluster.offers import Bargains, Offer, Offered
 from nuntwist.cluster.overview import Overview
 from nuntwist.cluster.serving import Serving
 from nuntwist.config import NodeConfig
 from nuntwist.core.concern import Concern, parse_concern
-from nuntwist.core.divergent import Deciding
 from nuntwist.core.following import MEMBERS_KEY, Following
 from nuntwist.core.node import Node
 from nuntwist.errors import StartError
@@ -87,18 +85,7 @@ class Replicas:
             node.info.process_id,
             Terms(address, len(told_of), config.election_quorum, config.fixed_primary or None),
         )
-        bargains = Bargains(
-            identity.node_id,
-            files,
-            Deciding(node),
-            self.member.send,
-            lambda: self.member.bully.number,
-            reactor.callLater,
-        )
-        following.cut_off = bargains.cut_off
-        self.member.on_primary = bargains.primary
-        self.member.handlers[Offer] = self.member.handlers[Offered] = bargains.received
-        self._serving = Serving(self.member, node, patience, _concern(config))
+        self._serving = Serving(self.member, node, following, files, patience, _concern(config))
         manner = Manner(
             lambda: Self(identity.node_id, self.member.belonging.set_id, address),
             peer_key(config.peer_secret),

@@ -37,10 +37,12 @@ from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from nuntwist import __version__, heap
+from nuntwist.cluster.afresh import take_log_away
 from nuntwist.cluster.alone import AloneElection
 from nuntwist.cluster.identity import Identity
 from nuntwist.config import NodeConfig
 from nuntwist.core.counters import NodeInfo
+from nuntwist.core.installing import begin_afresh
 from nuntwist.core.limits import Limits
 from nuntwist.core.node import Node
 from nuntwist.core.schedule import Schedule
@@ -202,6 +204,8 @@ class NodeService(Service):
         files.lock()
         self._undo.append(files.unlock)
         identity = Identity(files, random.SystemRandom())
+        self._afresh = take_log_away(files, identity)
+        self._files = files
         self._oplog = self._make_log(files, identity)
         self._storage = make_storage(
             Means(
@@ -264,6 +268,9 @@ class NodeService(Service):
 
     def _recover(self) -> None:
         began = time.monotonic()
+        if self._afresh:
+            begin_afresh(self.node, self._files)
+            return
         outcome: list[int | Failure] = []
         self.node.recover().addBoth(outcome.append)
         replayed = outcome[0] if outcome else Failure(StartError("the storage did not answer."))

@@ -71,6 +71,7 @@ class Belonging:
         self._seen: bytes | None = None
         self._kept = Membership()
         self._members_index = 0
+        self._whole_in = -1
         self._founding: Founding | None = None
         self._said: tuple[object, ...] = ()
         self._foreign: set[int] = set()
@@ -177,8 +178,17 @@ class Belonging:
                 self._member.bully.reconfigure(told.members, self._member.clock.seconds())
                 self._member.on_addresses()
         elif isinstance(message, Whole) and message.number == self._member.bully.number:
+            self._whole_in = message.number
+            self.kept()
+
+    def kept(self) -> None:
+        """What this node holds is on its disk: if it was told that it is all, it is whole."""
+        member = self._member
+        told = self._whole_in == member.bully.number
+        if told and (member.copier is None or member.copier.is_kept):
             self._note(doubtful=False)
-            self._member.bully.doubtful.discard(self._member.me)
+            member.bully.doubtful.discard(member.me)
+            member.carry_out()
 
     def _invited(self, node: int, message: Invited) -> None:
         self._note(left=0)
@@ -291,10 +301,12 @@ class Belonging:
         return reign
 
     def _lacking(self, node: int, have: Have) -> None:
-        self._log.error(
-            "the node at {address} needs what the log here does not have any more",
+        self._log.info(
+            "the node at {address} needs what the log here does not have any more: it gets a copy",
             address=self.address_of(node),
         )
+        if self._member.copier is not None:
+            self._member.copier.lacking(node)
 
     # -- as time goes by ---------------------------------------------------------------------
 

@@ -66,8 +66,8 @@ class Incoming:
     :ivar committed: the highest index known to be committed; kept from reign to reign by the
         caller, who gives it.
     :ivar in_step: whether the log here is the beginning of the primary's.
-    :ivar needs_copy: called with a text where its own tail cannot be taken off, so that it needs
-        a copy of all; None for nobody: then it stops.
+    :ivar needs_copy: called with the last index that would stay, and a text, where its own tail
+        cannot be taken off, so that it needs a copy of all; None for nobody: then it stops.
     :ivar stopped: why nothing more is taken over this link; None while it is.
     """
 
@@ -84,7 +84,7 @@ class Incoming:
         self._number = number
         self._send = send
         self.committed = committed
-        self.needs_copy: Callable[[str], None] | None = None
+        self.needs_copy: Callable[[int, str], None] | None = None
         self.stopped: str | None = None
         self.in_step = False
 
@@ -162,7 +162,7 @@ class Incoming:
             if self.needs_copy is None:
                 self._stop(str(error))
             else:
-                self.needs_copy(str(error))
+                self.needs_copy(message.index, str(error))
             return
         except (StorageUnavailable, OutcomeUnknown, CorruptData, ValueError) as error:
             self._stop(str(error))

@@ -20,7 +20,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
@@ -38,6 +38,9 @@ from nuntwist.cluster.states import State
 from nuntwist.cluster.stream import Applied, Cut, Have, Records, Refused
 from nuntwist.errors import CorruptData, StorageUnavailable
 from nuntwist.values import Epoch
+
+if TYPE_CHECKING:
+    from nuntwist.cluster.copier import Copier
 
 ELECTIONS = 100
 """How many transitions ``debug elections`` shows."""
@@ -113,6 +116,7 @@ class Member:
     :ivar on_obeyed: is called when something of an election has come.
     :ivar on_turned: is called when this node follows nobody or another, or is primary no more.
     :ivar on_addresses: is called when there may be other nodes to connect to.
+    :ivar copier: gives and takes copies of all; None where there are none.
     :ivar handlers: what takes other messages of nodes of the same set, by their class.
     """
 
@@ -141,6 +145,7 @@ class Member:
         self.on_obeyed: Callable[[], None] = lambda: None
         self.on_turned: Callable[[], None] = lambda: None
         self.handlers: dict[type, Callable[[int, Any], None]] = {}
+        self.copier: Copier | None = None
         self.identity = identity
         self.machine = machine
         self.oplog = log
@@ -183,6 +188,8 @@ class Member:
     def begin_anew(self) -> None:
         """Be in another set, or in none: nothing of an earlier election counts."""
         self._note_stream(None)
+        if self.copier is not None:
+            self.copier.turned()
         self._lay_down()
         self._committed = 0
         self.machine.begin_anew()
@@ -254,6 +261,8 @@ class Member:
         self._waiting.pop(node, None)
         self.bully.learners.discard(node)
         self.bully.link(node, False, self.clock.seconds())
+        if self.copier is not None:
+            self.copier.unlinked(node)
         if self.reign is not None:
             self.reign.unlinked(node)
             self.machine.guard(self.reign.in_step())
@@ -417,6 +426,7 @@ class Member:
         )
         self.stop()
         self.incoming = None
+        self._note_stream(None)
         self.machine.stand_by(None)
         self.on_primary(None)
 
@@ -438,6 +448,8 @@ class Member:
         if turned.before in (State.PRIMARY, State.FOLLOWING):
             self._note_stream(None)
             self.on_turned()
+            if self.copier is not None:
+                self.copier.turned()
         if turned.before is State.PRIMARY:
             self._lay_down()
         if turned.after is State.PRIMARY:
@@ -467,6 +479,8 @@ class Member:
             self.bully.force(self.clock.seconds())
             return
         self.reign = self.belonging.make_reign(number, begins)
+        if self.copier is not None:
+            self.copier.lead(number)
         for node in self.belonging.doubtful():
             self.reign.note_whole(node, False)
         self.durable()
@@ -489,7 +503,18 @@ class Member:
             lambda message: self.send(primary, message),
             self._committed,
         )
+        if self.copier is not None:
+            self.copier.follow(self.bully.number, primary)
+            self.incoming.needs_copy = self.copier.wanted
         self.incoming.begin()
+
+    def replaced(self) -> None:
+        """What this node holds was replaced by a copy of the primary's."""
+        self.bully.appended(self.oplog.last)
+        self.look()
+        if self.incoming is not None:
+            self.incoming.begin()
+        self.carry_out()
 
 
 def _nobody_asks(primary: int | None) -> None:

@@ -280,7 +280,7 @@ class Reign:
             return None
         for node, address in self.learners.items():
             stream = self.outgoing.get(node)
-            if stream is None or stream.stage is not Stage.STREAMING:
+            if stream is None or stream.stage is not Stage.STREAMING or node in self.doubtful:
                 continue
             if stream.durable < max(self._wanted[node], self._begins):
                 continue

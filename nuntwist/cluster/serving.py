@@ -1,27 +1,58 @@
 """What a node of a set does for its clients with the help of the others.
 
-Writes are forwarded (:mod:`nuntwist.cluster.forwards`), the reads that must be are confirmed
-(:mod:`nuntwist.cluster.confirming`), and write concerns are counted.
+What its log needs that the primary's no longer has comes as a copy
+(:mod:`nuntwist.cluster.copier`), what was cut off its log is offered
+(:mod:`nuntwist.cluster.offers`). Writes are forwarded (:mod:`nuntwist.cluster.forwards`), the
+reads that must be are confirmed (:mod:`nuntwist.cluster.confirming`), and write concerns are
+counted.
 """
 
 from __future__ import annotations
 
 from nuntwist.cluster.confirming import Confirming
+from nuntwist.cluster.copier import Copier
 from nuntwist.cluster.forwards import Forwards
 from nuntwist.cluster.member import Member
+from nuntwist.cluster.offers import Bargains, Offer, Offered
 from nuntwist.core.concern import MAJORITY, Concern
+from nuntwist.core.divergent import Deciding
+from nuntwist.core.following import Following
 from nuntwist.core.node import Node
+from nuntwist.files import Files
 
 
 class Serving:
     """The services of one node.
 
+    :param following: the node, as the member has it.
+    :param files: of the data directory.
     :param wait: for how long a write waits without a primary, in seconds.
     :param concern: the write concern of the node; its events follow it.
     """
 
-    def __init__(self, member: Member, node: Node, wait: float, concern: Concern) -> None:
+    def __init__(
+        self,
+        member: Member,
+        node: Node,
+        following: Following,
+        files: Files,
+        wait: float,
+        concern: Concern,
+    ) -> None:
         self._member = member
+        self.copier = Copier(member, node, files)
+        self.bargains = Bargains(
+            member.me,
+            files,
+            Deciding(node),
+            member.send,
+            lambda: member.bully.number,
+            member.clock.callLater,
+        )
+        following.cut_off = self.bargains.cut_off
+        self.copier.on_placed = self.bargains.cut_off
+        member.on_primary = self.bargains.primary
+        member.handlers[Offer] = member.handlers[Offered] = self.bargains.received
         self.forwards = Forwards(member, node, wait)
         self.confirming = Confirming(member)
         concerns, journal = node.pipeline.concerns, node.pipeline.journal
@@ -38,4 +69,5 @@ class Serving:
     def stop(self) -> None:
         """The node stops."""
         self.confirming.turned()
+        self.copier.stop()
         self.forwards.stop()

@@ -15,11 +15,10 @@ from nuntwist.cluster.forwards import Forwards
 from nuntwist.cluster.handshake import Accepting, Connecting, Self
 from nuntwist.cluster.identity import Identity
 from nuntwist.cluster.member import Member
-from nuntwist.cluster.offers import Bargains, Offer, Offered
+from nuntwist.cluster.offers import Bargains
 from nuntwist.cluster.serving import Serving
 from nuntwist.cluster.states import State
 from nuntwist.core.concern import PRIMARY, Concern
-from nuntwist.core.divergent import Deciding
 from nuntwist.core.following import Following
 from nuntwist.core.limits import Limits
 from nuntwist.files import MemoryFiles
@@ -155,20 +154,10 @@ class MemorySet:
             started=int(1_000 * self.clock.seconds()) + me,
             terms=Terms(f"node-{me}:3014", len(self.ids)),
         )
-        bargains = self.bargains[me] = Bargains(
-            me,
-            disk,
-            Deciding(node.node),
-            self.members[me].send,
-            lambda: self.members[me].bully.number,
-            self.clock.callLater,
+        serving = Serving(
+            self.members[me], node.node, following, disk, self.timing.round, self.concern
         )
-        following.cut_off = bargains.cut_off
-        self.members[me].on_primary = bargains.primary
-        for kind in (Offer, Offered):
-            self.members[me].handlers[kind] = bargains.received
-        serving = Serving(self.members[me], node.node, self.timing.round, self.concern)
-        self.forwards[me] = serving.forwards
+        self.forwards[me], self.bargains[me] = serving.forwards, serving.bargains
         self.members[me].start()
 
     def connect(self, one: int, other: int) -> None:

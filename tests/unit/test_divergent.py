@@ -144,35 +144,22 @@ def test_an_old_primary_that_was_restarted_undoes_its_tail_as_well() -> None:
 
 
 @pytest.mark.parametrize("command", ["create-db e t", "drop-db d"])
-def test_what_came_with_a_database_is_left_to_a_copy(command: str) -> None:
+def test_what_came_with_a_database_is_replaced_by_a_copy(command: str) -> None:
     parted = Parted()
     parted.part("set a 2", command)
-    before = entries(parted.set, 1)
-    asked: list[str] = []
-    parted.set.cut.clear()
-    parted.set.heal()
-    parted.set.run(0.004)
-    incoming = parted.set.members[1].incoming
-    if incoming is not None:
-        incoming.needs_copy = asked.append
-    parted.set.run(3.0)
-    incoming = parted.set.members[1].incoming
-    assert asked or (incoming is not None and incoming.stopped is not None)
-    # Nothing has changed.
-    assert entries(parted.set, 1) == before
-    assert divergent(parted.set, 1) == []
-    assert parted.set.nodes[1].node.counters.tails_cut == 0
+    parted.heal()
+    assert_all_alike(parted.set)
+    counters = parted.set.nodes[1].node.counters
+    assert (counters.tails_cut, counters.copies_taken) == (0, 1)
+    assert divergent(parted.set, 1) == [f"divergent-1-{parted.common + 1}.op"]
 
 
-def test_more_than_is_kept_is_left_to_a_copy() -> None:
+def test_more_than_is_kept_is_replaced_by_a_copy() -> None:
     parted = Parted(limits=Limits(undo=10))
     parted.part(*(f"set a {number}" for number in range(11)))
-    before = entries(parted.set, 1)
     parted.heal()
-    incoming = parted.set.members[1].incoming
-    assert incoming is not None
-    assert "no more than 10 operations are kept" in (incoming.stopped or "")
-    assert entries(parted.set, 1) == before
+    assert_all_alike(parted.set)
+    assert parted.set.nodes[1].node.counters.copies_taken == 1
     # As many as are kept can be taken back.
     parted = Parted(limits=Limits(undo=10))
     parted.part(*(f"set a {number}" for number in range(9)))

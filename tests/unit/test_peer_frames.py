@@ -102,7 +102,15 @@ def test_there_and_back_in_any_pieces(messages: list[Message], size: int) -> Non
 
 
 def test_each_kind_of_message_has_a_number_and_keeps_its_bytes() -> None:
-    numbers = {*range(1, 11), *range(16, 22), *range(30, 33), 34, 35, *range(40, 47)}
+    numbers = {
+        *range(1, 11),
+        *range(16, 22),
+        *range(22, 28),
+        *range(30, 33),
+        34,
+        35,
+        *range(40, 47),
+    }
     assert set(frames._KINDS) == numbers
     rank = Rank(Position(Epoch(1, 2), 3), -4, 5)
     assert encode(Ask(6, rank, True, 7)) == framed(

@@ -345,7 +345,7 @@ def test_a_tail_that_cannot_be_cut_stops_it(error: Exception) -> None:
 def test_who_cannot_take_its_tail_off_asks_for_a_copy() -> None:
     stream = Stream(log_of((2, 1)), log_of((1, 1)))
     asked: list[str] = []
-    stream.incoming.needs_copy = asked.append
+    stream.incoming.needs_copy = lambda index, why: asked.append(why)
     stream.machine.failing = NeedsCopy("a database was created by operation 1")
     stream.settle()
     assert asked == ["a database was created by operation 1"]
