@@ -89,8 +89,10 @@ class Belonging:
         self.set_id = self.membership.set_id
         self.since = self._member.started
         self._founding = None
+        now = self._member.clock.seconds()
+        self.due = _NEVER if self._member.me in self.membership.members else now
         if self.set_id == 0:
-            terms, now = self._member.terms, self._member.clock.seconds()
+            terms = self._member.terms
             majority = terms.quorum == "majority"
             self._founding = Founding(now, self._round, terms.told_of, majority)
             self.due = self._founding.due
@@ -192,6 +194,7 @@ class Belonging:
 
     def _invited(self, node: int, message: Invited) -> None:
         self._note(left=0)
+        self.due = self._member.clock.seconds()
         hello = self._hellos.get(node)
         if self.set_id == 0 and hello is not None and hello.set_id == message.set_id:
             self._join(hello)

@@ -36,6 +36,10 @@ class Follower(Protocol):
     def last(self) -> Position:
         """Where its log ends."""
 
+    @property
+    def durable(self) -> int:
+        """The last index that is durable here."""
+
     def reigns(self, count: int) -> Sequence[tuple[Epoch, int]]:
         """The last epochs of its log, rising, each with the index of its first operation."""
 
@@ -87,10 +91,12 @@ class Incoming:
         self.needs_copy: Callable[[int, str], None] | None = None
         self.stopped: str | None = None
         self.in_step = False
+        self._said = 0
 
     def begin(self) -> None:
         """Say what is here."""
         self.in_step = False
+        self._said = 0
         follower = self._follower
         self._send(Have(self._number, follower.last, tuple(follower.reigns(REIGNS))))
 
@@ -109,11 +115,13 @@ class Incoming:
             self._send(Refused(self._number, last))
             self.begin()
             return
-        self.in_step = True
+        begun, self.in_step = not self.in_step, True
         if new:
             self._take(new)
-        elif records:
-            self._send(Applied(self._number, last.index, 0))
+        elif records or begun:
+            # Where nothing is written for a while, the primary is to know of what is here, too.
+            self._said = min(self._follower.durable, last.index)
+            self._send(Applied(self._number, last.index, self._said))
         self._commit(message.committed)
 
     def _take(self, records: list[Received]) -> None:
@@ -124,14 +132,20 @@ class Incoming:
             self._stop(str(error))
             return
         if durable is None:
+            self._said = last
             self._send(Applied(self._number, last, last))
             return
         self._send(Applied(self._number, last, 0))
         durable.addCallbacks(self._is_durable, self._lost, (last,))
 
     def _is_durable(self, _: object, last: int) -> None:
-        if self.stopped is None:
-            self._send(Applied(self._number, last, last))
+        self.grown(last)
+
+    def grown(self, durable: int) -> None:
+        """More is durable here, perhaps of what an earlier primary has sent."""
+        if self.stopped is None and self.in_step and durable > self._said:
+            self._said = durable
+            self._send(Applied(self._number, durable, durable))
 
     def _lost(self, reason: Failure) -> None:
         if reason.check(TakenBack):

@@ -316,6 +316,8 @@ class Member:
     def _grown(self) -> None:
         if self.reign is not None:
             self.reign.count()
+        elif self.incoming is not None:
+            self.incoming.grown(self.machine.durable)
 
     def durable(self) -> None:
         """More of the log is durable here."""

@@ -211,6 +211,7 @@ class Reign:
             stream = self.outgoing.get(node)
             if stream is not None and self.commits.note(node, stream.durable):
                 self._tell_committed()
+            self.next_change()
 
     def reconfigured(self, membership: Membership) -> None:
         """The members have changed, as the log has it."""

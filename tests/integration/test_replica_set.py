@@ -124,3 +124,88 @@ def test_what_a_primary_that_is_cut_off_took_is_made_again_where_it_may_be(nodes
         client = nodes.admin(place, "use-db d t")
         assert client.ask("get k499") == [b"value 499\n", b"ok \n"]
         assert client.ask("get k") == [b"value later\n", b"ok \n"]
+
+
+@pytest.fixture
+def forgetful(tmp_path: Path) -> Iterator[Nodes]:
+    """Nodes that keep a short log."""
+    with Nodes(tmp_path, NUN_MAX_OP_LOG_SIZE="4MiB") as nodes:
+        yield nodes
+
+
+def test_a_node_that_comes_late_gets_a_copy_of_all(forgetful: Nodes) -> None:
+    """The log of the primary does not reach back to the beginning any more."""
+    nodes = forgetful
+    nodes.start(0, 1)
+    nodes.wait_until_formed()
+    primary = nodes.primary()
+    admin = nodes.admin(primary, "create-db d t", "use-db d t")
+    admin.send(b"".join(b"set k%d %b\n" % (n, b"x" * 200) for n in range(10_000)))
+    for _ in range(10_000):
+        assert admin.answer() == [b"ok \n"]
+    nodes.wait_until_equal()
+    for command in ("snapshot true $admin|d", "oplog-clean 0", "set last 1"):
+        assert admin.ask(command)[-1] == b"ok \n"
+    nodes.start(2)
+    nodes.wait_until_formed()
+    nodes.wait_until_equal()
+    late = nodes.admin(2, "use-db d t")
+    assert late.ask("get k9999") == [b"value " + b"x" * 200 + b"\n", b"ok \n"]
+    assert late.ask("get last") == [b"value 1\n", b"ok \n"]
+    assert "takes a copy of all" in nodes.processes[2].log
+    admin.ask("set last 2")
+    nodes.wait_until_equal()
+    nodes.kill(2)
+    nodes.start(2)
+    nodes.wait_until_formed()
+    nodes.wait_until_equal()
+    assert nodes.admin(2, "use-db d t").ask("get last") == [b"value 2\n", b"ok \n"]
+
+
+def test_a_node_with_data_of_its_own_keeps_them_aside(nodes: Nodes) -> None:
+    """Two sets meet: the one with data that runs longer stays."""
+    nodes.switch.isolate(2)
+    nodes.start(0, 2)
+    wait_until(lambda: len(nodes.primaries()) == 2, "two lone primaries")
+    nodes.admin(0, "create-db d t", "use-db d t", "set k first")
+    nodes.admin(2, "create-db d t", "use-db d t", "set k second", "create-db e t")
+    nodes.switch.heal()
+    nodes.wait_until_formed()
+    nodes.wait_until_equal()
+    for place in (0, 2):
+        assert nodes.admin(place, "use-db d t").ask("get k") == [b"value first\n", b"ok \n"]
+        assert nodes.admin(place).ask("use-db e t")[-1] != b"ok \n"
+    kept = [p.name for p in nodes.processes[2].data.iterdir() if "divergent" in p.name]
+    assert kept == ["divergent-1-1.op"]
+
+
+def test_members_leave_and_come_back(nodes: Nodes) -> None:
+    primary = nodes.form()
+    leaves = next(place for place in range(3) if place != primary)
+    admin = nodes.admin(primary)
+    assert admin.ask(f"leave {nodes.addresses[leaves]}") == [b"ok \n"]
+
+    def members() -> set[str]:
+        return {r["address"] for r in nodes.state(primary)["replicas"] if r["member"]}
+
+    assert nodes.addresses[leaves] not in members()
+    nodes.processes[leaves].stop()
+    nodes.start(leaves)
+    assert nodes.addresses[leaves] not in members()
+    assert admin.ask(f"join {nodes.addresses[leaves]}") == [b"ok \n"]
+    wait_until(lambda: nodes.addresses[leaves] in members(), "the node to be a member again")
+
+
+def test_a_rolling_restart_loses_nothing(nodes: Nodes) -> None:
+    primary = nodes.form()
+    nodes.admin(primary, "create-db d t")
+    for number in range(3):
+        before = nodes.primary()
+        client = nodes.admin(before, "use-db d t")
+        assert client.ask("increment n 1") == [b"ok \n"]
+        place = (before + 1 + number) % 3
+        assert nodes.processes[place].stop() == 0
+        nodes.start(place)
+        nodes.wait_until_formed()
+    nodes.wait_until_equal()
+    assert nodes.admin(0, "use-db d t").ask("get n") == [b"value 3\n", b"ok \n"]

@@ -122,6 +122,10 @@ class Machine:
     def last(self) -> Position:
         return self.log.last
 
+    @property
+    def durable(self) -> int:
+        return 0 if self.late else self.log.last.index
+
     def reigns(self, count: int) -> Sequence[tuple[Epoch, int]]:
         return self.log.reigns(count)
 
@@ -209,8 +213,10 @@ def test_who_has_all_is_told_no_more_than_that() -> None:
     stream = Stream(log_of((1, 3)), log_of((1, 3)))
     stream.settle()
     position = Position(Epoch(1, 1), 3)
-    assert [type(one) for one in stream.seen] == [Have, Records]
+    assert [type(one) for one in stream.seen] == [Have, Records, Applied]
     assert stream.seen[1] == Records(NUMBER, position, 0, b"")
+    # So that it counts before anything is written.
+    assert stream.seen[2] == Applied(NUMBER, 3, 3)
     assert stream.equal()
 
 
@@ -363,7 +369,7 @@ def test_what_does_not_follow_is_refused_and_begun_anew() -> None:
     assert stream.equal()
     # What comes twice is passed over.
     stream.incoming.records(lost)
-    assert stream.up.popleft() == Applied(NUMBER, 4, 0)
+    assert stream.up.popleft() == Applied(NUMBER, 4, 4)
     stream.settle()
     assert stream.equal()
 
@@ -419,7 +425,7 @@ def test_an_acknowledgement_of_what_was_never_sent_does_not_count() -> None:
     stream = Stream(log_of((1, 2)), log_of((1, 2)))
     stream.settle()
     stream.outgoing.acknowledged(Applied(NUMBER, 7, 7))
-    assert stream.outgoing.durable == 0
+    assert stream.outgoing.durable == 2
     stream.outgoing.acknowledged(Applied(NUMBER, 2, 9))
     assert stream.outgoing.durable == 2
 
