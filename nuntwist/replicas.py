@@ -24,6 +24,7 @@ from nuntwist.cluster.handshake import Self, peer_key
 from nuntwist.cluster.identity import Identity
 from nuntwist.cluster.member import Member
 from nuntwist.cluster.overview import Overview
+from nuntwist.cluster.retiring import Retiring
 from nuntwist.cluster.serving import Serving
 from nuntwist.config import NodeConfig
 from nuntwist.core.concern import Concern, parse_concern
@@ -139,6 +140,13 @@ class Replicas:
     def _reach(self) -> None:
         wanted = {*self._bootstrap, *self._asked, *self.member.belonging.addresses()}
         self._peering.set_addresses(sorted(wanted))
+
+    def hand_over(self) -> Deferred[None]:
+        """Let another node be primary, if this one is; before the clients are sent away.
+
+        :return: fires with None when this node may stop.
+        """
+        return Retiring(self.member).begin()
 
     def stop(self) -> Deferred[Any]:
         """Take no part any more.

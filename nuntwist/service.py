@@ -8,8 +8,8 @@
   whatever is in the way is one sentence in a StartError.
 - ``startService`` starts the schedule of snapshots and takes over SIGTERM and SIGINT, so that
   the process ends with status 0 after an orderly stop.
-- ``stopService`` stops listening, answers what is in flight, closes WebSockets with a close
-  frame, takes a snapshot and closes the log.
+- ``stopService`` hands over to another node of the set, stops listening, answers what is in
+  flight, closes WebSockets with a close frame, takes a snapshot and closes the log.
 """
 
 from __future__ import annotations
@@ -398,6 +398,8 @@ class NodeService(Service):
             return
         self._started = False
         self._flush_log.stop()
+        if self._replicas is not None:
+            yield self._replicas.hand_over()
         yield DeferredList([self._closed(port) for port in self.ports])
         self._lines.finish_all()
         self._frames.finish_all()

@@ -323,16 +323,25 @@ class Belonging:
             if told.set_id == self.set_id:
                 self._changed(told)
         self._note_formed()
+        reign = self._member.reign
+        out = not self.is_member and not self._joins
+        if reign is not None and out and reign.commits.index >= self._members_index:
+            # It has taken itself out, and a majority of the others knows.
+            self._member.release(reign.best() or 0)
 
     def _changed(self, told: Membership) -> None:
         member = self._member
         was_member = member.me in self.membership.members and self.is_member
+        gone = self.membership.members.keys() - told.members.keys()
         self.membership = told
         self._members_index = member.oplog.last.index
         member.bully.reconfigure(told.members, member.clock.seconds())
         member.bully.learners -= told.members.keys()
         if member.reign is not None:
             member.reign.reconfigured(told)
+            if gone:
+                # Not from within the change itself: more is logged by it.
+                member.clock.callLater(0.0, member.on_left, gone)
         member.on_addresses()
         if self.is_member:
             self.due = _NEVER

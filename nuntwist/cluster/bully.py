@@ -220,6 +220,16 @@ class Bully:
         elif now >= self._loyal_until:
             self._fire(Event.FORCED, now)
 
+    def retire(self) -> None:
+        """Never stand again; it still elects."""
+        others, me = self.may_stand, self.me
+        self.may_stand = lambda node: node != me and others(node)
+
+    def release(self, successor: int, now: float) -> None:
+        """Be the primary no more: a member that has all is asked to stand."""
+        if self.state is State.PRIMARY:
+            self._release(successor, now, Event.FORCED)
+
     def receive(self, sender: int, message: Ballot, now: float) -> None:
         """A member has sent something; what comes from others is passed over."""
         if sender in self.members or sender in self.learners:
@@ -361,6 +371,8 @@ class Bully:
             self._released = max(self._released, release.number)
             self.primary = None
             if release.successor == self.me:
+                # Whoever is senior to it was not asked.
+                self._insists = True
                 self._call(release.number, now)
             elif release.successor:
                 self.due = now + self._timing.round

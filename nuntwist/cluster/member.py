@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall
@@ -95,6 +95,9 @@ class Machine(Follower, Leader, Protocol):
     def begin_anew(self) -> None:
         """Be in another set: nothing that is known of the one before counts."""
 
+    def pause(self) -> None:
+        """Take no more writes of clients, as if there were no primary."""
+
     def guard(self, in_step: int) -> None:
         """Say how many replicas are in step, for those who refuse writes without."""
 
@@ -113,6 +116,7 @@ class Member:
     :ivar on_primary: is told the id of the primary, itself included, or None, as it changes.
     :ivar on_stream: is told the id of the node whose log this node's is the beginning of, as its
         records come in order: its primary, itself included; or None, as it changes.
+    :ivar on_left: is told, on the primary, which nodes are members no more.
     :ivar on_obeyed: is called when something of an election has come.
     :ivar on_turned: is called when this node follows nobody or another, or is primary no more.
     :ivar on_addresses: is called when there may be other nodes to connect to.
@@ -142,6 +146,7 @@ class Member:
         self.on_primary: Callable[[int | None], None] = _nobody_asks
         self.on_stream: Callable[[int | None], None] = _nobody_asks
         self.on_addresses: Callable[[], None] = lambda: None
+        self.on_left: Callable[[Collection[int]], None] = lambda nodes: None
         self.on_obeyed: Callable[[], None] = lambda: None
         self.on_turned: Callable[[], None] = lambda: None
         self.handlers: dict[type, Callable[[int, Any], None]] = {}
@@ -379,6 +384,16 @@ class Member:
     def invite(self, address: str) -> None:
         """Ask the node at an address into the set, now or when it is connected."""
         self.belonging.invite(address)
+        self.carry_out()
+
+    def pause(self) -> None:
+        """Take no more writes of clients; they wait for the next primary."""
+        self._note_stream(None)
+        self.machine.pause()
+
+    def release(self, successor: int) -> None:
+        """Be the primary no more, and ask another node to stand."""
+        self.bully.release(successor, self.clock.seconds())
         self.carry_out()
 
     def force(self) -> None:

@@ -9,6 +9,10 @@ counted.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from twisted.logger import Logger
+
 from nuntwist.cluster.confirming import Confirming
 from nuntwist.cluster.copier import Copier
 from nuntwist.cluster.forwards import Forwards
@@ -18,6 +22,7 @@ from nuntwist.core.concern import MAJORITY, Concern
 from nuntwist.core.divergent import Deciding
 from nuntwist.core.following import Following
 from nuntwist.core.node import Node
+from nuntwist.errors import CommandError
 from nuntwist.files import Files
 
 
@@ -29,6 +34,8 @@ class Serving:
     :param wait: for how long a write waits without a primary, in seconds.
     :param concern: the write concern of the node; its events follow it.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -55,6 +62,7 @@ class Serving:
         member.handlers[Offer] = member.handlers[Offered] = self.bargains.received
         self.forwards = Forwards(member, node, wait)
         self.confirming = Confirming(member)
+        member.on_left = self._forget
         concerns, journal = node.pipeline.concerns, node.pipeline.journal
         concerns.default = concern
         concerns.reached = self._reached
@@ -65,6 +73,14 @@ class Serving:
     def _reached(self, replicas: int) -> int:
         reign = self._member.reign
         return 0 if reign is None else reign.commits.held_by(replicas + 1)
+
+    def _forget(self, nodes: Collection[int]) -> None:
+        try:
+            self.forwards.forget(nodes)
+        except CommandError as error:
+            self._log.warn(
+                "what the log keeps of nodes that have left stays: {error}", error=str(error)
+            )
 
     def stop(self) -> None:
         """The node stops."""

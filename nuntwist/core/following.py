@@ -168,6 +168,12 @@ class Following:
             raise StorageUnavailable(str(refused[0].value))
         return op[INDEX]
 
+    def pause(self) -> None:
+        """Take no more writes of clients, as if there were no primary."""
+        self._node.pipeline.commit()
+        if self._journal.refusal is None:
+            self._journal.refusal = NO_PRIMARY
+
     def guard(self, in_step: int) -> None:
         """Say how many replicas follow this primary, for those who refuse writes without."""
         journal, needed = self._journal, self._node.limits.min_replicas

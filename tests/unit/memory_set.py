@@ -117,6 +117,7 @@ class MemorySet:
         self.members: dict[int, Member] = {}
         self.forwards: dict[int, Forwards] = {}
         self.bargains: dict[int, Bargains] = {}
+        self.names: dict[int, str] = {}
         self.pipes: dict[tuple[int, int], Pipe] = {}
         for me in self.ids:
             self.start(me)
@@ -165,7 +166,7 @@ class MemorySet:
         pipes = Pipe(self, one), Pipe(self, other)
         pipes[0].other, pipes[1].other = pipes[1], pipes[0]
         for pipe, side in zip(pipes, (Connecting, Accepting), strict=True):
-            me = Self(pipe.place, 0, f"node-{pipe.place}:3014")
+            me = Self(pipe.place, 0, self.names.get(pipe.place, f"node-{pipe.place}:3014"))
             pipe.protocol = PeerProtocol(
                 side(me, KEY, self.chance),
                 self.members[pipe.place],

@@ -395,7 +395,7 @@ def test_a_winner_gives_way_once_to_who_has_more() -> None:
 
 def test_who_is_given_way_to_stands_at_once() -> None:
     bully = following(node(at=position(4, 2)))
-    assert answer(bully, 2, Release(5, 1), 1.1) == [Ask(6, bully.rank, False, 5)]
+    assert answer(bully, 2, Release(5, 1), 1.1) == [Ask(6, bully.rank, True, 5)]
     assert bully.state is State.CHECKING
 
 

@@ -263,3 +263,121 @@ def test_what_a_majority_has_is_in_every_later_primary(seed: int) -> None:
         if me != primary and incoming is not None and incoming.stopped is None:
             assert nodes.nodes[me].oplog.last == nodes.nodes[primary].oplog.last
             assert state(nodes.nodes[me]) == state(nodes.nodes[primary])
+
+
+# -- members come and go -------------------------------------------------------------------------
+
+
+def members_of(nodes: MemorySet, me: int) -> list[int]:
+    return sorted(nodes.members[me].belonging.membership.members)
+
+
+def test_a_member_leaves_and_the_others_elect_without_it(three: MemorySet) -> None:
+    left: list[object] = []
+    reign = three.members[1].reign
+    assert reign is not None
+    reign.leave(3).addBoth(left.append)
+    assert left == []
+    three.run(0.5)
+    assert left == [None]
+    assert [members_of(three, me) for me in (1, 2)] == [[1, 2]] * 2
+    assert not three.members[3].belonging.is_member
+    assert three.members[3].identity.standing.left == three.members[1].belonging.set_id
+    three.kill(1)
+    three.run(5.0)
+    # Of two members one is no majority, and who has left has no vote.
+    assert three.members[2].bully.state is not State.PRIMARY
+    assert three.members[3].bully.state is State.STARTING
+
+
+def test_a_primary_that_leaves_hands_over(three: MemorySet) -> None:
+    reign = three.members[1].reign
+    assert reign is not None
+    reign.leave(1)
+    three.run(2.0)
+    assert three.primary() in (2, 3)
+    assert members_of(three, three.primary()) == [2, 3]
+    assert three.nodes[1].node.info.role == "StartingUp"
+
+
+def test_a_node_that_comes_back_empty_takes_the_place_it_had(three: MemorySet) -> None:
+    """Under its address, with another id: the old one goes first, then it is taken in."""
+    three.kill(3)
+    three.ids.append(9)
+    three.names[9] = "node-3:3014"
+    three.start(9)
+    for other in (1, 2):
+        three.connect(other, 9)
+    three.run(3.0)
+    assert members_of(three, 1) == [1, 2, 9]
+    assert members_of(three, 9) == [1, 2, 9]
+
+
+def test_lone_nodes_that_meet_are_one_set() -> None:
+    nodes = MemorySet(2)
+    nodes.isolate(2)
+    nodes.run(1.5)
+    assert [nodes.nodes[me].node.info.role for me in (1, 2)] == ["Primary"] * 2
+    nodes.nodes[1].admin("create-db d t", "use-db d t", "set k 1")
+    nodes.nodes[2].admin("create-db d t", "use-db d t", "set k 2")
+    nodes.heal()
+    nodes.run(4.0)
+    assert (nodes.primary(), nodes.secondaries()) == (1, [2])
+    assert members_of(nodes, 2) == [1, 2]
+    assert state(nodes.nodes[2]) == state(nodes.nodes[1])
+    assert nodes.nodes[1].node.catalogue.by_name[b"d"].value(b"k") == b"1"
+
+
+def test_an_empty_set_gives_way_to_one_with_data() -> None:
+    nodes = MemorySet(2)
+    nodes.isolate(2)
+    nodes.run(1.5)
+    nodes.nodes[2].admin("create-db d t")
+    nodes.heal()
+    nodes.run(4.0)
+    assert (nodes.primary(), nodes.secondaries()) == (2, [1])
+    assert b"d" in nodes.nodes[1].node.catalogue.by_name
+
+
+def test_two_formed_sets_do_not_mix(three: MemorySet) -> None:
+    other = MemorySet(2, seed=7)
+    other.run(3.0)
+    ours, theirs = three.members[1].belonging, other.members[1].belonging
+    assert ours.set_id != theirs.set_id
+    hello = theirs.hello()
+    three.members[1].links[2].send(hello)
+    three.run(0.1)
+    assert three.members[2].belonging.set_id == ours.set_id
+    assert not three.members[2].belonging.is_of_set(1)
+
+
+def test_a_primary_hands_over_before_it_stops(three: MemorySet) -> None:
+    from nuntwist.cluster.retiring import Retiring
+
+    client = three.nodes[1].admin("create-db d t", "use-db d t")
+    three.run(0.1)
+    three.delay = 0.02
+    assert client.ask("set k 1") == "ok \n"
+    done: list[object] = []
+    Retiring(three.members[1]).begin().addBoth(done.append)
+    client.send("set k 2")
+    three.run(0.05)
+    assert done == []
+    three.run(1.0)
+    assert done == [None]
+    successor = three.primary()
+    assert successor != 1
+    assert client.received() == "ok \n"
+    found = three.nodes[successor].node.catalogue.by_name[b"d"].find(b"k")
+    assert found is not None
+    assert found[:2] == (b"2", 1)
+
+
+def test_a_primary_with_nobody_to_hand_over_to_stops_all_the_same(three: MemorySet) -> None:
+    from nuntwist.cluster.retiring import Retiring
+
+    for me in (2, 3):
+        three.kill(me)
+    done: list[object] = []
+    Retiring(three.members[1]).begin().addBoth(done.append)
+    assert done == [None]
