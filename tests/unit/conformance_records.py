@@ -31,6 +31,13 @@ def settled(durable: Deferred[None] | None) -> None:
         assert fired == [None]
 
 
+def got(done: Deferred[int]) -> object:
+    """What a Deferred has fired or failed with."""
+    fired: list[object] = []
+    done.addCallbacks(fired.append, lambda reason: fired.append(reason.value))
+    return fired[0]
+
+
 class RecordsConformance(OplogConformance):
     """Tests of any log, as ``OplogConformance``.
 
@@ -278,3 +285,65 @@ class RecordsConformance(OplogConformance):
         with pytest.raises(StorageUnavailable, match="closed"):
             log.cut(1, "divergent")
         assert all_of(self.again(log)) == run(1, 2)
+
+    # -- a copy of all in its place ----------------------------------------------------------
+
+    @pytest.mark.parametrize("index", [0, 3, 4, 9])
+    def test_the_end_is_kept_and_stays(self, index: int) -> None:
+        log = self.filled(run(1, 3), run(4, 1), run(5, 5), run(10, 2))
+        tail = log.records(index, 1 << 20)
+        assert got(log.keep(index, "divergent")) == 11 - index
+        assert self.kept(log, "divergent") == SEGMENT_HEAD + tail
+        # The same once more is no other file.
+        assert got(log.keep(index, "divergent")) == 11 - index
+        assert all_of(log) == run(1, 11)
+        settled(log.append(LATER, run(12, 1)))
+        assert isinstance(got(log.keep(index, "divergent")), ValueError)
+        assert self.kept(log, "divergent") == SEGMENT_HEAD + tail
+
+    def test_only_whole_records_are_kept(self) -> None:
+        log = self.filled(run(1, 3), run(4, 1))
+        assert isinstance(got(log.keep(2, "divergent")), ValueError)
+        assert got(log.keep(4, "divergent")) == 0
+        assert self.kept(log, "divergent") is None
+        log.close()
+        assert isinstance(got(log.keep(3, "divergent")), StorageUnavailable)
+
+    @pytest.mark.parametrize("index", [2, 5, 6, 7, 40])
+    def test_a_log_that_was_replaced_goes_on_elsewhere(self, index: int) -> None:
+        log = self.filled(run(1, 3), run(4, 2), run(6, 1))
+        settled(log.append(LATER, run(7, 1)))
+        position = Position(Epoch(9, 9), index)
+        log.replace(position)
+        assert log.last_stamp == 0
+        for _ in range(2):
+            assert (log.last, log.count, log.first) == (position, 0, index + 1)
+            assert log.base == index
+            assert all_of(log) == []
+            assert log.records(index, 1 << 20) == b""
+            assert log.reigns(5) == ((position.epoch, index),)
+            assert [log.epoch_at(one) for one in (index - 1, index, index + 1)] == [
+                None,
+                position.epoch,
+                None,
+            ]
+            log.close()
+            log = self.again(log)
+        settled(log.append_records([received(index + 1, 3, Epoch(9, 9))]))
+        settled(log.append(Epoch(10, 1), run(index + 4, 1)))
+        log.close()
+        log = self.again(log)
+        assert all_of(log) == run(index + 1, 4)
+        assert log.reigns(5) == ((Epoch(9, 9), index), (Epoch(10, 1), index + 4))
+
+    def test_its_size_is_as_of_a_new_one(self) -> None:
+        log, other = self.filled(run(1, 3)), self.opened()
+        log.replace(Position(LATER, 9))
+        assert log.size == other.size
+
+    def test_a_closed_log_is_not_replaced(self) -> None:
+        log = self.filled(run(1, 1))
+        log.close()
+        with pytest.raises(StorageUnavailable, match="closed"):
+            log.replace(Position(LATER, 9))
+        assert all_of(self.again(log)) == run(1, 1)
