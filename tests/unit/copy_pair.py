@@ -3,6 +3,9 @@ copy of all that the first has."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import pytest
 from twisted.internet.defer import maybeDeferred
 
 from nuntwist.cluster.copies import (
@@ -12,6 +15,7 @@ from nuntwist.cluster.copies import (
     CopyPiece,
     CopyTaken,
     CopyWanted,
+    pieces_of,
 )
 from nuntwist.cluster.copy_receiver import CopyReceiver
 from nuntwist.cluster.copy_sender import WINDOW, CopySender
@@ -28,7 +32,7 @@ from nuntwist.oplog.segment import remove_segments
 from nuntwist.oplog.segments import FileOplog
 from nuntwist.storage.disk import DiskStorage
 from nuntwist.testing import HeapClock, MemoryNode
-from nuntwist.values import INDEX, VALUE, Op
+from nuntwist.values import INDEX, VALUE, Epoch, Op
 from tests.unit.memory_set import Elsewhere
 
 NUMBER = 7
@@ -65,13 +69,34 @@ def trim(node: MemoryNode) -> None:
     node.node.pipeline.journal.forget(node.node.snapshots.covered(), 0)
 
 
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a copy of a few hundred entries come in dozens of pieces."""
+
+    def small(entries: Iterable[tuple[int, Sequence[Op]]]) -> Iterator[tuple[bytes, int]]:
+        return pieces_of(entries, 4 << 10)
+
+    monkeypatch.setattr("nuntwist.cluster.copy_sender.pieces_of", small)
+
+
+def own_writes(pair: CopyPair) -> None:
+    """The secondary was a primary for a while, and has what nobody else has."""
+    pair.following.lead(Epoch(3, 2))
+    admin = pair.secondary.admin("create-db d t", "use-db d t")
+    for number in range(40):
+        admin.send(f"set k{number} mine")
+    admin.send("create-db mine t")
+    admin.close()
+    pair.following.stand_by("there")
+
+
 class CopyPair:
     """See the module.
 
     :ivar messages: how many have arrived, and ``cut_at`` after how many of them the connection
         is lost.
-    :ivar sizes: bytes of pieces on their way, as they were counted at each message.
-    :param durable: gives the log of the secondary, made of files.
+    :ivar seen: all of them.
+    :ivar placed: how often a copy was put in place, and ``kept`` how often all of one was kept.
+    :param window: of the copies, in bytes.
     """
 
     def __init__(self, window: int = WINDOW) -> None:
@@ -87,6 +112,7 @@ class CopyPair:
         self.cut_at: int | None = None
         self.seen: list[Message] = []
         self.placed = self.kept = 0
+        self.on_placed: Callable[[], object] = lambda: None
         self.outgoing: Outgoing | None = None
         self.begin_reign()
         self.primary.oplog.written = self._written
@@ -135,6 +161,7 @@ class CopyPair:
 
     def _note_placed(self) -> None:
         self.placed += 1
+        self.on_placed()
         if self.incoming is not None:
             self.incoming.begin()
 
@@ -222,3 +249,14 @@ class CopyPair:
     def same(self) -> bool:
         """Whether both hold the same."""
         return whole(self.primary) == whole(self.secondary)
+
+    def same_after_a_restart(self) -> bool:
+        """As :meth:`same`: of a database that it has from a snapshot a node does not know when it
+        was changed last."""
+        both = [whole(node).items() for node in (self.primary, self.secondary)]
+        here, there = ([(n, name, how, held) for n, (name, how, _, held) in one] for one in both)
+        return sorted(here, key=_first) == sorted(there, key=_first)
+
+
+def _first(item: tuple[int, bytes, bytes, dict[bytes, Op]]) -> int:
+    return item[0]
