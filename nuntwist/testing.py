@@ -29,9 +29,10 @@ from zope.interface import implementer
 from nuntwist.cluster.alone import AloneElection
 from nuntwist.cluster.identity import Identity
 from nuntwist.core.counters import NodeInfo
+from nuntwist.core.installing import begin_afresh
 from nuntwist.core.limits import Limits
 from nuntwist.core.node import Node
-from nuntwist.files import MemoryFiles
+from nuntwist.files import Files, MemoryFiles
 from nuntwist.interfaces import IElection, IOplog, IStorage
 from nuntwist.language.replies import frame
 from nuntwist.net.frames import frame_size
@@ -315,6 +316,8 @@ class MemoryNode:
     :param clock: shared with other nodes; without one it has its own.
     :param election: another one than that of a node alone.
     :param in_set: as for the node.
+    :param afresh: the data directory, where the process before has left a copy of all half in
+        place: as :func:`nuntwist.core.installing.begin_afresh` does.
     """
 
     def __init__(
@@ -327,6 +330,7 @@ class MemoryNode:
         clock: HeapClock | None = None,
         election: IElection | None = None,
         in_set: bool = False,
+        afresh: Files | None = None,
     ) -> None:
         self.clock = clock or HeapClock()
         self.oplog = oplog or MemoryOplog()
@@ -351,7 +355,10 @@ class MemoryNode:
             in_set=in_set,
         )
         failed: list[Failure] = []
-        self.node.recover().addErrback(failed.append)
+        if afresh is None:
+            self.node.recover().addErrback(failed.append)
+        else:
+            begin_afresh(self.node, afresh).addErrback(failed.append)
         if failed:
             failed[0].raiseException()
         self.node.start()

@@ -25,10 +25,9 @@ from nuntwist.cluster.outgoing import Outgoing, Stage
 from nuntwist.cluster.stream import Applied, Cut, Have, Records, Refused
 from nuntwist.core.copying import Originals
 from nuntwist.core.following import Following
-from nuntwist.core.installing import Installing, begin_afresh
+from nuntwist.core.installing import Installing
 from nuntwist.files import MemoryFiles
 from nuntwist.interfaces import IOplog
-from nuntwist.oplog.segment import remove_segments
 from nuntwist.oplog.segments import FileOplog
 from nuntwist.storage.disk import DiskStorage
 from nuntwist.testing import HeapClock, MemoryNode
@@ -135,18 +134,14 @@ class CopyPair:
 
     def start(self, afresh: bool = False) -> None:
         """Begin the secondary with what its files hold."""
-        if afresh:
-            remove_segments(self.files)
-            self.files.contents.pop("oplog.base", None)
         self.secondary = MemoryNode(
             self.make_log(),
             DiskStorage(self.files, maybeDeferred),
             clock=self.clock,
             election=Elsewhere(),
             in_set=True,
+            afresh=self.files if afresh else None,
         )
-        if afresh:
-            begin_afresh(self.secondary.node, self.files)
         self.following = Following(self.secondary.node)
         self.following.stand_by("there")
         self.installing = Installing(self.secondary.node, self.files, self.clock.callLater)

@@ -33,9 +33,9 @@ class Threads:
         self._kept.append((done, function, arguments))
         return done
 
-    def run_one(self) -> None:
-        """Let the first do its work."""
-        done, function, arguments = self._kept.pop(0)
+    def run_one(self, place: int = 0) -> None:
+        """Let the first do its work, or another one."""
+        done, function, arguments = self._kept.pop(place)
         execute(function, *arguments).addBoth(done.callback)
 
     def fail_one(self) -> None:
