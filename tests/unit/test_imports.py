@@ -44,6 +44,7 @@ MAY_IMPORT = {
     "replicas": MIDDLE | {"net"},
     "service": TOP,
     "testing": TOP,
+    "simulation": TOP | {"testing"},
     "tap": TOP,
     "cli_client": BASE,
     "cli_output": set(),
