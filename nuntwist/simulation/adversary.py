@@ -1,0 +1,154 @@
+"""What goes wrong, and when: drawn from a seed.
+
+A fault that has begun ends by itself after a while, or when all is healed. Any number can be
+there at once; safety must hold under all of them, and what is asked of liveness is that all
+works again when they have ended.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Final
+
+from twisted.internet.interfaces import IDelayedCall
+
+if TYPE_CHECKING:
+    from nuntwist.simulation.cluster import Cluster
+    from nuntwist.simulation.node import SimulatedNode
+
+BETWEEN: Final = 1.5
+"""Seconds between faults, on average."""
+
+
+class Adversary:
+    """Makes faults in a set.
+
+    :param faults: the names of those to choose from; the methods ``do_...`` of this class.
+    """
+
+    def __init__(self, cluster: Cluster, chance: random.Random, faults: Collection[str]) -> None:
+        self._cluster = cluster
+        self._chance = chance
+        self._faults = sorted(faults)
+        self._timers: dict[IDelayedCall, None] = {}
+        for name in self._faults:
+            getattr(self, method_name(name))
+
+    def start(self) -> None:
+        """Begin."""
+        if self._faults:
+            self._later(self._chance.expovariate(1.0 / BETWEEN), self._make)
+
+    def stop(self) -> None:
+        """Make no more; what there is stays until all is healed."""
+        for timer in self._timers:
+            if timer.active():
+                timer.cancel()
+        self._timers.clear()
+
+    def _later(self, seconds: float, call: Callable[[], object]) -> None:
+        self._timers[self._cluster.clock.callLater(seconds, call)] = None
+
+    def _for_a_while(self, longest: float, end: Callable[[], object]) -> None:
+        self._later(self._chance.uniform(0.05, longest), end)
+
+    def _make(self) -> None:
+        name = self._chance.choice(self._faults)
+        getattr(self, method_name(name))()
+        self._later(self._chance.expovariate(1.0 / BETWEEN), self._make)
+
+    def _note(self, what: str) -> None:
+        self._cluster.note(f"FAULT {what}")
+
+    def _node(self) -> SimulatedNode:
+        return self._chance.choice(self._cluster.nodes)
+
+    def _two(self) -> tuple[int, int]:
+        one, other = self._chance.sample(self._cluster.places, 2)
+        return one, other
+
+    def _cut(self, ways: set[tuple[int, int]], what: str) -> None:
+        self._note(what)
+        network = self._cluster.network
+        network.cut |= ways
+        self._for_a_while(8.0, lambda: network.mend(ways))
+
+    # -- the network -------------------------------------------------------------------------
+
+    def do_one_way(self) -> None:
+        """Nothing gets from one node to another, but back."""
+        way = self._two()
+        self._cut({way}, f"cut {way[0]}>{way[1]}")
+
+    def do_isolate(self) -> None:
+        """A node reaches no other, and no other reaches it."""
+        me = self._node().place
+        others = [place for place in self._cluster.places if place != me]
+        ways = {(me, other) for other in others} | {(other, me) for other in others}
+        self._cut(ways, f"isolate {me}")
+
+    def do_bridge(self) -> None:
+        """Two nodes do not reach each other; both reach the others."""
+        one, other = self._two()
+        self._cut({(one, other), (other, one)}, f"cut {one}<>{other}")
+
+    def do_slow(self) -> None:
+        """One direction is slow."""
+        way, network = self._two(), self._cluster.network
+        low = self._chance.uniform(0.0, 0.3)
+        self._note(f"slow {way[0]}>{way[1]} {low:.3f}")
+        network.delays[way] = low, 2 * low
+        self._for_a_while(5.0, lambda: network.delays.pop(way, None))
+
+    def do_drop(self) -> None:
+        """The connections between two nodes are lost."""
+        one, other = self._two()
+        self._note(f"drop {one}-{other}")
+        self._cluster.network.drop(one, other)
+        self._cluster.network.drop(other, one)
+
+    # -- the processes -----------------------------------------------------------------------
+
+    def do_pause(self) -> None:
+        """A node stands still."""
+        node = self._node()
+        process = node.process
+        if node.running and not process.paused:
+            self._note(f"pause {node.place}")
+            process.pause()
+            self._for_a_while(3.0, process.go_on)
+
+    def do_crash(self) -> None:
+        """A process is killed; where the log is flushed before it answers, perhaps the machine."""
+        node = self._node()
+        if node.running:
+            power = node.durability == "disk" and self._chance.random() < 0.5
+            self._note(f"{'power' if power else 'crash'} {node.place}")
+            node.crash(power_lost=power)
+            self._for_a_while(6.0, lambda: self._cluster.restart(node))
+
+    def do_clock(self) -> None:
+        """The wall clock of a node is set."""
+        node = self._node()
+        node.wall_offset = self._chance.uniform(-60.0, 60.0)
+        self._note(f"clock {node.place} {node.wall_offset:.1f}")
+
+    def do_disk_full(self) -> None:
+        """The disk of a node is full."""
+        node = self._node()
+        if node.disk.room is None:
+            node.disk.room = self._chance.randrange(200)
+            self._note(f"full {node.place}")
+            self._for_a_while(4.0, lambda: setattr(node.disk, "room", None))
+
+
+def method_name(fault: str) -> str:
+    """``one-way`` is made by ``do_one_way``."""
+    return "do_" + fault.replace("-", "_")
+
+
+FAULTS: Final = tuple(
+    sorted(name[3:].replace("_", "-") for name in vars(Adversary) if name.startswith("do_"))
+)
+"""All there are."""
