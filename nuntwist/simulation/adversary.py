@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from nuntwist.simulation.cluster import Cluster
     from nuntwist.simulation.node import SimulatedNode
 
-BETWEEN: Final = 1.5
-"""Seconds between faults, on average."""
+BETWEEN: Final = (0.5, 1.0, 2.0, 4.0)
+"""Seconds between faults, on average: one of these for a run."""
 
 
 class Adversary:
@@ -31,6 +31,7 @@ class Adversary:
         self._cluster = cluster
         self._chance = chance
         self._faults = sorted(faults)
+        self._between = chance.choice(BETWEEN)
         self._timers: dict[IDelayedCall, None] = {}
         for name in self._faults:
             getattr(self, method_name(name))
@@ -38,7 +39,7 @@ class Adversary:
     def start(self) -> None:
         """Begin."""
         if self._faults:
-            self._later(self._chance.expovariate(1.0 / BETWEEN), self._make)
+            self._later(self._chance.expovariate(1.0 / self._between), self._make)
 
     def stop(self) -> None:
         """Make no more; what there is stays until all is healed."""
@@ -56,7 +57,7 @@ class Adversary:
     def _make(self) -> None:
         name = self._chance.choice(self._faults)
         getattr(self, method_name(name))()
-        self._later(self._chance.expovariate(1.0 / BETWEEN), self._make)
+        self._later(self._chance.expovariate(1.0 / self._between), self._make)
 
     def _note(self, what: str) -> None:
         self._cluster.note(f"FAULT {what}")
