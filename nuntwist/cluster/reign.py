@@ -92,6 +92,7 @@ class Reign:
         self.replication_time = 0.0
         self._wanted: dict[int, int] = {}
         self._changing = 0
+        self._becomes: Membership | None = None
         self._leaves: deque[tuple[int, Deferred[None]]] = deque()
         self._left: Deferred[None] | None = None
         self.commits = Commits(me, self._counted(), begins)
@@ -216,6 +217,8 @@ class Reign:
     def reconfigured(self, membership: Membership) -> None:
         """The members have changed, as the log has it."""
         self.membership = membership
+        if self._becomes == membership:
+            self._becomes = None
         for node in membership.members:
             self.learners.pop(node, None)
         self.recount()
@@ -248,6 +251,10 @@ class Reign:
         """Make the next change of the members, where it is time for it."""
         if self.commits.index < max(self._changing, self._begins):
             return
+        if self._becomes is not None:
+            # The last change is committed and was not looked at yet: another one, made from
+            # the members before it, would undo it.
+            return
         if self._left is not None:
             left, self._left = self._left, None
             left.callback(None)
@@ -259,8 +266,10 @@ class Reign:
             members=", ".join(sorted(change.members.values())),
         )
         try:
+            self._becomes = change
             self._changing = self._machine.configure(change.encode())
         except StorageUnavailable as error:
+            self._becomes = None
             self._log.error("the members cannot be changed now: {error}", error=str(error))
             self._not_left(b"storage unavailable: " + str(error).encode())
 
