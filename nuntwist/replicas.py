@@ -12,6 +12,7 @@ has been in a set before; any other node is alone. What it makes:
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -50,22 +51,34 @@ class Replicas:
     :param config: of the node.
     :param node: recovered.
     :param files: the data directory.
+    :param chance: for nonces, delays and ids; that of the operating system without one.
+    :param endpoint: gives the endpoint that connects to an address; one of the reactor without.
+    :param boot: what the machine calls the time since it was started; asked for without it.
     """
 
     _log = Logger()
 
     def __init__(
-        self, config: NodeConfig, node: Node, identity: Identity, files: Files, reactor: Any
+        self,
+        config: NodeConfig,
+        node: Node,
+        identity: Identity,
+        files: Files,
+        reactor: Any,
+        *,
+        chance: random.Random | None = None,
+        endpoint: Callable[[str], Any] | None = None,
+        boot: str | None = None,
     ) -> None:
         self._node = node
         self._reactor = reactor
-        chance = random.SystemRandom()
+        chance = chance or random.SystemRandom()
         address = node.info.address
         told_of = {*config.replicate_addresses, address}
         self._bootstrap = [other for other in config.replicate_addresses if other != address]
         self._asked: set[str] = set()
         try:
-            identity.note_start(_boot_id(), config.durability == "disk")
+            identity.note_start(_boot_id() if boot is None else boot, config.durability == "disk")
         except OSError as error:
             raise StartError(
                 f"The data directory {config.dbs_dir} cannot be written: {error.strerror}."
@@ -99,7 +112,7 @@ class Replicas:
         self.doors = Doors(manner)
         self._peering = Peering(
             manner,
-            lambda address: endpoint_for(reactor, address, CONNECT_SECONDS),
+            endpoint or (lambda address: endpoint_for(reactor, address, CONNECT_SECONDS)),
             lambda number: number in self.member.links,
             self._linked_at,
         )

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from nuntwist.config import NodeConfig
 from nuntwist.simulation.adversary import FAULTS
 from nuntwist.simulation.cluster import USUAL_FAULTS, Outcome, Plan, simulate
 
@@ -56,8 +57,8 @@ def _plan(options: argparse.Namespace) -> Plan:
     plan = Plan(
         nodes=options.nodes,
         seconds=options.seconds,
-        durability=options.durability,
-        reads=options.reads,
+        config=NodeConfig(write_concern="majority", durability=options.durability),
+        reads=not options.no_reads,
     )
     return replace(plan, faults=tuple(options.faults.split(",")) if options.faults else ())
 
@@ -72,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--nodes", type=int, default=3, help="of the set (3)")
     parser.add_argument("--seconds", type=float, default=20.0, help="of faults (20)")
     parser.add_argument("--durability", choices=["os", "disk"], default="os")
-    parser.add_argument("--reads", action="store_true", help="check reads under faults, too")
+    parser.add_argument("--no-reads", action="store_true", help="no reads while there are faults")
     parser.add_argument(
         "--faults",
         default=",".join(USUAL_FAULTS),

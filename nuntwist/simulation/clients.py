@@ -184,9 +184,8 @@ class _Client:
 class Writer(_Client):
     """Writes, and reads where that is to be checked.
 
-    :param reads: whether what it reads is part of the history. (A node that has lost its set
-        without knowing yet gives old values; only reads that are asked to be linearizable, and
-        those after everything has come to rest, have to fit.)
+    :param reads: whether it reads, too; it asks for linearizable reads then. (Without that a
+        node that has lost its set and does not know yet gives old values.)
     """
 
     def __init__(
@@ -206,6 +205,10 @@ class Writer(_Client):
         self._kinds = (SET, SET, SET_SAFE, INCREMENT, REMOVE) + (GET, GET_SAFE) * 2 * reads
         self._operation: Operation | None = None
         self.done = 0
+
+    def first(self) -> list[str]:
+        """Ask for reads that can be relied on."""
+        return ["read-concern linearizable"] * (GET in self._kinds)
 
     def ready(self) -> None:
         """Ask the next thing, after a while."""

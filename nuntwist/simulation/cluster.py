@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from nuntwist.cluster.effects import Timing
+from nuntwist.config import NodeConfig
 from nuntwist.simulation.adversary import Adversary
 from nuntwist.simulation.clients import DATABASE, TOKEN, Watcher, Writer
 from nuntwist.simulation.history import GET_SAFE, History
@@ -44,9 +44,8 @@ class Plan:
     :ivar apart: seconds between the starts of two nodes.
     :ivar seconds: of faults.
     :ivar rest: seconds at most until all are alike again after that.
-    :ivar durability: of the nodes: ``os`` or ``disk``.
-    :ivar by_commit: whether clients are told only of what a majority has.
-    :ivar reads: whether the clients' reads have to be linearizable while there are faults.
+    :ivar config: of the nodes, but for their addresses.
+    :ivar reads: whether clients read, too, and ask for linearizable reads.
     """
 
     nodes: int = 3
@@ -56,11 +55,9 @@ class Plan:
     apart: float = 0.01
     seconds: float = 20.0
     rest: float = 30.0
-    durability: str = "os"
-    by_commit: bool = True
-    reads: bool = False
+    config: NodeConfig = field(default_factory=lambda: NodeConfig(write_concern="majority"))
+    reads: bool = True
     faults: tuple[str, ...] = USUAL_FAULTS
-    timing: Timing = field(default_factory=Timing)
 
 
 @dataclass
@@ -110,16 +107,13 @@ class Cluster:
         def process() -> Process:
             return Process(self.clock, lambda: self._step(node))
 
-        node = SimulatedNode(
-            place,
-            told,
-            self.network,
-            self._chance(f"node {place}"),
-            process,
-            self.plan.timing,
-            self.plan.durability,
-            self.plan.by_commit,
+        config = replace(
+            self.plan.config,
+            replicate_addresses=tuple(told),
+            external_address=address_of(place),
         )
+        chance = self._chance(f"node {place}")
+        node = SimulatedNode(place, config, self.network, chance, process)
         return node
 
     # -- what happens ------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """A node of a set, whole, as a process in memory.
 
-It is put together as :mod:`nuntwist.replicas` and the composition root do it for a reactor, with
-its log and snapshots in files in memory that live on when it ends, and connections of the
+Its part in the set is put together by :mod:`nuntwist.replicas`, as for a reactor; its log and its
+snapshots are in files in memory that live on when it ends, and its connections are those of the
 simulated network.
 """
 
@@ -15,22 +15,17 @@ from twisted.internet.defer import Deferred, execute
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from nuntwist.cluster.belonging import Terms
-from nuntwist.cluster.effects import Timing
-from nuntwist.cluster.forwards import Forwards
-from nuntwist.cluster.handshake import Self
 from nuntwist.cluster.identity import Identity
-from nuntwist.cluster.member import Member
+from nuntwist.config import NodeConfig
 from nuntwist.core.counters import NodeInfo
-from nuntwist.core.following import Following
 from nuntwist.core.limits import Limits
 from nuntwist.core.node import Node
 from nuntwist.files import MemoryFiles
 from nuntwist.interfaces import IElection, IOplog
-from nuntwist.net.peering import Doors, Manner, Peering
 from nuntwist.net.tcp import LineFactory
 from nuntwist.oplog.flushed import FlushedOplog
 from nuntwist.oplog.segments import FileOplog
+from nuntwist.replicas import Replicas
 from nuntwist.secrets import ScryptSecrets
 from nuntwist.simulation.network import Network, Way
 from nuntwist.simulation.process import Process
@@ -38,7 +33,6 @@ from nuntwist.storage.disk import DiskStorage
 from nuntwist.testing import EPOCH_2026, PASSWORD, USER
 from nuntwist.values import Epoch
 
-KEY = b"k" * 32
 FLUSH = 0.0002, 0.004
 """Seconds that the work of a thread takes, at least and at most."""
 
@@ -58,14 +52,14 @@ class SimulatedNode:
     """One node, and what outlives its process.
 
     :param place: its number in the network.
-    :param told: the addresses it is told of when it starts, its own included.
+    :param config: of the node; what it says of files, ports and credentials is not used.
     :param make_process: gives a new process.
-    :param durability: ``os`` or ``disk``.
-    :param by_commit: whether clients are told only of what a majority has.
     :ivar process: of now, or the last one.
     :ivar running: whether it runs.
     :ivar lives: how many times it was started.
-    :ivar identity_files: where it keeps its id and its epoch; ``disk`` holds everything else.
+    :ivar disk: its data directory, with its log and its snapshots.
+    :ivar identity_files: where it keeps its id and its epoch: these are small, so they fit on a
+        disk that is full.
     :ivar wall_offset: how far its wall clock is off, in seconds.
     :ivar said: what the trace has last said of it.
     """
@@ -73,31 +67,27 @@ class SimulatedNode:
     def __init__(
         self,
         place: int,
-        told: list[str],
+        config: NodeConfig,
         network: Network,
         chance: random.Random,
         make_process: Callable[[], Process],
-        timing: Timing,
-        durability: str = "os",
-        by_commit: bool = True,
         limits: Limits | None = None,
     ) -> None:
         self.place = place
         self.address = address_of(place)
-        self.durability = durability
-        self.by_commit = by_commit
+        self.durability = config.durability
         self.identity_files = MemoryFiles()
         self.disk = MemoryFiles()
         self.wall_offset = 0.0
         self.running = False
         self.lives = 0
         self.said = ""
+        self._config = config
+        self._boots = 1
         self._starts = False
-        self._told = told
         self._network = network
         self._chance = chance
         self._make_process = make_process
-        self._timing = timing
         self._limits = limits
 
     def wall(self) -> float:
@@ -126,19 +116,18 @@ class SimulatedNode:
         if self.lives == 1:
             # Ids that can be read; they are random otherwise, and outlive the process.
             identity.node_id = self.place
-        identity.note_start("", self.durability == "disk")
         self._starts = True
         self._make_node()
         self._starts = False
-        self._make_member(identity)
+        self._make_replicas(identity)
         self.running = True
-        self.member.start()
-        lines = LineFactory(self.node.pipeline, None, self.doors.open)
+        self.replicas.start()
+        lines = LineFactory(self.node.pipeline, None, self.replicas.open_door)
         self._lines = lines
         self._network.listen(
             self.address, self.place, self.process, lambda: lines.buildProtocol(None)
         )
-        self._reach()
+        self.replicas.connect()
 
     def _make_node(self) -> None:
         process = self.process
@@ -167,45 +156,24 @@ class SimulatedNode:
         if failed:
             failed[0].raiseException()
 
-    def _make_member(self, identity: Identity) -> None:
-        node, process, timing = self.node, self.process, self._timing
-        self.identity = identity
-        self.member = Member(
+    def _make_replicas(self, identity: Identity) -> None:
+        process = self.process
+        self.replicas = Replicas(
+            self._config,
+            self.node,
             identity,
-            Following(node),
-            self.oplog,
+            self.disk,
             process,
-            timing,
-            self._chance,
-            node.info.process_id,
-            Terms(self.address, len(self._told)),
+            chance=self._chance,
+            endpoint=lambda address: Way(self._network, self.place, process, address),
+            boot=f"boot {self._boots}",
         )
-        node.pipeline.journal.by_commit = self.by_commit
-        self.forwards = Forwards(self.member, node, timing.round)
-        manner = Manner(
-            lambda: Self(identity.node_id, self.member.belonging.set_id, self.address),
-            KEY,
-            self.member,
-            process,
-            self._chance,
-            timing.beat,
-            2 * timing.suspicion,
-        )
-        self.doors = Doors(manner)
-        self._peering = Peering(
-            manner,
-            lambda address: Way(self._network, self.place, process, address),
-            lambda other: other in self.member.links,
-        )
-        self.member.on_addresses = self._reach
-
-    def _reach(self) -> None:
-        others = {*self._told, *self.member.belonging.addresses()} - {self.address}
-        self._peering.set_addresses(sorted(others))
+        self.member = self.replicas.member
 
     def crash(self, power_lost: bool = False) -> None:
         """The process ends, as killed; or the machine, and what was not flushed is gone."""
         self.running = False
+        self._boots += power_lost
         self.process.end()
         self._network.hang_up(self.place)
         for files in (self.identity_files, self.disk):
@@ -213,16 +181,15 @@ class SimulatedNode:
 
     def stop(self) -> None:
         """Stop in order. After a moment nothing is left of it but its files."""
-        self.forwards.stop()
-        self.member.stop()
         self._lines.finish_all()
-        self._peering.stop()
+        self.replicas.stop()
         self.running = False
 
     def close(self) -> None:
         """The end of an orderly stop."""
         self._network.hang_up(self.place)
         self.oplog.close()
+        self.replicas.note_stopped()
 
 
 def address_of(place: int) -> str:
