@@ -33,6 +33,8 @@ from nuntwist.testing import PASSWORD, USER, HeapClock
 USUAL_FAULTS: Final = (
     *("one-way", "isolate", "bridge", "slow", "drop", "pause", "crash", "clock"),
 )
+BUSY: Final = 5_000
+"""Events of a second, on average of a run, that are taken for an endless loop."""
 CLIENTS: Final = 100
 """Above the places of nodes in the network."""
 
@@ -90,6 +92,7 @@ class Cluster:
         self.clock = HeapClock()
         self.trace: list[str] = []
         self.events = 0
+        self._most_events = BUSY * (plan.seconds + plan.rest)
         self._traces = trace
         self.network = Network(self.clock, self._chance("network"), self._note_bytes)
         self.places = list(range(1, plan.nodes + 1))
@@ -128,6 +131,8 @@ class Cluster:
 
     def _step(self, node: SimulatedNode) -> None:
         self.events += 1
+        if self.events > self._most_events:
+            raise Violation(f"{self.events} events: this is an endless loop")
         if node.running:
             before = node.said
             self.invariants.look(node)
