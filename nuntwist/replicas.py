@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -45,15 +46,39 @@ CONNECT_SECONDS = 2
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
+@dataclass(frozen=True, slots=True)
+class World:
+    """What a node's part in a set needs of the world, beside a reactor.
+
+    :ivar chance: for nonces, delays and ids.
+    :ivar endpoint: gives the endpoint that connects to an address.
+    :ivar boot: what the machine calls the time since it was started.
+    :ivar key: of the secret of the set.
+    """
+
+    chance: random.Random
+    endpoint: Callable[[str], Any]
+    boot: str
+    key: bytes
+
+
+def real_world(config: NodeConfig, reactor: Any) -> World:
+    """That of a process."""
+    return World(
+        random.SystemRandom(),
+        lambda address: endpoint_for(reactor, address, CONNECT_SECONDS),
+        _boot_id(),
+        peer_key(config.peer_secret),
+    )
+
+
 class Replicas:
     """See the module's header.
 
     :param config: of the node.
     :param node: recovered.
     :param files: the data directory.
-    :param chance: for nonces, delays and ids; that of the operating system without one.
-    :param endpoint: gives the endpoint that connects to an address; one of the reactor without.
-    :param boot: what the machine calls the time since it was started; asked for without it.
+    :param world: other than that of a real process.
     """
 
     _log = Logger()
@@ -65,20 +90,18 @@ class Replicas:
         identity: Identity,
         files: Files,
         reactor: Any,
-        *,
-        chance: random.Random | None = None,
-        endpoint: Callable[[str], Any] | None = None,
-        boot: str | None = None,
+        world: World | None = None,
     ) -> None:
         self._node = node
         self._reactor = reactor
-        chance = chance or random.SystemRandom()
+        world = world or real_world(config, reactor)
+        chance = world.chance
         address = node.info.address
         told_of = {*config.replicate_addresses, address}
         self._bootstrap = [other for other in config.replicate_addresses if other != address]
         self._asked: set[str] = set()
         try:
-            identity.note_start(_boot_id() if boot is None else boot, config.durability == "disk")
+            identity.note_start(world.boot, config.durability == "disk")
         except OSError as error:
             raise StartError(
                 f"The data directory {config.dbs_dir} cannot be written: {error.strerror}."
@@ -102,7 +125,7 @@ class Replicas:
         self._serving = Serving(self.member, node, following, files, patience, _concern(config))
         manner = Manner(
             lambda: Self(identity.node_id, self.member.belonging.set_id, address),
-            peer_key(config.peer_secret),
+            world.key,
             self.member,
             reactor,
             chance,
@@ -112,7 +135,7 @@ class Replicas:
         self.doors = Doors(manner)
         self._peering = Peering(
             manner,
-            endpoint or (lambda address: endpoint_for(reactor, address, CONNECT_SECONDS)),
+            world.endpoint,
             lambda number: number in self.member.links,
             self._linked_at,
         )

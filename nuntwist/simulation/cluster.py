@@ -33,7 +33,7 @@ from nuntwist.testing import PASSWORD, USER, HeapClock
 USUAL_FAULTS: Final = (
     *("one-way", "isolate", "bridge", "slow", "drop", "pause", "crash", "clock"),
 )
-BUSY: Final = 5_000
+BUSY: Final = 1_000
 """Events of a second, on average of a run, that are taken for an endless loop."""
 CLIENTS: Final = 100
 """Above the places of nodes in the network."""
@@ -117,6 +117,7 @@ class Cluster:
         )
         chance = self._chance(f"node {place}")
         node = SimulatedNode(place, config, self.network, chance, process)
+        node.on_written = lambda first, data: self.invariants.written(node, first, data)
         return node
 
     # -- what happens ------------------------------------------------------------------------

@@ -58,6 +58,23 @@ class Invariants:
         if first != node.place:
             raise Violation(f"epoch {epoch[1]} has two primaries: {first} and {node.place}")
 
+    def written(self, node: SimulatedNode, first: int, data: bytes) -> None:
+        """Records were written to a log."""
+        known = self._logs.setdefault(node.place, [])
+        while known and known[-1][0] >= first:
+            known.pop()
+        at, hashed = known[-1] if known else (0, b"")
+        if at == first - 1:
+            self._add(node, known, hashed, data)
+
+    def _add(
+        self, node: SimulatedNode, known: list[tuple[int, bytes]], hashed: bytes, data: bytes
+    ) -> None:
+        for record in split(data, "a log"):
+            hashed = blake2b(hashed + record.data, digest_size=16).digest()
+            known.append((record.ops[-1][INDEX], hashed))
+            self._compare(node, record.epoch, known[-1][0], hashed)
+
     def _read_log(self, node: SimulatedNode, known: list[tuple[int, bytes]]) -> None:
         oplog = node.oplog
         while known and known[-1][0] > oplog.last.index:
@@ -70,11 +87,8 @@ class Invariants:
             epoch = oplog.epoch_at(at)
             hashed = b"" if epoch is None else self._hashes.get((epoch, at), b"")
         while data := oplog.records(at, _PIECE):
-            for record in split(data, "a log"):
-                at = record.ops[-1][INDEX]
-                hashed = blake2b(hashed + record.data, digest_size=16).digest()
-                known.append((at, hashed))
-                self._compare(node, record.epoch, at, hashed)
+            self._add(node, known, hashed, data)
+            at, hashed = known[-1]
 
     def _compare(self, node: SimulatedNode, epoch: Epoch, index: int, hashed: bytes) -> None:
         held = self._hashes.setdefault((epoch, index), hashed)

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, execute
+from twisted.internet.defer import Deferred, execute, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -21,12 +21,11 @@ from nuntwist.core.counters import NodeInfo
 from nuntwist.core.limits import Limits
 from nuntwist.core.node import Node
 from nuntwist.files import MemoryFiles
-from nuntwist.interfaces import IElection, IOplog
+from nuntwist.interfaces import IElection, IOplog, ISecrets
 from nuntwist.net.tcp import LineFactory
 from nuntwist.oplog.flushed import FlushedOplog
 from nuntwist.oplog.segments import FileOplog
-from nuntwist.replicas import Replicas
-from nuntwist.secrets import ScryptSecrets
+from nuntwist.replicas import Replicas, World
 from nuntwist.simulation.network import Network, Way
 from nuntwist.simulation.process import Process
 from nuntwist.storage.disk import DiskStorage
@@ -35,6 +34,8 @@ from nuntwist.values import Epoch
 
 FLUSH = 0.0002, 0.004
 """Seconds that the work of a thread takes, at least and at most."""
+
+_KEY = b"k" * 32
 
 
 @implementer(IElection)
@@ -46,6 +47,19 @@ class _Elsewhere:
 
     def stop(self) -> None:
         """Nothing to do."""
+
+
+@implementer(ISecrets)
+class _QuickSecrets:
+    """Tokens are checked here a thousand times a minute, and keep nobody out."""
+
+    def hash(self, secret: bytes) -> Deferred[bytes]:
+        """Fires with the string to store."""
+        return succeed(b"hash:" + secret.hex().encode())
+
+    def verify(self, secret: bytes, stored: bytes) -> Deferred[bool]:
+        """Fires with whether that is the secret."""
+        return succeed(stored == b"hash:" + secret.hex().encode())
 
 
 class SimulatedNode:
@@ -61,6 +75,8 @@ class SimulatedNode:
     :ivar identity_files: where it keeps its id and its epoch: these are small, so they fit on a
         disk that is full.
     :ivar wall_offset: how far its wall clock is off, in seconds.
+    :ivar on_written: is told of records that are written to its log, with the index of the first
+        operation.
     :ivar said: what the trace has last said of it.
     """
 
@@ -82,6 +98,7 @@ class SimulatedNode:
         self.running = False
         self.lives = 0
         self.said = ""
+        self.on_written: Callable[[int, bytes], None] = lambda first, data: None
         self._config = config
         self._boots = 1
         self._starts = False
@@ -122,6 +139,7 @@ class SimulatedNode:
         self._make_replicas(identity)
         self.running = True
         self.replicas.start()
+        self._tell_written()
         lines = LineFactory(self.node.pipeline, None, self.replicas.open_door)
         self._lines = lines
         self._network.listen(
@@ -143,7 +161,7 @@ class SimulatedNode:
             info=NodeInfo(self.address, USER.encode(), PASSWORD.encode(), started),
             oplog=oplog,
             storage=storage,
-            secrets=ScryptSecrets(execute, self._chance.randbytes, log_n=1),
+            secrets=_QuickSecrets(),
             election=_Elsewhere(),
             wall=self.wall,
             call_later=process.callLater,
@@ -164,11 +182,23 @@ class SimulatedNode:
             identity,
             self.disk,
             process,
-            chance=self._chance,
-            endpoint=lambda address: Way(self._network, self.place, process, address),
-            boot=f"boot {self._boots}",
+            World(
+                self._chance,
+                lambda address: Way(self._network, self.place, process, address),
+                f"boot {self._boots}",
+                _KEY,
+            ),
         )
         self.member = self.replicas.member
+
+    def _tell_written(self) -> None:
+        sent = self.oplog.written
+
+        def written(first: int, last: int, data: bytes) -> None:
+            self.on_written(first, data)
+            sent(first, last, data)
+
+        self.oplog.written = written
 
     def crash(self, power_lost: bool = False) -> None:
         """The process ends, as killed; or the machine, and what was not flushed is gone."""
