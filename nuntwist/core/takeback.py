@@ -15,13 +15,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from nuntwist.core.client import Pending
+from nuntwist.core.client import Pending, Run
 from nuntwist.errors import OutcomeUnknown, StorageUnavailable, TakenBack
 from nuntwist.language.replies import failure
 from nuntwist.values import REMOVE, Op
 
 if TYPE_CHECKING:
-    from nuntwist.core.client import Client, Run
+    from nuntwist.core.client import Client
     from nuntwist.core.pipeline import Pipeline
 
 NO_LONGER_PRIMARY = b"outcome unknown: this node is no longer primary"
@@ -81,6 +81,7 @@ class TakeBack:
         lasting, journal.refusal = journal.refusal, reason
         for client, chunks in runs:
             client.needed = min(client.needed, journal.index)
+            stays = list[Run]()
             for chunk in chunks:
                 if isinstance(chunk, bytes):
                     self._put(client, chunk)
@@ -89,12 +90,17 @@ class TakeBack:
                         client.needed = max(client.needed, chunk.needed)
                         self._put(client, chunk.data)
                     elif chunk.answers:
-                        self._put(client, client.encoding.reply(failure(reason)))
+                        chunk = client.encoding.reply(failure(reason))
+                        self._put(client, chunk)
+                    else:
+                        # Another operation will have its index, and this one never was.
+                        continue
                 else:
                     lines, start, stop = chunk
                     self._run_lines(client, lines[start:stop])
+                stays.append(chunk)
             # What they tell now may need operations that are lost later.
-            client.chunks += chunks
+            client.chunks += stays
         journal.refusal = lasting
 
     def _put(self, client: Client, data: bytes) -> None:

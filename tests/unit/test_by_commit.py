@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from nuntwist.core.concern import MAJORITY, Concern
 from nuntwist.testing import Connection, LineConnection
 from nuntwist.values import VALUE
 from tests.unit.memory_set import MemorySet
@@ -373,3 +374,23 @@ def test_who_waits_for_the_disk_when_the_primary_steps_down_is_told_as_well() ->
     nodes.heal()
     nodes.run(3.0)
     assert_all_alike(nodes)
+
+
+def test_an_event_of_a_refused_write_never_comes() -> None:
+    """Another operation gets its index: the event must not come with that one."""
+    nodes = MemorySet(concern=Concern(MAJORITY, 1000))
+    nodes.run(2.0)
+    nodes.nodes[1].admin("create-db d t")
+    nodes.run(0.1)
+    writer, watcher = nodes.nodes[1].tcp(), nodes.nodes[1].tcp()
+    for client in (writer, watcher):
+        client.ask("use-db d t")
+    watcher.ask("watch k")
+    said = []
+    for command, room in (("set k 1", 0), ("set other 1", None), ("set k 2", 0), ("set k 3", None)):
+        nodes.disks[1].room = room
+        writer.send(command)
+        nodes.run(0.1)
+        said.append(writer.received().split(":")[0])
+    assert said == ["error storage unavailable", "ok \n", "error storage unavailable", "ok \n"]
+    assert watcher.received() == "changed k 3\nchanged-version k 0 3\n"
