@@ -286,6 +286,8 @@ class Belonging:
             member.oplog,
             member.send,
             self._lacking,
+            # Where nobody else counts it is committed already, and nothing else would tell.
+            lambda: member.clock.callLater(0.0, member.durable),
             member.clock.seconds,
             (lambda: member.bully.linked) if survives else None,
         )

@@ -55,6 +55,7 @@ class Reign:
     :param membership: of the set now.
     :param send: sends a message to a node.
     :param lacking: is told of a node that needs a copy of all, with what it has.
+    :param changed: is called when a change of the members was logged.
     :param seconds: monotonic time, in seconds.
     :param reachable: gives the members it has a connection with, where only those count; None
         where all do.
@@ -73,6 +74,7 @@ class Reign:
         log: Log,
         send: Callable[[int, object], None],
         lacking: Callable[[int, Have], None],
+        changed: Callable[[], None],
         seconds: Callable[[], float],
         reachable: Callable[[], Collection[int]] | None = None,
     ) -> None:
@@ -87,6 +89,7 @@ class Reign:
         self._oplog = log
         self._send = send
         self._lacking = lacking
+        self._changed = changed
         self._seconds = seconds
         self._reachable = reachable
         self.replication_time = 0.0
@@ -117,7 +120,6 @@ class Reign:
         stream.committed(self.commits.index)
         self.outgoing[node] = stream
         self._wanted[node] = self._oplog.last.index
-        stream.committed(self.commits.index)
         stream.have(have)
         if stream.stage is Stage.LACKING:
             self._lacking(node, have)
@@ -150,8 +152,8 @@ class Reign:
 
     def durable(self) -> None:
         """More of the log is durable here."""
-        if self.count():
-            self.next_change()
+        self.count()
+        self.next_change()
 
     def count(self) -> bool:
         """Count what is durable here, and tell what is committed by that; nothing is logged.
@@ -272,6 +274,8 @@ class Reign:
             self._becomes = None
             self._log.error("the members cannot be changed now: {error}", error=str(error))
             self._not_left(b"storage unavailable: " + str(error).encode())
+        else:
+            self._changed()
 
     def _not_left(self, why: bytes) -> None:
         left, self._left = self._left, None

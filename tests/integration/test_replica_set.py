@@ -209,3 +209,27 @@ def test_a_rolling_restart_loses_nothing(nodes: Nodes) -> None:
         nodes.wait_until_formed()
     nodes.wait_until_equal()
     assert nodes.admin(0, "use-db d t").ask("get n") == [b"value 3\n", b"ok \n"]
+
+
+def test_a_lone_survivor_takes_over_where_that_is_asked_for(nodes: Nodes) -> None:
+    """As the documents tell to do when a majority is lost for good."""
+    primary = nodes.form()
+    nodes.admin(primary, "create-db d t", "use-db d t", "set k 1")
+    nodes.wait_until_equal()
+    survivor, *dead = [place for place in range(3) if place != primary] + [primary]
+    for place in dead:
+        nodes.kill(place)
+    refused = nodes.admin(survivor, "use-db d t")
+    assert refused.ask("set k 2") == [b"error no primary \n"]
+    nodes.processes[survivor].stop()
+    nodes.processes[survivor].variables["NUN_ELECTION_QUORUM"] = "none"
+    nodes.start(survivor)
+    assert nodes.primary() == survivor
+    client = nodes.admin(survivor, "use-db d t", "set k 3")
+    for place in dead:
+        assert client.ask(f"leave {nodes.addresses[place]}") == [b"ok \n"]
+    nodes.processes[survivor].stop()
+    del nodes.processes[survivor].variables["NUN_ELECTION_QUORUM"]
+    nodes.start(survivor)
+    assert nodes.primary() == survivor
+    assert nodes.admin(survivor, "use-db d t").ask("get k") == [b"value 3\n", b"ok \n"]
