@@ -31,7 +31,6 @@ from nuntwist.errors import StorageUnavailable
 
 if TYPE_CHECKING:
     from nuntwist.cluster.member import Member
-    from nuntwist.cluster.stream import Have
 
 ASK_SECONDS: Final = 0.5
 """How often a node asks to be taken in."""
@@ -305,7 +304,7 @@ class Belonging:
             member.bully.doubtful.discard(member.me)
         return reign
 
-    def _lacking(self, node: int, have: Have) -> None:
+    def _lacking(self, node: int) -> None:
         self._log.info(
             "the node at {address} needs what the log here does not have any more: it gets a copy",
             address=self.address_of(node),

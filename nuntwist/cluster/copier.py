@@ -52,7 +52,7 @@ class Copier:
         self._later = member.clock.callLater
         self._originals = Originals(node)
         self._installing = Installing(node, files, self._later)
-        self._installing.doubt = lambda: member.identity.note(doubtful=True)
+        self._installing.doubt = self._doubt
         self._installing.kept = member.belonging.kept
         self._journal = node.pipeline.journal
         self._sender: CopySender | None = None
@@ -64,6 +64,12 @@ class Copier:
         member.handlers[CopyWanted] = member.handlers[CopyTaken] = self._asked
         for kind in (CopyBegins, CopyPiece, CopyEnds, CopyLost):
             member.handlers[kind] = self._given
+
+    def _doubt(self) -> None:
+        """This node is about to give up what it has acknowledged."""
+        member = self._member
+        member.identity.note(doubtful=True)
+        member.bully.doubtful.add(member.me)
 
     @property
     def is_kept(self) -> bool:
@@ -83,7 +89,7 @@ class Copier:
     # -- as the primary ----------------------------------------------------------------------
 
     def _held_back(self) -> int | None:
-        return None if self._sender is None else self._sender.held_back
+        return None if self._sender is None else self._sender.hold_back()
 
     def lead(self, number: int) -> None:
         """This node is the primary of an epoch."""

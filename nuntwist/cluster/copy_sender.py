@@ -12,7 +12,7 @@ window: so a slow taker costs the window and no more, and clients go on. What is
 kept, so that after a lost connection only that is sent again. A copy that nobody asks for any more
 is given up, and so are all when the node is no longer primary.
 
-The log keeps what follows on each copy (``held_back``) until the taker follows from there.
+The log keeps what follows on each copy (``hold_back``) until the taker follows from there.
 """
 
 from __future__ import annotations
@@ -60,6 +60,10 @@ class Source(Protocol):
     def work(self, steps: Iterator[object]) -> Deferred[Any]:
         """Do work a step a turn; a step may give a Deferred to wait for."""
 
+    @property
+    def log_is_long(self) -> bool:
+        """Whether the log cannot wait for a copy any more."""
+
 
 class CopySender:
     """The copies of one epoch.
@@ -69,6 +73,8 @@ class CopySender:
     :param call_later: IReactorTime.callLater.
     :param window: bytes.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -88,9 +94,20 @@ class CopySender:
         self._waiting: dict[int, None] = {}
         self._over = False
 
-    @property
-    def held_back(self) -> int | None:
-        """The index after which the log has to keep all; None while there is no copy."""
+    def hold_back(self) -> int | None:
+        """Say what the log, which is about to drop some, has to keep. Where it is too long by now,
+        it is the copies that go.
+
+        :return: the index after which it has to keep all; None while there is no copy.
+        """
+        if self._copies and self._source.log_is_long:
+            self._log.warn(
+                "copies of all for {count} nodes are given up, as the log cannot wait for them any"
+                " longer (raise NUN_MAX_OP_LOG_SIZE)",
+                count=len(self._copies),
+            )
+            for copy in tuple(self._copies.values()):
+                copy.give_up()
         indexes = [copy.index for copy in self._copies.values() if copy.index is not None]
         return min(indexes, default=None)
 
@@ -222,7 +239,7 @@ class _Copy:
             self._log.failure("a copy failed in a way nobody foresaw", failure=reason)
         else:
             self._log.error("a copy could not be made: {error}", error=str(reason.value))
-        self._give_up()
+        self.give_up()
 
     def _steps(self, original: Original) -> Iterator[Deferred[None] | None]:
         for data, count in pieces_of(original.entries()):
@@ -283,9 +300,10 @@ class _Copy:
         if self._timer is not None and self._timer.active():
             self._timer.reset(seconds)
         elif not self._over:
-            self._timer = self._call_later(seconds, self._give_up)
+            self._timer = self._call_later(seconds, self.give_up)
 
-    def _give_up(self) -> None:
+    def give_up(self) -> None:
+        """It cannot go on."""
         self.end()
         self._tell_ended(self)
 

@@ -116,6 +116,7 @@ class Outgoing:
     :param number: of the epoch that it serves.
     :param send: sends a message over the link.
     :param seconds: monotonic time, in seconds.
+    :ivar lacks: called when the log here no longer has what the secondary needs first.
     :ivar stage: how far it is.
     :ivar took: how long the acknowledged records were under way that were acknowledged last, in
         seconds.
@@ -141,6 +142,7 @@ class Outgoing:
         self._bytes = 0
         self._sent = 0
         self._committed = 0
+        self.lacks: Callable[[], object] = _nobody_asks
         self.stage = Stage.WAITING
         self.applied = 0
         self.durable = 0
@@ -158,7 +160,7 @@ class Outgoing:
         self._bytes = 0
         common = common_index(self._log, have)
         if common is None:
-            self.stage = Stage.LACKING
+            self._lack()
         elif common < have.position.index:
             self.stage = Stage.WAITING
             self._send(Cut(self._number, common))
@@ -213,12 +215,16 @@ class Outgoing:
                 data = self._log.records(self._sent, min(PIECE, self._window - self._bytes))
             except ValueError:
                 # The log could not wait for it any longer.
-                self.stage = Stage.LACKING
+                self._lack()
                 return
             if not data:
                 # Taken, and not written yet: it comes by itself.
                 return
             self._send_records(last_index(data), data)
+
+    def _lack(self) -> None:
+        self.stage = Stage.LACKING
+        self.lacks()
 
     def _fits(self, size: int) -> bool:
         return not self._under_way or self._bytes + size <= self._window
@@ -235,3 +241,7 @@ class Outgoing:
 
     def _position(self, index: int) -> Position:
         return Position(self._log.epoch_at(index) or NO_EPOCH, index)
+
+
+def _nobody_asks() -> None:
+    """Nobody has to know."""

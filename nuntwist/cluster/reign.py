@@ -54,7 +54,7 @@ class Reign:
     :param begins: the index of its first operation.
     :param membership: of the set now.
     :param send: sends a message to a node.
-    :param lacking: is told of a node that needs a copy of all, with what it has.
+    :param lacking: is told of a node that needs a copy of all.
     :param changed: is called when a change of the members was logged.
     :param seconds: monotonic time, in seconds.
     :param reachable: gives the members it has a connection with, where only those count; None
@@ -73,7 +73,7 @@ class Reign:
         machine: Leader,
         log: Log,
         send: Callable[[int, object], None],
-        lacking: Callable[[int, Have], None],
+        lacking: Callable[[int], None],
         changed: Callable[[], None],
         seconds: Callable[[], float],
         reachable: Callable[[], Collection[int]] | None = None,
@@ -120,9 +120,8 @@ class Reign:
         stream.committed(self.commits.index)
         self.outgoing[node] = stream
         self._wanted[node] = self._oplog.last.index
+        stream.lacks = lambda: self._lacking(node)
         stream.have(have)
-        if stream.stage is Stage.LACKING:
-            self._lacking(node, have)
 
     def written(self, first: int, last: int, data: bytes) -> None:
         """Records were written to the log."""

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from nuntwist.core.node import Node
 
 
+LONG_LOG = 6
+"""Where the log is longer than so many times ``Limits.replay`` it waits for no copy any more: that
+is one and a half times what it may have, and at twice that writes are refused."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outline:
     """What a copy says of a database.
@@ -190,9 +195,8 @@ class Originals:
         :meth:`nuntwist.core.streaming.Streams.work`."""
         return self._node.pipeline.streams.work(steps)
 
-    def hold_back(self, held_back: Any) -> None:
-        """Let the log keep what comes after an index.
-
-        :param held_back: gives the index, or None.
-        """
-        self._node.pipeline.journal.held_back = held_back
+    @property
+    def log_is_long(self) -> bool:
+        """Whether the log is so long that it cannot wait for a copy any more."""
+        size: int = self._node.pipeline.journal.oplog.size
+        return size > LONG_LOG * self._node.limits.replay

@@ -63,7 +63,8 @@ class Snapshots:
     ) -> None:
         self._call_later = call_later
         self._patience = pipeline.limits.snapshot_commit
-        self._expire: Callable[[], None] | None = None
+        self._hurried = 0
+        self._expires: dict[Callable[[], None], None] = {}
         self._catalogue = catalogue
         self._storage = storage
         self._pipeline = pipeline
@@ -92,15 +93,26 @@ class Snapshots:
     def wait_no_more(self) -> None:
         """The node stops, or has left its set: what is not committed by now is in no snapshot."""
         self._patience = 0.0
-        if self._expire is not None:
-            self._expire()
+        self._expire()
+
+    def _expire(self) -> None:
+        for expire in tuple(self._expires):
+            expire()
 
     def hold(self, work: Callable[[], Deferred[_T]]) -> Deferred[_T]:
-        """Do something while no round of snapshots is under way.
+        """Do something while no round of snapshots is under way; one that waits for a majority is
+        given up, as what it holds may be about to go.
 
         :return: as what ``work`` gives.
         """
-        done: Deferred[_T] = self._lock.run(work)
+
+        def alone() -> Deferred[_T]:
+            self._hurried -= 1
+            return work()
+
+        self._hurried += 1
+        self._expire()
+        done: Deferred[_T] = self._lock.run(alone)
         return done
 
     def note_recovered(self) -> None:
@@ -292,12 +304,13 @@ class Snapshots:
             settled.errback(StorageUnavailable("what it holds is not committed by a majority"))
 
         def stop(result: _T) -> _T:
-            self._expire = None
+            self._expires.pop(expire, None)
             if waiting.active():
                 waiting.cancel()
             return result
 
-        waiting, self._expire = self._call_later(self._patience, expire), expire
+        waiting = self._call_later(0.0 if self._hurried else self._patience, expire)
+        self._expires[expire] = None
         return settled.addBoth(stop)
 
     def _check(self, taken: _Taken) -> None:

@@ -21,7 +21,7 @@ from nuntwist.cluster.copy_receiver import CopyReceiver
 from nuntwist.cluster.copy_sender import WINDOW, CopySender
 from nuntwist.cluster.frames import FrameReader, Message, encode
 from nuntwist.cluster.incoming import Incoming
-from nuntwist.cluster.outgoing import Outgoing, Stage
+from nuntwist.cluster.outgoing import Outgoing
 from nuntwist.cluster.stream import Applied, Cut, Have, Records, Refused
 from nuntwist.core.copying import Originals
 from nuntwist.core.following import Following
@@ -123,7 +123,7 @@ class CopyPair:
         self.sender = CopySender(
             NUMBER, originals, self._to_secondary, self.clock.callLater, self.window
         )
-        originals.hold_back(lambda: self.sender.held_back)
+        self.primary.node.pipeline.journal.held_back = lambda: self.sender.hold_back()
 
     def _to_secondary(self, node: int, message: object) -> None:
         self._send(message, True)
@@ -171,6 +171,7 @@ class CopyPair:
         self.linked = True
         self.readers = FrameReader(), FrameReader()
         self.outgoing = Outgoing(self.primary.oplog, NUMBER, lambda m: self._send(m, True))
+        self.outgoing.lacks = lambda: self.sender.offer(2)
         self.incoming = Incoming(self.following, NUMBER, self._to_primary)
         self.incoming.begin()
 
@@ -208,8 +209,6 @@ class CopyPair:
             self.receiver.received(message)
         elif isinstance(message, Have):
             outgoing.have(message)
-            if outgoing.stage is Stage.LACKING:
-                self.sender.offer(2)
         elif isinstance(message, Applied):
             outgoing.acknowledged(message)
         elif isinstance(message, Refused):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable
 
@@ -180,12 +181,12 @@ def test_what_nobody_asks_for_is_given_up(pair: CopyPair) -> None:
     pair.connect()
     until(pair, lambda: len(pieces(pair)) == 5)
     pair.disconnect()
-    held = pair.sender.held_back
+    held = pair.sender.hold_back()
     assert held == pair.primary.oplog.last.index
     pair.run(PATIENCE - 1)
-    assert pair.sender.held_back == held
+    assert pair.sender.hold_back() == held
     pair.run(2)
-    assert pair.sender.held_back is None
+    assert pair.sender.hold_back() is None
     assert all(not one.scans for one in pair.primary.node.catalogue.by_id.values())
     # It comes back, and begins again with nothing.
     pair.connect()
@@ -205,7 +206,7 @@ def test_the_log_is_kept_until_the_secondary_follows(pair: CopyPair) -> None:
     assert pair.same()
     pair.run(HELD)
     trim(pair.primary)
-    assert pair.sender.held_back is None
+    assert pair.sender.hold_back() is None
     assert pair.primary.oplog.first > pair.secondary.oplog.base + 1
     assert pair.clock.seconds() < 1_000
 
@@ -223,7 +224,7 @@ def test_a_primary_that_ends_leaves_the_secondary_as_it_was(pair: CopyPair) -> N
     assert whole(pair.secondary) == before
     assert MARKER not in pair.files.contents
     assert all(not one.scans for one in pair.primary.node.catalogue.by_id.values())
-    assert pair.sender.held_back is None
+    assert pair.sender.hold_back() is None
 
 
 def test_only_so_many_are_made_at_once() -> None:
@@ -362,3 +363,39 @@ def test_where_it_cannot_be_put_in_place_it_is_tried_again(pair: CopyPair) -> No
     pair.installing.doubt = lambda: None
     pair.run(AGAIN + 2)
     assert pair.same()
+
+
+def test_a_secondary_for_which_the_log_could_not_wait_gets_a_copy() -> None:
+    pair = CopyPair()
+    pair.connect()
+    pair.admin.send("create-db d t")
+    pair.admin.send("use-db d t")
+    pair.admin.send("set k 1")
+    pair.run(1.0)
+    assert pair.outgoing is not None
+    pair.outgoing._window = 0
+    for number in range(20):
+        pair.admin.send(f"set k{number} 1")
+    trim(pair.primary)
+    pair.outgoing._window = 1 << 20
+    pair.outgoing.flow()
+    pair.run(1.0)
+    assert pair.placed == 1
+    assert pair.same()
+
+
+def test_the_log_does_not_wait_for_copies_for_ever(pair: CopyPair) -> None:
+    pair.primary.node.limits = dataclasses.replace(pair.primary.node.limits, replay=1 << 10)
+    pair.connect()
+    until(pair, lambda: len(pieces(pair)) == 12)
+    pair.disconnect()
+    for number in range(50):
+        pair.admin.send(f"set k{number} {'y' * 1_000}")
+    first = pair.primary.oplog.first
+    trim(pair.primary)
+    assert pair.primary.oplog.first > first
+    assert pair.sender.hold_back() is None
+    pair.connect()
+    pair.run()
+    assert pair.same()
+    assert len([m for m in pair.seen if isinstance(m, CopyBegins)]) == 2

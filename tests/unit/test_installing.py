@@ -444,6 +444,18 @@ def test_snapshots_under_way_end_first(pair: CopyPair) -> None:
     assert pair.same()
 
 
+def test_snapshots_that_wait_for_a_majority_are_given_up(pair: CopyPair) -> None:
+    done: list[object] = []
+    pair.secondary.node.snapshots.take_changed().addErrback(done.append)
+    pair.run(1.0)
+    assert done == []
+    pair.connect()
+    pair.run(1.0)
+    assert len(done) == 1
+    assert (pair.placed, pair.kept) == (1, 1)
+    assert pair.same()
+
+
 def test_a_copy_that_is_not_wanted_any_more_is_not_put_in_place(pair: CopyPair) -> None:
     before = whole(pair.secondary)
     held = Threads()
