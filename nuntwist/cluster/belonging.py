@@ -314,6 +314,11 @@ class Belonging:
 
     # -- as time goes by ---------------------------------------------------------------------
 
+    @property
+    def has_changed(self) -> bool:
+        """Whether the state says something of the members that was not looked at yet."""
+        return self._member.machine.members != self._seen
+
     def look(self) -> None:
         """See whether the state says something new of the members."""
         member = self._member

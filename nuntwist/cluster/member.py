@@ -323,6 +323,14 @@ class Member:
             self.reign.count()
         elif self.incoming is not None:
             self.incoming.grown(self.machine.durable)
+        if self.belonging.has_changed:
+            # In a turn of its own: more may be logged by that.
+            self.clock.callLater(0.0, self._look_again)
+
+    def _look_again(self) -> None:
+        if self._running:
+            self.look()
+            self.carry_out()
 
     def durable(self) -> None:
         """More of the log is durable here."""
