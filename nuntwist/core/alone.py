@@ -85,17 +85,19 @@ class Alone:
                 return self._pipeline.streams.write(client, outcome)
             return outcome
 
-        self.answer(client, self._pipeline.concerns.confirmed().addCallback(read), False)
+        confirmed = self._pipeline.concerns.confirmed()
+        self.answer(client, confirmed.addCallback(read), False, True)
 
-    def answer(self, client: Client, outcome: Outcome, writes: bool) -> None:
+    def answer(self, client: Client, outcome: Outcome, writes: bool, reads: bool = False) -> None:
         """Answer a command that was decided, when clients may know what it led to.
 
         :param writes: whether it can change data.
+        :param reads: whether it tells data, and cannot be run once more.
         """
         if isinstance(outcome, Reply) and self._pipeline.journal.ops:
             outcome = self._logged(outcome)
         if isinstance(outcome, Reply):
-            self._answer_now(client, outcome, writes)
+            self._answer_now(client, outcome, writes or reads)
             return
         client.waiting = True
         streams = self._pipeline.streams
@@ -103,7 +105,7 @@ class Alone:
             streams.write(client, outcome) if isinstance(outcome, Listing) else outcome
         )
         answered.addErrback(self._unforeseen)
-        answered.addCallback(self._answer_late, client, writes)
+        answered.addCallback(self._answer_late, client, writes, reads)
 
     def _logged(self, reply: Reply) -> Reply | Deferred[Reply]:
         """The answer to a command whose operations are the batch, when the log has them."""
@@ -124,7 +126,7 @@ class Alone:
         self._log.failure("a command failed in a way nobody foresaw", failure=reason)
         return failure(b"internal error: see the log of the node")
 
-    def _answer_late(self, reply: Reply | None, client: Client, writes: bool) -> None:
+    def _answer_late(self, reply: Reply | None, client: Client, writes: bool, reads: bool) -> None:
         client.waiting = False
         if client.closed:
             return
@@ -138,12 +140,13 @@ class Alone:
                 client.needed = max(client.needed, min(journal.alone_index, journal.index))
                 if journal.refusal is not None and client.needed > journal.revealed:
                     reply = failure(NO_LONGER_PRIMARY)
-            self._answer_now(client, reply, writes)
+            self._answer_now(client, reply, writes or reads)
         self._pipeline.turns.enqueue(client)
 
-    def _answer_now(self, client: Client, reply: Reply, writes: bool) -> None:
+    def _answer_now(self, client: Client, reply: Reply, tells: bool) -> None:
         self._pipeline.answer(client, reply)
         data, journal = client.out[-1], self._pipeline.journal
-        waits = writes and client.needed > journal.revealed and journal.undo is not None
+        # Not even its loss may show what was never revealed.
+        waits = tells and client.needed > journal.revealed and journal.undo is not None
         self._pipeline.keep(client, Pending(client.needed, data, True) if waits else data)
         self._pipeline.commit()

@@ -394,3 +394,28 @@ def test_an_event_of_a_refused_write_never_comes() -> None:
         said.append(writer.received().split(":")[0])
     assert said == ["error storage unavailable", "ok \n", "error storage unavailable", "ok \n"]
     assert watcher.received() == "changed k 3\nchanged-version k 0 3\n"
+
+
+def test_a_read_that_was_confirmed_never_shows_what_is_not_committed() -> None:
+    """A write comes between the question and its confirmation; then the primary is cut off."""
+    nodes = MemorySet(concern=Concern(MAJORITY, 1000))
+    nodes.run(2.0)
+    nodes.nodes[1].admin("create-db d t")
+    nodes.run(0.1)
+    writer, reader = nodes.nodes[1].tcp(), nodes.nodes[1].tcp()
+    for client in (writer, reader):
+        client.ask("use-db d t")
+    reader.ask("read-concern linearizable")
+    writer.send("set k old")
+    nodes.run(0.1)
+    writer.received()
+    reader.send("get k")
+    nodes.run(0.5 * nodes.delay)
+    writer.send("set k new")
+    nodes.run(1.75 * nodes.delay)
+    assert nodes.nodes[1].node.catalogue.by_name[b"d"].value(b"k") == b"new"
+    assert (writer.received(), reader.received()) == ("", "")
+    nodes.isolate(1)
+    nodes.run(3.0)
+    gone = "error outcome unknown: this node is no longer primary \n"
+    assert (writer.received(), reader.received()) == (gone, gone)
