@@ -6,12 +6,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 REV ?=
+SEEDS ?= 100
 
-.PHONY: help run test demo bench bench-compare docs format clean
+.PHONY: help run test simulate demo bench bench-compare docs format clean
 
 help:
 	@echo "make run            start a node (ARGS='--tcp-address :4014' passes options)"
 	@echo "make test           lint, types and all tests"
+	@echo "make simulate       sets in memory under faults (SEEDS=100000 for more)"
 	@echo "make demo           a throw-away node with a database, and a page to look at"
 	@echo "make bench          measure beside Redis; make bench-compare REV=v0.1.0"
 	@echo "make docs           write docs/commands.md anew from the command table"
@@ -29,6 +31,9 @@ test: $(VENV)/.test-installed
 	echo "== mypy"; $(BIN)/mypy || status=1; \
 	echo "== pytest"; $(BIN)/python -m pytest --cov --cov-report=term $(ARGS) || status=1; \
 	exit $$status
+
+simulate: $(VENV)/.run-installed
+	$(BIN)/python -m nuntwist.simulation --seeds $(SEEDS) $(ARGS)
 
 demo: $(VENV)/.run-installed
 	$(BIN)/python -m nuntwist.demo $(ARGS)
