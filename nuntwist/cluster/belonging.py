@@ -376,7 +376,7 @@ class Belonging:
         """Do what is due, and tell others what has changed."""
         if self._founding is not None:
             member = self._member
-            mine = member.oplog.last.index, -member.started
+            mine = member.oplog.last.index, -member.started, member.me
             if self._founding.decide(now, mine, self._hellos.items()):
                 self._found()
             else:

@@ -32,11 +32,11 @@ class Founding:
         self.due = now if told_of <= 1 else now + round_seconds
 
     def decide(
-        self, now: float, mine: tuple[int, int], others: Iterable[tuple[int, Hello]]
+        self, now: float, mine: tuple[int, int, int], others: Iterable[tuple[int, Hello]]
     ) -> bool:
         """Whether to make a set now.
 
-        :param mine: where the log ends, and when this node was started, negated.
+        :param mine: where the log ends, when this node was started, negated, and its id.
         :param others: the nodes it is connected with, each with what it said last.
         """
         if now < self.due:
@@ -45,8 +45,8 @@ class Founding:
         others = list(others)
         if 1 + len(others) < self._needed:
             return False
-        return not any(hello.set_id == 0 and _rank(hello) > mine for _, hello in others)
+        return not any(hello.set_id == 0 and _rank(node, hello) > mine for node, hello in others)
 
 
-def _rank(hello: Hello) -> tuple[int, int]:
-    return hello.position.index, -hello.since
+def _rank(node: int, hello: Hello) -> tuple[int, int, int]:
+    return hello.position.index, -hello.since, node

@@ -72,6 +72,8 @@ class Incoming:
     :ivar in_step: whether the log here is the beginning of the primary's.
     :ivar needs_copy: called with the last index that would stay, and a text, where its own tail
         cannot be taken off, so that it needs a copy of all; None for nobody: then it stops.
+    :ivar may_mend: whether it has stopped for something that may go by, such as a full disk.
+    :ivar mended: whether another one is to take its place for that.
     :ivar stopped: why nothing more is taken over this link; None while it is.
     """
 
@@ -88,6 +90,7 @@ class Incoming:
         self._number = number
         self._send = send
         self.committed = committed
+        self.may_mend = self.mended = False
         self.needs_copy: Callable[[int, str], None] | None = None
         self.stopped: str | None = None
         self.in_step = False
@@ -129,6 +132,7 @@ class Incoming:
         try:
             durable = self._follower.follow(records)
         except (StorageUnavailable, OutcomeUnknown) as error:
+            self.may_mend = isinstance(error, StorageUnavailable)
             self._stop(str(error))
             return
         if durable is None:
@@ -186,6 +190,8 @@ class Incoming:
     def _stop(self, why: str) -> None:
         if self.stopped is None:
             self.stopped = why
-            self._log.critical(
-                "this node no longer follows its primary, its data stay as they are: {why}", why=why
-            )
+            if not self.may_mend:
+                self._log.critical(
+                    "this node no longer follows its primary, its data stay as they are: {why}",
+                    why=why,
+                )

@@ -42,6 +42,8 @@ from nuntwist.values import Epoch
 if TYPE_CHECKING:
     from nuntwist.cluster.copier import Copier
 
+MEND_SECONDS = 1.0
+"""Seconds until a node tries again to follow whose log could not take something."""
 ELECTIONS = 100
 """How many transitions ``debug elections`` shows."""
 
@@ -165,6 +167,8 @@ class Member:
         self._timer: IDelayedCall | None = None
         self._timer_due = 0.0
         self._running = False
+        self._mending = False
+        self._mend_timer: IDelayedCall | None = None
         self._streams_from: int | None = None
         self.belonging = Belonging(self, timing.round)
         self.bully = self._make_bully()
@@ -217,7 +221,9 @@ class Member:
         self.oplog.written = None
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        self._timer = None
+        if self._mend_timer is not None and self._mend_timer.active():
+            self._mend_timer.cancel()
+        self._timer = self._mend_timer = None
         self._note_stream(None)
         self._lay_down()
 
@@ -380,7 +386,33 @@ class Member:
         self._committed = incoming.committed
         self.bully.appended(self.oplog.last)
         self._note_stream(node if incoming.in_step and incoming.stopped is None else None)
+        if incoming.stopped is not None:
+            self._mend(incoming)
+        elif self._mending and incoming.in_step:
+            self._mending = False
+            self._log.info("this node follows its primary again")
         self.look()
+
+    def _mend(self, incoming: Incoming) -> None:
+        """Begin anew with a primary whose records the log here could not take just now."""
+        if not incoming.may_mend or self.oplog.failed is not None or incoming.mended:
+            return
+        incoming.mended = True
+        if not self._mending:
+            self._mending = True
+            self._log.error(
+                "this node cannot take what its primary sends, and tries again every {seconds:g} s;"
+                " free space or mend the disk, nothing has to be restarted: {why}",
+                seconds=MEND_SECONDS,
+                why=incoming.stopped,
+            )
+
+        def again() -> None:
+            if self.incoming is incoming and self.bully.primary is not None and self._running:
+                self._follow(self.bully.primary)
+                self.carry_out()
+
+        self._mend_timer = self.clock.callLater(MEND_SECONDS, again)
 
     def _note_stream(self, node: int | None) -> None:
         if node != self._streams_from:

@@ -35,6 +35,7 @@ class Log(Protocol):
 
     first: int
     base: int
+    failed: str | None
     written: Callable[[int, int, bytes], None] | None
 
     @property

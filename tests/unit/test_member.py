@@ -381,3 +381,20 @@ def test_a_primary_with_nobody_to_hand_over_to_stops_all_the_same(three: MemoryS
     done: list[object] = []
     Retiring(three.members[1]).begin().addBoth(done.append)
     assert done == [None]
+
+
+def test_a_secondary_whose_disk_was_full_follows_again(three: MemorySet) -> None:
+    client = three.nodes[1].admin("create-db d t", "use-db d t")
+    three.run(0.2)
+    three.disks[2].failing["write"] = errno.ENOSPC
+    assert client.ask("set k 1") == "ok \n"
+    three.run(2.5)
+    incoming = three.members[2].incoming
+    assert incoming is not None
+    assert incoming.stopped is not None
+    assert state(three.nodes[2]) != state(three.nodes[1])
+    three.disks[2].failing.clear()
+    client.ask("set k 2")
+    three.run(2.0)
+    assert state(three.nodes[2]) == state(three.nodes[1])
+    assert (three.primary(), three.secondaries()) == (1, [2, 3])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nuntwist.addresses import parse_host_port
+from nuntwist.addresses import parse_peer
 from nuntwist.core.handlers import databases, writing
 from nuntwist.core.handlers.common import named
 from nuntwist.errors import CommandError
@@ -59,7 +59,7 @@ def leave(node: Node, client: Client, arguments: tuple[bytes]) -> Outcome:
 
 def _address(text: bytes) -> str:
     try:
-        return parse_host_port(text.decode())
+        return parse_peer(text.decode())
     except ValueError as error:
         raise CommandError(b"invalid address: " + str(error).encode()) from None
 
