@@ -106,14 +106,14 @@ _N, _A, _D = Needs.NOTHING, Needs.ADMIN, Needs.DATABASE
 TABLE: tuple[Command, ...] = (
     Command(
         "auth",
-        (Argument("USER", default=b""), Argument("PWD", default=b"")),
+        (Argument("USER", default=b""), Argument("PWD", Kind.REST, default=b"")),
         _N,
         "Makes this connection an admin's.",
         waits=True,
     ),
     Command(
         "use-db",
-        (_DB, Argument("USER_OR_TOKEN"), Argument("TOKEN", default=b"")),
+        (_DB, Argument("USER_OR_TOKEN"), Argument("TOKEN", Kind.REST, default=b"")),
         _N,
         "Selects a database with its token, or as one of its users.",
         missing="use-db must be followed by a database name and a token",

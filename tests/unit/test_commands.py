@@ -349,3 +349,26 @@ def test_list_dbs_as_json_tells_what_is_unused() -> None:
     assert str(d["last_snapshot"]).startswith("2026-01-01T00:01:00")
     assert d["changed_since"] is False
     assert admin.ask("debug process-info json") == "error no JSON for: process-info \n"
+
+
+# -- passwords -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("password", ["a long secret", "short", "two  between"])
+def test_a_password_may_hold_spaces(password: str) -> None:
+    node = MemoryNode(password=password)
+    assert node.tcp().ask(f"auth nun {password}") == "valid auth\nok \n"
+    assert node.tcp().ask(f"use-db $admin {password}") == "ok \n"
+    for wrong in (password.strip().split(" ")[0] + " x", "x", password + "x"):
+        assert node.tcp().ask(f"auth nun {wrong}") == "invalid auth\nok \n"
+        assert node.tcp().ask(f"use-db $admin {wrong}") == "error Invalid token \n"
+
+
+def test_spaces_around_a_password_without_any_do_not_count(node: MemoryNode) -> None:
+    assert node.tcp().ask("auth nun  nun-pwd ") == "valid auth\nok \n"
+
+
+def test_words_after_a_token_are_passed_over(node: MemoryNode) -> None:
+    assert node.tcp().ask("use-db d t ") == "ok \n"
+    admin = node.admin("use-db d t", "create-user ann pwd")
+    assert admin.ask("use-db d ann pwd more") == "ok \n"

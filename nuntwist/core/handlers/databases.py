@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
@@ -17,6 +16,7 @@ from nuntwist.core.handlers.common import (
     named,
     selected,
 )
+from nuntwist.core.handlers.users import is_password
 from nuntwist.errors import CommandError
 from nuntwist.language.parser import shorten
 from nuntwist.language.replies import OK, Reply
@@ -35,11 +35,13 @@ DROPPED = Reply((b"drop-db success\n",))
 def use_db(node: Node, client: Client, arguments: tuple[bytes, bytes, bytes]) -> Outcome:
     """Select a database with its token, or as one of its users."""
     name, second, third = arguments
-    user, token = (second, third) if third else (None, second)
     database = named(node, name)
     if database is node.catalogue.admin:
-        right = user is None and hmac.compare_digest(token, node.info.password)
-        return _select(node, client, database, user, right)
+        # It has no users, and its token, the admin's password, may hold spaces.
+        right = is_password(node, second + b" " + third if third else second)
+        return _select(node, client, database, None, right)
+    third = third.partition(b" ")[0]
+    user, token = (second, third) if third else (None, second)
     stored = database.user_token(user)
     if stored is None:
         return _select(node, client, database, user, False)
