@@ -45,6 +45,7 @@ class NodeConfig:
     :ivar heartbeat_ms: time between two heartbeats, in milliseconds.
     :ivar suspicion_ms: silence of the primary after which an election begins, in milliseconds.
     :ivar election_quorum: ``auto``, ``majority`` or ``none``: who may elect.
+    :ivar election: ``bully``, ``fixed`` or the name of a plugin: how a primary is found.
     :ivar fixed_primary: where the only node is that may be primary; empty: any may.
     :ivar no_primary_wait_ms: how long a write waits for a primary; None: a round of an election.
     :ivar write_concern: ``primary``, ``majority`` or a number of replicas.
@@ -88,6 +89,7 @@ class NodeConfig:
     heartbeat_ms: int = 100
     suspicion_ms: int = 500
     election_quorum: str = "auto"
+    election: str = "bully"
     fixed_primary: str = ""
     no_primary_wait_ms: int | None = None
     write_concern: str = "primary"
@@ -176,6 +178,7 @@ def make_config(options: Mapping[str, str | None], environment: Mapping[str, str
             f"{sources.get('suspicion_ms', 'NUN_SUSPICION_TIMEOUT')} is {config.suspicion_ms}:"
             f" it must be at least three heartbeats of {config.heartbeat_ms} ms."
         )
+    config = _with_election(config, sources)
     _check_s3(config, sources)
     return dataclasses.replace(config, warnings=tuple(_warnings(config, sources)))
 
@@ -225,6 +228,23 @@ def _check_local(config: NodeConfig, sources: dict[str, str]) -> None:
                     " reach, but no credentials are configured: set NUN_USER and NUN_PWD"
                     " (or --user and --pwd), or listen on 127.0.0.1."
                 )
+
+
+def _with_election(config: NodeConfig, sources: dict[str, str]) -> NodeConfig:
+    """Who names a primary asks for the election that heeds it."""
+    named = bool(config.fixed_primary)
+    if named and "election" not in sources:
+        return dataclasses.replace(config, election="fixed")
+    if named and config.election == "bully":
+        raise ConfigError(
+            f"{sources['fixed_primary']} is {config.fixed_primary!r}, but {sources['election']} is"
+            " 'bully', which elects any node: set one of the two."
+        )
+    if config.election == "fixed" and not named:
+        raise ConfigError(
+            f"{sources['election']} is 'fixed' but no node is named: set NUN_FIXED_PRIMARY."
+        )
+    return config
 
 
 def _check_s3(config: NodeConfig, sources: dict[str, str]) -> None:

@@ -289,14 +289,100 @@ class IStorageKind(Interface):
 
 
 class IElection(Interface):
-    """Finds the primary of a set and gives the epoch of its reign."""
+    """Finds the primary of a set and hands out the epoch of its reign, as one node sees it.
 
-    def start(elected: Callable[[Epoch], None]) -> None:
-        """Stand. ``elected`` is called with a new epoch, already durable, each time this
-        node becomes primary."""
+    It is told of time, of messages, of connections and of the end of the log. What is to be done
+    comes out of ``effects`` after each of these calls, as values of
+    :mod:`nuntwist.cluster.effects`, to be done in that order: ``Keep`` (an epoch, on the disk)
+    before what relies on it, ``Send``, ``Turned`` (the node leads, follows, or neither). All
+    times are monotonic, in seconds.
+
+    What holds of each: at most one node *serves* at a time, an epoch has one primary, and the
+    numbers of a node's epochs rise, whatever is lost between the nodes and whenever they stop.
+    """
+
+    state = Attribute("What it is doing: a nuntwist.cluster.states.State.")
+    number = Attribute("Of the epoch that it serves or follows; 0 for none so far.")
+    primary = Attribute("The id of the node it follows, itself included; None for nobody.")
+    rank = Attribute("How good a primary it would be: a nuntwist.cluster.ballots.Rank.")
+    due = Attribute("When it wants ``tick`` to be called; infinity for never.")
+    linked = Attribute("The ids of the members there is a connection with: a set.")
+    learners = Attribute(
+        "The ids of nodes that are told of the primary and do not count yet: a set that the node"
+        " changes."
+    )
+    doubtful = Attribute(
+        "The ids of members, itself included, whose log may have lost its end: a set that the"
+        " node changes. They may vote, but not be the ones that make a majority."
+    )
+
+    def effects() -> Sequence[object]:
+        """What is to be done since the last time, in order; it is given once."""
+
+    def tick(now: float) -> None:
+        """Time has moved on."""
+
+    def receive(sender: int, message: object, now: float) -> None:
+        """A node has sent something: one of :mod:`nuntwist.cluster.ballots`. What comes from
+        neither a member nor a learner is passed over."""
+
+    def link(node: int, up: bool, now: float) -> None:
+        """A connection with a member is there, or gone."""
+
+    def appended(position: Position) -> None:
+        """This node's log ends somewhere else."""
+
+    def reconfigure(members: Collection[int], now: float, at_once: bool = False) -> None:
+        """Others elect from now on.
+
+        :param members: their ids; this node may be none of them.
+        :param at_once: whether this node need not wait before it stands, where it may.
+        """
+
+    def may_stand(node: int) -> bool:
+        """Whether a node can be the primary at all, as far as is known."""
+
+    def force(now: float) -> None:
+        """Hold an election, if that can do no harm."""
+
+    def release(successor: int, now: float) -> None:
+        """Be the primary no more, and ask another node to be.
+
+        :param successor: its id; 0 for any.
+        """
+
+    def retire() -> None:
+        """Never be the primary again: this node stops. It still counts for others."""
+
+    def serves(now: float) -> bool:
+        """Whether it is the primary, and nobody else can be."""
+
+    def beat_now(now: float) -> None:
+        """Where it is the primary, ask the others at once whether it still is."""
+
+    def confirmed() -> float:
+        """Up to when it is known that nobody else was the primary, where this node is: what it
+        has asked after that is not answered yet by as many as it takes."""
 
     def stop() -> None:
-        """Stop standing; no call follows."""
+        """Give back what is open; what it is told after that leads to nothing."""
+
+
+class IElectionKind(Interface):
+    """Makes elections of one kind: a Twisted plugin, found by its name.
+
+    A package that has one ships a module in a directory ``twisted/plugins`` (without
+    ``__init__.py``), in which an object provides this interface.
+    """
+
+    name = Attribute("What NUN_ELECTION says to have it: str, like ``my-election``.")
+
+    def make(means: object) -> IElection:
+        """Make one, for one node and one set: it is made anew when the node changes its set.
+
+        :param means: a :class:`nuntwist.cluster.effects.Means`.
+        :raise StartError: it cannot be made as it is configured.
+        """
 
 
 class ISecrets(Interface):
@@ -317,6 +403,7 @@ __all__ = [
     "READ",
     "WRITE",
     "IElection",
+    "IElectionKind",
     "IOplog",
     "ISecrets",
     "ISnapshotWriter",

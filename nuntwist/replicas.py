@@ -22,6 +22,7 @@ from twisted.logger import Logger
 
 from nuntwist.cluster.belonging import Terms
 from nuntwist.cluster.effects import Timing
+from nuntwist.cluster.elections import find_election
 from nuntwist.cluster.handshake import Self, peer_key
 from nuntwist.cluster.identity import Identity
 from nuntwist.cluster.member import Member
@@ -121,6 +122,7 @@ class Replicas:
             chance,
             node.info.process_id,
             Terms(address, len(told_of), config.election_quorum, config.fixed_primary or None),
+            find_election(config.election),
         )
         self._serving = Serving(self.member, node, following, files, patience, _concern(config))
         manner = Manner(

@@ -102,6 +102,13 @@ def _kind(text: str) -> str:
     return name
 
 
+def _election(text: str) -> str:
+    name = text.lower()
+    if not re.fullmatch("[a-z][a-z0-9_-]*", name):
+        raise ValueError("it must be bully, fixed, or the name of an election that a plugin adds")
+    return name
+
+
 def _concern(text: str) -> str:
     if text.lower() in ("primary", "majority"):
         return text.lower()
@@ -217,6 +224,10 @@ SETTINGS: tuple[Setting, ...] = (
         "election_quorum", "NUN_ELECTION_QUORUM", None, None, "auto",
         "Who may elect: auto, majority, or none (a lone survivor takes over)",
         _one_of("auto", "majority", "none"),
+    ),
+    Setting(
+        "election", "NUN_ELECTION", None, None, "bully",
+        "How a primary is found: bully, fixed, or what a plugin names", _election,
     ),
     Setting(
         "fixed_primary", "NUN_FIXED_PRIMARY", None, None, "",

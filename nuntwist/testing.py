@@ -31,9 +31,9 @@ from nuntwist.cluster.identity import Identity
 from nuntwist.core.counters import NodeInfo
 from nuntwist.core.installing import begin_afresh
 from nuntwist.core.limits import Limits
-from nuntwist.core.node import Node
+from nuntwist.core.node import Node, Winning
 from nuntwist.files import Files, MemoryFiles
-from nuntwist.interfaces import IElection, IOplog, IStorage
+from nuntwist.interfaces import IOplog, IStorage
 from nuntwist.language.replies import frame
 from nuntwist.net.frames import frame_size
 from nuntwist.net.http import NqlResource, NqlSite
@@ -328,7 +328,7 @@ class MemoryNode:
         user: str = USER,
         password: str = PASSWORD,
         clock: HeapClock | None = None,
-        election: IElection | None = None,
+        election: Winning | None = None,
         in_set: bool = False,
         afresh: Files | None = None,
     ) -> None:

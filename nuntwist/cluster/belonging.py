@@ -44,7 +44,8 @@ class Terms:
     :ivar address: where others reach this node, ``host:port``.
     :ivar told_of: how many nodes the set is to have, this one included, as far as it was told.
     :ivar quorum: ``auto``, ``majority`` or ``none``: who may elect.
-    :ivar fixed: where the only node is that may be primary; None: any may.
+    :ivar fixed: where the only node is that may be primary, for elections that heed it; None:
+        any may.
     """
 
     address: str = "-"
@@ -112,14 +113,14 @@ class Belonging:
         """What this node says of itself."""
         member = self._member
         standing = member.identity.standing
-        bully = getattr(member, "bully", None)
+        election = getattr(member, "election", None)
         return Hello(
-            0 if bully is None else bully.number,
+            0 if election is None else election.number,
             self.set_id,
             self.set_id != 0 and standing.formed == self.set_id,
             not standing.doubtful,
             member.machine.holds_data,
-            bully is not None and bully.state is State.PRIMARY,
+            election is not None and election.state is State.PRIMARY,
             self.is_member,
             self.since,
             member.oplog.last,
@@ -143,11 +144,6 @@ class Belonging:
             return link.peer.address
         return self.membership.members.get(node)
 
-    def may_stand(self, node: int) -> bool:
-        """Whether a node may be primary at all."""
-        fixed = self._member.terms.fixed
-        return fixed is None or self.address_of(node) == fixed
-
     def doubtful(self) -> list[int]:
         """The members that have said that their log is not whole."""
         return [node for node, hello in self._hellos.items() if not hello.whole]
@@ -168,7 +164,7 @@ class Belonging:
         if isinstance(message, Joining):
             if reign is not None:
                 reign.admit(node, self.address_of(node) or "-")
-                self._member.bully.learners.add(node)
+                self._member.election.learners.add(node)
                 self._member.on_addresses()
         elif isinstance(message, Invited):
             self._invited(node, message)
@@ -176,19 +172,19 @@ class Belonging:
             told = decode_members(message.members)
             if told.set_id == self.set_id and not self.is_member:
                 self.membership = told
-                self._member.bully.reconfigure(told.members, self._member.clock.seconds())
+                self._member.election.reconfigure(told.members, self._member.clock.seconds())
                 self._member.on_addresses()
-        elif isinstance(message, Whole) and message.number == self._member.bully.number:
+        elif isinstance(message, Whole) and message.number == self._member.election.number:
             self._whole_in = message.number
             self.kept()
 
     def kept(self) -> None:
         """What this node holds is on its disk: if it was told that it is all, it is whole."""
         member = self._member
-        told = self._whole_in == member.bully.number
+        told = self._whole_in == member.election.number
         if told and (member.copier is None or member.copier.is_kept):
             self._note(doubtful=False)
-            member.bully.doubtful.discard(member.me)
+            member.election.doubtful.discard(member.me)
             member.carry_out()
 
     def _invited(self, node: int, message: Invited) -> None:
@@ -210,7 +206,7 @@ class Belonging:
         address = self.address_of(node)
         if self._member.reign is not None and address in self._invited_at:
             del self._invited_at[address]
-            self._member.send(node, Invited(self._member.bully.number, self.set_id))
+            self._member.send(node, Invited(self._member.election.number, self.set_id))
 
     def _compare(self, node: int, hello: Hello) -> None:
         self._call(node)
@@ -221,7 +217,7 @@ class Belonging:
         self._member.part(node)
         if hello.set_id == 0 or hello.set_id == self._member.identity.standing.left:
             return
-        way = gives_way(self.hello(), hello)
+        way = self._gives_way(node, hello)
         if way is None:
             if node not in self._foreign:
                 self._foreign.add(node)
@@ -232,6 +228,17 @@ class Belonging:
                 )
         elif way:
             self._join(hello)
+
+    def _gives_way(self, node: int, theirs: Hello) -> bool | None:
+        """As :func:`nuntwist.cluster.membership.gives_way`; but of two sets one of which was not
+        formed, and whose node can never serve it, that one goes."""
+        mine, may_stand = self.hello(), self._member.election.may_stand
+        can_i, can_they = may_stand(self._member.me), may_stand(node)
+        if not mine.formed and can_they and not can_i:
+            return True
+        if not theirs.formed and can_i and not can_they:
+            return False
+        return gives_way(mine, theirs)
 
     def gone(self, node: int) -> None:
         """The connection to a node is gone."""
@@ -269,8 +276,8 @@ class Belonging:
         self.set_id = member.identity.new_id()
         self.membership = Membership(self.set_id, {member.me: member.terms.address})
         self._log.info("nobody is there: begins the set {set_id:016x}", set_id=self.set_id)
-        member.bully.reconfigure(self.membership.members, member.clock.seconds(), at_once=True)
-        member.bully.tick(member.clock.seconds())
+        member.election.reconfigure(self.membership.members, member.clock.seconds(), at_once=True)
+        member.election.tick(member.clock.seconds())
 
     def make_reign(self, number: int, begins: int) -> Reign:
         """Begin an epoch as primary; a set that was just made is written down in it."""
@@ -288,7 +295,7 @@ class Belonging:
             # Where nobody else counts it is committed already, and nothing else would tell.
             lambda: member.clock.callLater(0.0, member.durable),
             member.clock.seconds,
-            (lambda: member.bully.linked) if survives else None,
+            (lambda: member.election.linked) if survives else None,
         )
         mine = replace(self.membership)
         address = member.terms.address
@@ -301,7 +308,7 @@ class Belonging:
         if member.identity.standing.doubtful:
             # All have elected it, so nobody has more.
             self._note(doubtful=False)
-            member.bully.doubtful.discard(member.me)
+            member.election.doubtful.discard(member.me)
         return reign
 
     def _lacking(self, node: int) -> None:
@@ -341,8 +348,8 @@ class Belonging:
         gone = self.membership.members.keys() - told.members.keys()
         self.membership = told
         self._members_index = member.oplog.last.index
-        member.bully.reconfigure(told.members, member.clock.seconds())
-        member.bully.learners -= told.members.keys()
+        member.election.reconfigure(told.members, member.clock.seconds())
+        member.election.learners -= told.members.keys()
         if member.reign is not None:
             member.reign.reconfigured(told)
             if gone:
@@ -377,7 +384,8 @@ class Belonging:
         if self._founding is not None:
             member = self._member
             mine = member.oplog.last.index, -member.started, member.me
-            if self._founding.decide(now, mine, self._hellos.items()):
+            may_stand = member.election.may_stand
+            if self._founding.decide(now, mine, self._hellos.items(), may_stand):
                 self._found()
             else:
                 self.due = self._founding.due
@@ -390,8 +398,8 @@ class Belonging:
             self.set_id,
             self.membership,
             member.identity.standing,
-            member.bully.state is State.PRIMARY,
-            member.bully.number,
+            member.election.state is State.PRIMARY,
+            member.election.number,
             member.machine.holds_data,
         )
         if says != self._said:
@@ -405,7 +413,7 @@ class Belonging:
             return
         for node in self._hellos:
             if self.is_of_set(node):
-                self._member.send(node, Joining(self._member.bully.number, self.set_id))
+                self._member.send(node, Joining(self._member.election.number, self.set_id))
 
     def _note(self, **changes: int | bool) -> None:
         try:

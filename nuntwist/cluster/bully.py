@@ -35,6 +35,8 @@ import random
 from collections.abc import Callable, Collection
 from typing import Any, Final
 
+from zope.interface import implementer
+
 from nuntwist.cluster.ballots import (
     Alive,
     Ask,
@@ -52,6 +54,7 @@ from nuntwist.cluster.ballots import (
 from nuntwist.cluster.effects import Effect, Keep, Send, Timing, Turned
 from nuntwist.cluster.lease import Lease
 from nuntwist.cluster.states import TRANSITIONS, Event, State
+from nuntwist.interfaces import IElection
 from nuntwist.values import Position
 
 
@@ -59,6 +62,7 @@ def _anybody(node: int) -> bool:
     return True
 
 
+@implementer(IElection)
 class Bully:
     """The election as one node sees it.
 
@@ -230,7 +234,10 @@ class Bully:
         if self.state is State.PRIMARY:
             self._release(successor, now, Event.FORCED)
 
-    def receive(self, sender: int, message: Ballot, now: float) -> None:
+    def stop(self) -> None:
+        """Nothing is open."""
+
+    def receive(self, sender: int, message: object, now: float) -> None:
         """A member has sent something; what comes from others is passed over."""
         if sender in self.members or sender in self.learners:
             _HANDLERS[type(message)](self, sender, message, now)
@@ -244,7 +251,7 @@ class Bully:
             self._send(sender, Would(ask.number, False))
         elif self._outranks(ask.rank, ask.insists):
             self._send(sender, Alive(ask.number, self.rank))
-            self._call(ask.released, now)
+            self._call(ask.released, now, ask.rank)
         else:
             self._send(sender, Would(ask.number, True))
 
@@ -260,11 +267,11 @@ class Bully:
             self._send(sender, Would(stand.number, False))
         elif self._outranks(stand.rank, True):
             self._send(sender, Alive(stand.number, self.rank))
-            self._call(stand.released, now)
+            self._call(stand.released, now, stand.rank)
         else:
             self._promise(stand.number, sender)
             self._send(sender, Vote(stand.number))
-            self._fire(Event.VOTED, now)
+            self._fire(Event.VOTED, now, stand.rank)
 
     def _is_loyal(self, released: int, now: float) -> bool:
         """Whether it has a primary, or may have one it has forgotten."""
@@ -285,9 +292,9 @@ class Bully:
             return self._position > rank.position
         return self.rank > rank
 
-    def _call(self, released: int, now: float) -> None:
+    def _call(self, released: int, now: float, asker: Rank | None = None) -> None:
         self._released = max(self._released, released)
-        self._fire(Event.CALLED, now)
+        self._fire(Event.CALLED, now, asker)
 
     # -- asking ------------------------------------------------------------------------------
 
@@ -320,7 +327,7 @@ class Bully:
     def _outranked(self, sender: int, alive: Alive, now: float) -> None:
         current = self._next if self.state is State.CHECKING else self.promised
         if alive.number == current and not self._insists:
-            self._fire(Event.OUTRANKED, now)
+            self._fire(Event.OUTRANKED, now, alive.rank)
 
     def _overtaken(self, sender: int, stale: Stale, now: float) -> None:
         self._known = max(self._known, stale.number)
@@ -423,7 +430,7 @@ class Bully:
         self._known = max(self._known, number)
         self._effects.append(Keep(number, node))
 
-    def _fire(self, event: Event, now: float) -> None:
+    def _fire(self, event: Event, now: float, other: Rank | None = None) -> None:
         before = self.state
         after = TRANSITIONS.get((before, event))
         if after is None:
@@ -434,7 +441,7 @@ class Bully:
         place = len(self._effects)
         follow_on = _ENTER[after](self, now, event)
         number = self.promised if after is State.STANDING else self.number
-        self._effects.insert(place, Turned(before, after, event, number, self.primary))
+        self._effects.insert(place, Turned(before, after, event, number, self.primary, other))
         if follow_on is not None:
             self._fire(follow_on, now)
 

@@ -87,11 +87,11 @@ class Confirming:
         question = next(self._numbers)
         done: Deferred[int] = Deferred()
         self._asked[question] = done
-        primary = member.bully.primary
+        primary = member.election.primary
         if primary == member.me:
             self._ask(lambda index: self._answered(question, index))
         elif primary is not None and primary in member.links:
-            member.send(primary, Confirm(member.bully.number, question))
+            member.send(primary, Confirm(member.election.number, question))
         else:
             self._answered(question, 0)
         return done
@@ -112,14 +112,14 @@ class Confirming:
         def answer(index: int) -> None:
             self._member.send(sender, Confirmed(number, message.question, index))
 
-        if number != self._member.bully.number or len(self._waiting) >= MOST_WAITING:
+        if number != self._member.election.number or len(self._waiting) >= MOST_WAITING:
             answer(0)
         else:
             self._ask(answer)
 
     def _ask(self, answer: Callable[[int], None]) -> None:
         member = self._member
-        if member.bully.state is not State.PRIMARY:
+        if member.election.state is not State.PRIMARY:
             answer(0)
             return
         now = member.clock.seconds()
@@ -132,15 +132,15 @@ class Confirming:
 
     def _beat(self) -> None:
         member = self._member
-        member.bully.beat_now(member.clock.seconds())
+        member.election.beat_now(member.clock.seconds())
         member.carry_out()
 
     def look(self) -> None:
         """A secondary has answered a heartbeat."""
         if not self._waiting:
             return
-        bully = self._member.bully
-        since = bully.confirmed()
+        election = self._member.election
+        since = election.confirmed()
         answered = [one for one in self._waiting if one.came <= since]
         if not answered:
             return

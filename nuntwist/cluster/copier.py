@@ -69,7 +69,7 @@ class Copier:
         """This node is about to give up what it has acknowledged."""
         member = self._member
         member.identity.note(doubtful=True)
-        member.bully.doubtful.add(member.me)
+        member.election.doubtful.add(member.me)
 
     @property
     def is_kept(self) -> bool:

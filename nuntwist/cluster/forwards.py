@@ -109,7 +109,7 @@ class Forwards:
         address = self._node.info.address
         if link is not None and link.peer is not None:
             address = link.peer.address
-        number = member.bully.number
+        number = member.election.number
 
         def send(lane: int, request: int, items: Sequence[Item]) -> None:
             self._send(primary, Forward(number, lane, request, tuple(items)))
@@ -134,7 +134,7 @@ class Forwards:
         """Run a request of a node, if this one is primary."""
         member = self._member
         number, lane, request = message.number, message.lane, message.request
-        if self._primary != member.me or number != member.bully.number or not _is_sound(message):
+        if self._primary != member.me or number != member.election.number or not _is_sound(message):
             return
 
         def answer(index: int, replies: bytes) -> None:
@@ -146,7 +146,7 @@ class Forwards:
 
     def answered(self, sender: int, message: Outcome | Behind) -> None:
         """A node has answered, the primary if it counts."""
-        if sender != self._primary or message.number != self._member.bully.number:
+        if sender != self._primary or message.number != self._member.election.number:
             return
         if isinstance(message, Outcome):
             self.forwarder.outcome(message.lane, message.request, message.index, message.replies)

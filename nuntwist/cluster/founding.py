@@ -5,11 +5,14 @@ set, the one with the most complete log, then the one that was started first mak
 others join; a node that has heard of a better one waits for that one, a round at a time, for as
 long as their connection lives. With quorum ``majority`` it waits until it sees a majority of the
 nodes it was told of, itself included.
+
+Where only some nodes may be primary (a fixed one, say) only these make sets: another one would
+make one that nobody can serve.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from nuntwist.cluster.greeting import Hello
 
@@ -32,12 +35,17 @@ class Founding:
         self.due = now if told_of <= 1 else now + round_seconds
 
     def decide(
-        self, now: float, mine: tuple[int, int, int], others: Iterable[tuple[int, Hello]]
+        self,
+        now: float,
+        mine: tuple[int, int, int],
+        others: Iterable[tuple[int, Hello]],
+        may_stand: Callable[[int], bool],
     ) -> bool:
         """Whether to make a set now.
 
         :param mine: where the log ends, when this node was started, negated, and its id.
         :param others: the nodes it is connected with, each with what it said last.
+        :param may_stand: whether a node, by its id, can be a primary.
         """
         if now < self.due:
             return False
@@ -45,7 +53,10 @@ class Founding:
         others = list(others)
         if 1 + len(others) < self._needed:
             return False
-        return not any(hello.set_id == 0 and _rank(node, hello) > mine for node, hello in others)
+        return may_stand(mine[2]) and not any(
+            hello.set_id == 0 and may_stand(node) and _rank(node, hello) > mine
+            for node, hello in others
+        )
 
 
 def _rank(node: int, hello: Hello) -> tuple[int, int, int]:

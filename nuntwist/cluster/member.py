@@ -1,7 +1,7 @@
 """One node of a set: its election, its connections, and the log on them, put together.
 
 What happens comes in from three sides: connections (:class:`nuntwist.net.peer.Links`), the clock,
-and the log of the node. The election (:mod:`nuntwist.cluster.bully`) says what follows from it:
+and the log of the node. The election (:mod:`nuntwist.cluster.elections`) says what follows from it:
 
 - **primary**: the node leads (:mod:`nuntwist.cluster.reign`);
 - **following**: the node stands by, says to its primary what it has, and takes what comes
@@ -18,7 +18,6 @@ the same node has made the later one stays.
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,8 +25,9 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from nuntwist.cluster.belonging import Belonging, Terms
-from nuntwist.cluster.bully import Bully
-from nuntwist.cluster.effects import Keep, Send, Timing, Turned
+from nuntwist.cluster.diary import Diary
+from nuntwist.cluster.effects import Keep, Means, Send, Timing, Turned
+from nuntwist.cluster.elections import BULLY
 from nuntwist.cluster.greeting import Greeting, Hello
 from nuntwist.cluster.handshake import Peer
 from nuntwist.cluster.identity import Identity
@@ -37,6 +37,7 @@ from nuntwist.cluster.reign import Leader, Reign
 from nuntwist.cluster.states import State
 from nuntwist.cluster.stream import Applied, Cut, Have, Records, Refused
 from nuntwist.errors import CorruptData, StorageUnavailable
+from nuntwist.interfaces import IElection, IElectionKind
 from nuntwist.values import Epoch
 
 if TYPE_CHECKING:
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
 
 MEND_SECONDS = 1.0
 """Seconds until a node tries again to follow whose log could not take something."""
-ELECTIONS = 100
-"""How many transitions ``debug elections`` shows."""
 
 
 class Link(Protocol):
@@ -113,8 +112,10 @@ class Member:
     :param clock: IReactorTime.
     :param terms: what an operator has set.
     :param started: when the node was started, in milliseconds since 1970.
+    :param kind: makes its elections.
+    :ivar election: of the set it is in.
     :ivar failed: why it takes no part any more; None while it does.
-    :ivar elections: the last transitions, one line each.
+    :ivar diary: has the last transitions.
     :ivar on_primary: is told the id of the primary, itself included, or None, as it changes.
     :ivar on_stream: is told the id of the node whose log this node's is the beginning of, as its
         records come in order: its primary, itself included; or None, as it changes.
@@ -138,13 +139,13 @@ class Member:
         chance: random.Random,
         started: int,
         terms: Terms | None = None,
+        kind: IElectionKind = BULLY,
     ) -> None:
         self.me = identity.node_id
         self.links: dict[int, Link] = {}
         self.reign: Reign | None = None
         self.incoming: Incoming | None = None
         self.failed: str | None = None
-        self.elections: deque[str] = deque(maxlen=ELECTIONS)
         self.on_primary: Callable[[int | None], None] = _nobody_asks
         self.on_stream: Callable[[int | None], None] = _nobody_asks
         self.on_addresses: Callable[[], None] = lambda: None
@@ -170,29 +171,35 @@ class Member:
         self._mending = False
         self._mend_timer: IDelayedCall | None = None
         self._streams_from: int | None = None
+        self._kind = kind
         self.belonging = Belonging(self, timing.round)
-        self.bully = self._make_bully()
+        self.diary = Diary(
+            lambda: started / 1000.0 + clock.seconds() - self._began, self.belonging.address_of
+        )
+        self.election = self._make_election()
 
-    def _make_bully(self) -> Bully:
-        promised = self.identity.epoch
+    def _make_election(self) -> IElection:
         members = self.belonging.membership.members
-        bully = Bully(
+        means = Means(
             self.me,
-            members,
+            members.keys(),
             self.oplog.last,
             self.started,
             self._timing,
             self._chance,
-            self.clock.seconds(),
-            promised.number,
-            promised.node,
+            self.clock,
+            self.identity.epoch,
             survives=self.terms.quorum == "none",
             at_once=self.terms.told_of <= 1 and set(members) == {self.me},
+            named=self.terms.fixed or "",
+            address_of=self.belonging.address_of,
+            wake=self.carry_out,
         )
-        bully.may_stand = self.belonging.may_stand
+        # mypy-zope does not take what a kind gives for what it is declared to.
+        election: IElection = self._kind.make(means)
         if self.identity.standing.doubtful:
-            bully.doubtful.add(self.me)
-        return bully
+            election.doubtful.add(self.me)
+        return election
 
     def begin_anew(self) -> None:
         """Be in another set, or in none: nothing of an earlier election counts."""
@@ -205,7 +212,8 @@ class Member:
         self.incoming = None
         self.machine.stand_by(None)
         self.on_primary(None)
-        self.bully = self._make_bully()
+        self.election.stop()
+        self.election = self._make_election()
 
     def start(self) -> None:
         """Take part."""
@@ -218,6 +226,7 @@ class Member:
     def stop(self) -> None:
         """Take no part any more; the connections stay to whoever has made them."""
         self._running = False
+        self.election.stop()
         self.oplog.written = None
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
@@ -270,8 +279,8 @@ class Member:
         if node == self._streams_from:
             self._note_stream(None)
         self._waiting.pop(node, None)
-        self.bully.learners.discard(node)
-        self.bully.link(node, False, self.clock.seconds())
+        self.election.learners.discard(node)
+        self.election.link(node, False, self.clock.seconds())
         if self.copier is not None:
             self.copier.unlinked(node)
         if self.reign is not None:
@@ -281,14 +290,14 @@ class Member:
     def meet(self, node: int, hello: Hello) -> None:
         """A node says that it is of the same set, and what it is there."""
         if hello.whole:
-            self.bully.doubtful.discard(node)
+            self.election.doubtful.discard(node)
         else:
-            self.bully.doubtful.add(node)
+            self.election.doubtful.add(node)
         if self.reign is not None:
             self.reign.note_whole(node, hello.whole)
-        if node not in self.bully.linked:
-            self.bully.link(node, True, self.clock.seconds())
-            if self.bully.primary == node:
+        if node not in self.election.linked:
+            self.election.link(node, True, self.clock.seconds())
+            if self.election.primary == node:
                 self._follow(node)
 
     def received(self, link: Link, message: Any) -> None:
@@ -307,7 +316,7 @@ class Member:
             elif kind in self.handlers:
                 self.handlers[kind](node, message)
             else:
-                self.bully.receive(node, message, self.clock.seconds())
+                self.election.receive(node, message, self.clock.seconds())
                 self.on_obeyed()
         self.carry_out()
 
@@ -320,7 +329,7 @@ class Member:
     # -- the log -----------------------------------------------------------------------------
 
     def _written(self, first: int, last: int, data: bytes) -> None:
-        self.bully.appended(self.oplog.last)
+        self.election.appended(self.oplog.last)
         if self.reign is not None:
             self.reign.written(first, last, data)
 
@@ -355,13 +364,13 @@ class Member:
         self.belonging.look()
 
     def _from_secondary(self, node: int, message: Have | Applied | Refused) -> None:
-        if message.number != self.bully.number:
+        if message.number != self.election.number:
             return
-        if self.bully.state is State.ELECTED and isinstance(message, Have):
+        if self.election.state is State.ELECTED and isinstance(message, Have):
             # It follows already, and is served when this node serves.
             self._waiting[node] = message
         reign = self.reign
-        if self.bully.state is not State.PRIMARY or reign is None:
+        if self.election.state is not State.PRIMARY or reign is None:
             return
         if isinstance(message, Have):
             reign.begin_stream(node, message)
@@ -372,7 +381,7 @@ class Member:
 
     def _from_primary(self, node: int, message: Records | Cut) -> None:
         incoming = self.incoming
-        if incoming is None or self.bully.primary != node:
+        if incoming is None or self.election.primary != node:
             return
         try:
             if isinstance(message, Records):
@@ -384,7 +393,7 @@ class Member:
             self.links[node].close()
             return
         self._committed = incoming.committed
-        self.bully.appended(self.oplog.last)
+        self.election.appended(self.oplog.last)
         self._note_stream(node if incoming.in_step and incoming.stopped is None else None)
         if incoming.stopped is not None:
             self._mend(incoming)
@@ -408,8 +417,8 @@ class Member:
             )
 
         def again() -> None:
-            if self.incoming is incoming and self.bully.primary is not None and self._running:
-                self._follow(self.bully.primary)
+            if self.incoming is incoming and self.election.primary is not None and self._running:
+                self._follow(self.election.primary)
                 self.carry_out()
 
         self._mend_timer = self.clock.callLater(MEND_SECONDS, again)
@@ -433,12 +442,12 @@ class Member:
 
     def release(self, successor: int) -> None:
         """Be the primary no more, and ask another node to stand."""
-        self.bully.release(successor, self.clock.seconds())
+        self.election.release(successor, self.clock.seconds())
         self.carry_out()
 
     def force(self) -> None:
         """Hold an election."""
-        self.bully.force(self.clock.seconds())
+        self.election.force(self.clock.seconds())
         self.carry_out()
 
     def carry_out(self) -> None:
@@ -446,16 +455,16 @@ class Member:
         if self.failed is not None or not self._running:
             return
         self.belonging.settle(self.clock.seconds())
-        while effects := self.bully.effects():
+        while effects := self.election.effects():
             for effect in effects:
                 if isinstance(effect, Send):
                     self.send(effect.to, effect.message)
                 elif isinstance(effect, Turned):
                     self._turn(effect)
-                elif not self._promise(effect):
+                elif not isinstance(effect, Keep) or not self._promise(effect):
                     return
             self.belonging.settle(self.clock.seconds())
-        due = min(self.bully.due, self.belonging.due)
+        due = min(self.election.due, self.belonging.due)
         if self._timer is not None and self._timer.active():
             if due == self._timer_due:
                 return
@@ -488,18 +497,11 @@ class Member:
         self.on_primary(None)
 
     def _due(self) -> None:
-        self.bully.tick(self.clock.seconds())
+        self.election.tick(self.clock.seconds())
         self.carry_out()
 
     def _turn(self, turned: Turned) -> None:
-        rank = self.bully.rank
-        line = (
-            f"{turned.before.name} -> {turned.after.name}, as {turned.event.value}; epoch"
-            f" {turned.number}, log ends at {rank.position.epoch.number}:{rank.position.index}"
-        )
-        elapsed = self.clock.seconds() - self._began
-        self.elections.append(f"{self.started / 1000.0 + elapsed:.3f} {line}")
-        self._log.info("election: {line}", line=line)
+        self.diary.note(turned, self.election.rank)
         if turned.after is State.ELECTED:
             self._waiting = {}
         if turned.before in (State.PRIMARY, State.FOLLOWING):
@@ -533,7 +535,7 @@ class Member:
             # It keeps the others from waiting for it, and another one is elected.
             self._log.error("this node cannot lead: {error}", error=str(error))
             self.machine.stand_by(None)
-            self.bully.force(self.clock.seconds())
+            self.election.force(self.clock.seconds())
             return
         self.reign = self.belonging.make_reign(number, begins)
         if self.copier is not None:
@@ -556,18 +558,18 @@ class Member:
         self.machine.stand_by(None if peer is None else peer.address)
         self.incoming = Incoming(
             self.machine,
-            self.bully.number,
+            self.election.number,
             lambda message: self.send(primary, message),
             self._committed,
         )
         if self.copier is not None:
-            self.copier.follow(self.bully.number, primary)
+            self.copier.follow(self.election.number, primary)
             self.incoming.needs_copy = self.copier.wanted
         self.incoming.begin()
 
     def replaced(self) -> None:
         """What this node holds was replaced by a copy of the primary's."""
-        self.bully.appended(self.oplog.last)
+        self.election.appended(self.oplog.last)
         self.look()
         if self.incoming is not None:
             self.incoming.begin()

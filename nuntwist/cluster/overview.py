@@ -55,15 +55,15 @@ class Overview:
     def view(self) -> SetView:
         """How it is now."""
         member, belonging = self._member, self._member.belonging
-        bully, incoming = member.bully, member.incoming
-        primary = None if bully.primary is None else belonging.address_of(bully.primary)
+        election, incoming = member.election, member.incoming
+        primary = None if election.primary is None else belonging.address_of(election.primary)
         stopped = member.failed or (None if incoming is None else incoming.stopped)
         return SetView(
             f"{belonging.set_id:016x}",
             belonging.hello().formed,
-            bully.number,
+            election.number,
             primary,
-            bully.state.name.lower(),
+            election.state.name.lower(),
             member.committed,
             member.oplog.last.index,
             stopped,
@@ -105,7 +105,7 @@ class Overview:
             index = hello.position.index
         link = member.links.get(node)
         role = "StartingUp" if hello is None else _role(hello)
-        if node == member.bully.primary:
+        if node == member.election.primary:
             role = "Primary"
         elif stream is not None:
             role = "Secoundary"
@@ -123,7 +123,7 @@ class Overview:
 
     def elections(self) -> Sequence[str]:
         """The last transitions."""
-        return list(self._member.elections)
+        return list(self._member.diary.lines)
 
     def pending_count(self) -> int:
         """How many operations not all replicas have."""
@@ -179,7 +179,7 @@ class Overview:
 
     def step_down(self) -> None:
         """Hold one, if this node is the primary."""
-        if self._member.bully.state is State.PRIMARY:
+        if self._member.election.state is State.PRIMARY:
             self._member.force()
 
     def join(self, address: str) -> None:

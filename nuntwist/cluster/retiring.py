@@ -57,7 +57,7 @@ class Retiring:
             self._give_up()
             return
         if reign is None:
-            if member.bully.state is State.FOLLOWING:
+            if member.election.state is State.FOLLOWING:
                 self._done.callback(None)
                 return
         elif not self._released:
@@ -65,7 +65,7 @@ class Retiring:
             if best is not None and reign.outgoing[best].applied >= last:
                 self._released = True
                 # Its log is as long as any, and it may be the senior one: it would win again.
-                member.bully.retire()
+                member.election.retire()
                 member.release(best)
         member.clock.callLater(LOOK_SECONDS, self._look)
 

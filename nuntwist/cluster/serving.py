@@ -53,7 +53,7 @@ class Serving:
             files,
             Deciding(node),
             member.send,
-            lambda: member.bully.number,
+            lambda: member.election.number,
             member.clock.callLater,
         )
         following.cut_off = self.bargains.cut_off

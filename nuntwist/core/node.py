@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
@@ -31,8 +31,19 @@ from nuntwist.core.snapshots import Snapshots
 from nuntwist.core.transfers import Transfers
 from nuntwist.core.undo import Undo
 from nuntwist.errors import CommandError
-from nuntwist.interfaces import IElection, IOplog, ISecrets, IStorage
+from nuntwist.interfaces import IOplog, ISecrets, IStorage
 from nuntwist.values import ADMIN_ID, DROP_DATABASE, VALUE, Epoch, Op, StampClock
+
+
+class Winning(Protocol):
+    """What makes a node that has no part in a set primary; in a set its election does."""
+
+    def start(self, elected: Callable[[Epoch], None]) -> None:
+        """Win a new epoch, each time it is called.
+
+        :param elected: is called with it when it is on the disk.
+        :raise StartError: it could not be kept.
+        """
 
 
 class Node:
@@ -60,7 +71,7 @@ class Node:
         oplog: IOplog,
         storage: IStorage,
         secrets: ISecrets,
-        election: IElection,
+        election: Winning,
         wall: Callable[[], float],
         call_later: Callable[..., Any],
         seconds: Callable[[], float],

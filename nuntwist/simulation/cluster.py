@@ -137,8 +137,9 @@ class Cluster:
         if node.running:
             before = node.said
             self.invariants.look(node)
-            bully = node.member.bully
-            node.said = f"node {node.place} {bully.state.name} {bully.number} of {bully.primary}"
+            election = node.member.election
+            state = f"{election.state.name} {election.number} of {election.primary}"
+            node.said = f"node {node.place} {state}"
             if node.said != before:
                 self.note(node.said)
 
@@ -204,7 +205,7 @@ class Cluster:
     def primary(self) -> SimulatedNode | None:
         """The one that serves, if it is one."""
         now = self.clock.seconds()
-        serving = [n for n in self.nodes if n.running and n.member.bully.serves(now)]
+        serving = [n for n in self.nodes if n.running and n.member.election.serves(now)]
         return serving[0] if len(serving) == 1 else None
 
     def _serves(self) -> str | None:

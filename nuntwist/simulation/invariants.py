@@ -42,10 +42,10 @@ class Invariants:
 
         :raise Violation: it must not.
         """
-        bully = node.member.bully
-        if self._turns.get(node.place) != (bully.state, bully.number):
-            self._turns[node.place] = bully.state, bully.number
-            if bully.state is State.PRIMARY:
+        election = node.member.election
+        if self._turns.get(node.place) != (election.state, election.number):
+            self._turns[node.place] = election.state, election.number
+            if election.state is State.PRIMARY:
                 self._note_primary(node)
         known = self._logs.setdefault(node.place, [])
         last = node.oplog.last.index
@@ -53,7 +53,7 @@ class Invariants:
             self._read_log(node, known)
 
     def _note_primary(self, node: SimulatedNode) -> None:
-        epoch = node.member.belonging.set_id, node.member.bully.number
+        epoch = node.member.belonging.set_id, node.member.election.number
         first = self._primaries.setdefault(epoch, node.place)
         if first != node.place:
             raise Violation(f"epoch {epoch[1]} has two primaries: {first} and {node.place}")
@@ -107,7 +107,7 @@ class Invariants:
 
     def unlike(self, nodes: list[SimulatedNode], now: float) -> str | None:
         """In what nodes differ that should be the same by now; None where they do not."""
-        serving = [node.place for node in nodes if node.member.bully.serves(now)]
+        serving = [node.place for node in nodes if node.member.election.serves(now)]
         if len(serving) != 1:
             return f"primaries: {serving}"
         ends = {node.place: node.oplog.last for node in nodes}

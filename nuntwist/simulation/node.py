@@ -21,7 +21,7 @@ from nuntwist.core.counters import NodeInfo
 from nuntwist.core.limits import Limits
 from nuntwist.core.node import Node
 from nuntwist.files import MemoryFiles
-from nuntwist.interfaces import IElection, IOplog, ISecrets
+from nuntwist.interfaces import IOplog, ISecrets
 from nuntwist.net.tcp import LineFactory
 from nuntwist.oplog.flushed import FlushedOplog
 from nuntwist.oplog.segments import FileOplog
@@ -38,14 +38,10 @@ FLUSH = 0.0002, 0.004
 _KEY = b"k" * 32
 
 
-@implementer(IElection)
 class _Elsewhere:
     """The member elects."""
 
     def start(self, elected: Callable[[Epoch], None]) -> None:
-        """Nothing to do."""
-
-    def stop(self) -> None:
         """Nothing to do."""
 
 

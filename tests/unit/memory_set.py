@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from nuntwist.cluster.belonging import Terms
 from nuntwist.cluster.effects import Timing
+from nuntwist.cluster.elections import BULLY
 from nuntwist.cluster.forwards import Forwards
 from nuntwist.cluster.handshake import Accepting, Connecting, Self
 from nuntwist.cluster.identity import Identity
@@ -22,7 +22,7 @@ from nuntwist.core.concern import PRIMARY, Concern
 from nuntwist.core.following import Following
 from nuntwist.core.limits import Limits
 from nuntwist.files import MemoryFiles
-from nuntwist.interfaces import IElection, IOplog
+from nuntwist.interfaces import IElectionKind, IOplog
 from nuntwist.net.peer import PeerProtocol
 from nuntwist.oplog.flushed import FlushedOplog
 from nuntwist.oplog.segments import FileOplog
@@ -34,14 +34,10 @@ from tests.unit.lost import Threads
 KEY = b"k" * 32
 
 
-@implementer(IElection)
 class Elsewhere:
     """The member elects."""
 
     def start(self, elected: Callable[[Epoch], None]) -> None:
-        """Nothing to do."""
-
-    def stop(self) -> None:
         """Nothing to do."""
 
 
@@ -91,6 +87,7 @@ class MemorySet:
     :ivar disks: where each has its log and its snapshots; ``threads`` flush the log there.
     :ivar arrived: called when a node has taken bytes, with the ids of the sender and the receiver.
     :param durability: of all nodes: ``os`` or ``disk``.
+    :param kind: makes the elections, and ``fixed`` is the node that they may heed.
     """
 
     def __init__(
@@ -100,7 +97,11 @@ class MemorySet:
         durability: str = "os",
         limits: Limits | None = None,
         concern: Concern | None = None,
+        kind: IElectionKind = BULLY,
+        fixed: int | None = None,
     ) -> None:
+        self.kind = kind
+        self.fixed = None if fixed is None else f"node-{fixed}:3014"
         self.concern = concern or Concern(PRIMARY, 1000)
         self.durability, self.limits = durability, limits
         self.clock = HeapClock()
@@ -153,7 +154,8 @@ class MemorySet:
             self.timing,
             self.chance,
             started=int(1_000 * self.clock.seconds()) + me,
-            terms=Terms(f"node-{me}:3014", len(self.ids)),
+            terms=Terms(f"node-{me}:3014", len(self.ids), fixed=self.fixed),
+            kind=self.kind,
         )
         serving = Serving(
             self.members[me], node.node, following, disk, self.timing.round, self.concern
@@ -186,12 +188,12 @@ class MemorySet:
     def primary(self) -> int:
         """The one that serves."""
         now = self.clock.seconds()
-        (one,) = [me for me, member in self.members.items() if member.bully.serves(now)]
+        (one,) = [me for me, member in self.members.items() if member.election.serves(now)]
         return one
 
     def secondaries(self) -> list[int]:
         """Those that follow it."""
-        return [me for me in self.ids if self.members[me].bully.state is State.FOLLOWING]
+        return [me for me in self.ids if self.members[me].election.state is State.FOLLOWING]
 
     def isolate(self, node: int) -> None:
         """Nothing comes to a node, nor from it."""

@@ -72,6 +72,7 @@ def test_every_setting_reaches_its_field() -> None:
         "NUN_HEARTBEAT_INTERVAL": "50",
         "NUN_SUSPICION_TIMEOUT": "250",
         "NUN_ELECTION_QUORUM": "none",
+        "NUN_ELECTION": "fixed",
         "NUN_FIXED_PRIMARY": "d:4",
         "NUN_NO_PRIMARY_WAIT": "8",
         "NUN_MIN_REPLICAS": "2",

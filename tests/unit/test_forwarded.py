@@ -242,7 +242,7 @@ def test_who_is_primary_no_more_forgets_what_it_was_running(three: MemorySet) ->
 def test_an_answer_of_another_epoch_or_of_another_node_does_not_count(three: MemorySet) -> None:
     client = at(three, 2)
     client.send("increment n")
-    number = three.members[2].bully.number
+    number = three.members[2].election.number
     (lane,) = [lane for lane in forwarder(three, 2)._lanes if lane.under_way]
     forwards = three.forwards[2]
     forwards.answered(1, Outcome(number - 1, 0, lane.request, 0, b"."))
@@ -261,7 +261,7 @@ def test_an_answer_that_cannot_be_read_is_not_guessed_at(three: MemorySet, repli
     client = at(three, 2)
     client.send("increment n")
     lane = forwarder(three, 2)._lanes[0]
-    number = three.members[2].bully.number
+    number = three.members[2].election.number
     three.forwards[2].answered(1, Outcome(number, 0, lane.request, 0, replies))
     assert client.received() == "error outcome unknown: the primary's answer cannot be read \n"
     assert forwarder(three, 2).pending == 0

@@ -255,7 +255,7 @@ def test_a_primary_passes_over_what_cannot_be_a_request(
 ) -> None:
     database = three.nodes[1].node.catalogue.by_name[b"d"].number
     forwards = three.forwards[1]
-    number = three.members[1].bully.number
+    number = three.members[1].election.number
     sent: list[Forwarding] = []
     to_others = three.members[1].send
 

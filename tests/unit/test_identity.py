@@ -7,13 +7,11 @@ import random
 from contextlib import suppress
 
 import pytest
-from zope.interface.verify import verifyObject
 
 from nuntwist.cluster.alone import AloneElection
 from nuntwist.cluster.identity import FILE_NAME, Identity
 from nuntwist.errors import StartError
 from nuntwist.files import MemoryFiles, Stopped
-from nuntwist.interfaces import IElection
 from nuntwist.values import NO_EPOCH, Epoch
 
 
@@ -118,10 +116,8 @@ def test_alone_every_start_wins_a_new_epoch(files: MemoryFiles) -> None:
     node_id = identity(files).node_id
     for _ in range(3):
         election = AloneElection(identity(files))
-        assert verifyObject(IElection, election)
         election.start(won.append)
         election.start(won.append)
-        election.stop()
         files.restart(power_lost=True)
     assert won == [Epoch(number, node_id) for number in range(1, 7)]
 

@@ -125,19 +125,19 @@ def test_a_primary_that_is_cut_off_stops_serving_before_another_serves(three: Me
     for _ in range(300):
         three.run(0.01)
         now = three.clock.seconds()
-        serving = [me for me in three.ids if three.members[me].bully.serves(now)]
+        serving = [me for me in three.ids if three.members[me].election.serves(now)]
         assert len(serving) <= 1
         seen.append(tuple(serving))
     assert seen[0] == (1,)
     assert () in seen
     assert seen[-1] in ((2,), (3,))
-    assert three.members[1].bully.state is not State.PRIMARY
+    assert three.members[1].election.state is not State.PRIMARY
     # It is connected to anew, has nothing of its own, and follows.
     three.cut.clear()
     for other in (2, 3):
         three.connect(1, other)
     three.run(2.0)
-    assert three.members[1].bully.state is State.FOLLOWING
+    assert three.members[1].election.state is State.FOLLOWING
     assert three.nodes[1].oplog.last == three.nodes[2].oplog.last
 
 
@@ -156,10 +156,10 @@ def test_who_comes_late_is_given_what_it_lacks(three: MemorySet) -> None:
 
 
 def test_a_quiet_set_stays_as_it_is(three: MemorySet) -> None:
-    before = [three.members[me].bully.number for me in three.ids]
+    before = [three.members[me].election.number for me in three.ids]
     three.run(60.0)
     assert three.primary() == 1
-    assert [three.members[me].bully.number for me in three.ids] == before
+    assert [three.members[me].election.number for me in three.ids] == before
     assert three.nodes[1].oplog.last.index == 4
 
 
@@ -170,12 +170,12 @@ def test_who_cannot_keep_an_epoch_takes_no_part_any_more(three: MemorySet) -> No
     assert three.members[2].failed == "Input/output error"
     assert three.nodes[2].node.info.role == "StartingUp"
     # The third needs the first, then.
-    assert three.members[3].bully.state is not State.PRIMARY
+    assert three.members[3].election.state is not State.PRIMARY
     three.cut.clear()
     three.connect(1, 3)
     three.run(3.0)
     assert three.primary() in (1, 3)
-    assert three.members[2].bully.state is not State.PRIMARY
+    assert three.members[2].election.state is not State.PRIMARY
 
 
 def test_who_cannot_log_its_first_operation_lets_another_lead(three: MemorySet) -> None:
@@ -184,7 +184,7 @@ def test_who_cannot_log_its_first_operation_lets_another_lead(three: MemorySet) 
     three.kill(1)
     three.run(3.0)
     now = three.clock.seconds()
-    assert not any(three.members[me].bully.serves(now) for me in (2, 3))
+    assert not any(three.members[me].election.serves(now) for me in (2, 3))
     assert {three.nodes[me].node.info.role for me in (2, 3)} <= {"StartingUp", "Secoundary"}
     client = three.nodes[2].admin()
     client.ask("create-db x t")
@@ -231,7 +231,7 @@ def test_what_a_majority_has_is_in_every_later_primary(seed: int) -> None:
         elif what == "slow":
             nodes.delay = chance.choice([0.001, 0.02, 0.2])
         now = nodes.clock.seconds()
-        serving = [me for me in nodes.ids if nodes.members[me].bully.serves(now)]
+        serving = [me for me in nodes.ids if nodes.members[me].election.serves(now)]
         assert len(serving) <= 1
         for me in serving:
             held = {
@@ -286,8 +286,8 @@ def test_a_member_leaves_and_the_others_elect_without_it(three: MemorySet) -> No
     three.kill(1)
     three.run(5.0)
     # Of two members one is no majority, and who has left has no vote.
-    assert three.members[2].bully.state is not State.PRIMARY
-    assert three.members[3].bully.state is State.STARTING
+    assert three.members[2].election.state is not State.PRIMARY
+    assert three.members[3].election.state is State.STARTING
 
 
 def test_a_primary_that_leaves_hands_over(three: MemorySet) -> None:
