@@ -46,6 +46,11 @@ _T = TypeVar("_T")
 Steps = Iterator[Deferred[Any] | None]
 
 
+class Unsettled(StorageUnavailable):
+    """What a snapshot would hold may still be taken off by the set, or was; nothing is lost by
+    waiting, as the log has all."""
+
+
 class Snapshots:
     """The snapshots of a node; one round of them is taken at a time.
 
@@ -142,9 +147,16 @@ class Snapshots:
         error = reason.value
         if not isinstance(error, StorageUnavailable):
             reason.raiseException()
-        self._log.error(
-            "a snapshot could not be written, the one before stays: {error}", error=str(error)
-        )
+        if isinstance(error, Unsettled):
+            self._log.warn(
+                "no snapshot was written this time, the one before and the log have everything:"
+                " {error}",
+                error=str(error),
+            )
+        else:
+            self._log.error(
+                "a snapshot could not be written, the one before stays: {error}", error=str(error)
+            )
         raise CommandError(b"storage unavailable: " + str(error).encode())
 
     # -- one round ---------------------------------------------------------------------------
@@ -301,7 +313,7 @@ class Snapshots:
             return settled
 
         def expire() -> None:
-            settled.errback(StorageUnavailable("what it holds is not committed by a majority"))
+            settled.errback(Unsettled("what it would hold is not committed by a majority"))
 
         def stop(result: _T) -> _T:
             self._expires.pop(expire, None)
@@ -315,7 +327,7 @@ class Snapshots:
 
     def _check(self, taken: _Taken) -> None:
         if taken.exposed and self._pipeline.journal.undone != taken.undone:
-            raise StorageUnavailable("writes it may hold were taken back")
+            raise Unsettled("writes it may hold were taken back")
 
     def _note(self, _: object, taken: _Taken) -> Deferred[None] | None:
         database = taken.database
