@@ -15,8 +15,10 @@ How long it takes until an address is tried again:
 - that is the node itself: ``OWN_REST_SECONDS``;
 - anything else, links that do not last among it: up to ``LONGEST_DELAY``.
 
-It begins with ``FIRST_DELAY``, grows, and is jittered. Of each reason the log tells once, until the
-node is reached again.
+It begins with ``FIRST_DELAY``, grows, and is jittered. What an attempt took that nobody answered
+is part of it: behind a firewall that drops everything that is all of it, so the end of a partition
+is noticed with the next attempt, or when TCP sends again in this one. Of each reason the log tells
+once, until the node is reached again.
 """
 
 from __future__ import annotations
@@ -192,6 +194,7 @@ class _Address(Factory):
         self._protocol: PeerProtocol | None = None
         self._resting: IDelayedCall | None = None
         self._linked_at: float | None = None
+        self._tried_at = 0.0
         self._refusal: str | None = None
         self._failures = 0
         self._told: set[str] = set()
@@ -228,7 +231,9 @@ class _Address(Factory):
         longest = LONGEST_DELAY if self._refusal is None else LONGEST_REFUSED
         # No more than so many: a float ends somewhere.
         longest = min(longest, FIRST_DELAY * GROWTH ** min(self._failures - 1, 32))
-        return longest * self._manner.chance.uniform(0.5, 1.0)
+        wait = longest * self._manner.chance.uniform(0.5, 1.0)
+        waited = self._manner.clock.seconds() - self._tried_at if linked_at is None else 0.0
+        return max(wait - waited, FIRST_DELAY * self._manner.chance.uniform(0.5, 1.0))
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
         """Connect, when there is a need for it.
@@ -247,7 +252,7 @@ class _Address(Factory):
             self._failures = 0
             self._reached()
         elif self.node is None or not self._peering.is_tried(self.node):
-            self.trying = True
+            self.trying, self._tried_at = True, self._manner.clock.seconds()
             needed.callback(None)
             return
         self._resting = self._manner.clock.callLater(REST_SECONDS, self._look, needed)

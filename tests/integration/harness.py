@@ -136,6 +136,11 @@ class Process:
 
     def start(self) -> Self:
         """Start it, and return when it says that it is ready."""
+        self.launch()
+        return self.wait_until_ready()
+
+    def launch(self) -> None:
+        """Start it."""
         self.starts += 1
         environment = {k: v for k, v in self.variables.items() if v is not None}
         with self.log_path.open("wb") as log:
@@ -147,6 +152,9 @@ class Process:
                 stdout=log,
                 stderr=log,
             )
+
+    def wait_until_ready(self) -> Self:
+        """Return when it says that it is ready."""
         wait_until(self._ready_or_ended, "the node to be ready")
         assert self.child.poll() is None, self.log
         return self

@@ -146,28 +146,16 @@ class Switch:
             one.close()
 
 
-class Nodes:
+class NodeSet:
     """Some nodes that are to be a set; a context manager.
 
-    :param settings: of all nodes, beside those of the harness.
+    :param processes: of the nodes, not started.
+    :param addresses: under which the others reach each of them.
     """
 
-    def __init__(self, where: Path, size: int = 3, **settings: str) -> None:
-        ports = free_ports(size)
-        self.switch = Switch(ports)
-        self.addresses = [f"127.0.0.1:{port}" for port in self.switch.ports]
-        self.processes = [
-            Process(
-                where / f"node-{place}",
-                variables={
-                    "NUN_TCP_ADDR": f"tcp:{port}:interface=127.0.0.1",
-                    "NUN_EXTERNAL_ADDR": address,
-                    "NUN_REPLICATE_ADDR": ",".join(self.addresses),
-                    **settings,
-                },
-            )
-            for place, (port, address) in enumerate(zip(ports, self.addresses, strict=True))
-        ]
+    def __init__(self, processes: list[Process], addresses: list[str]) -> None:
+        self.processes = processes
+        self.addresses = addresses
 
     def __enter__(self) -> Self:
         return self
@@ -185,16 +173,29 @@ class Nodes:
                 process.kill()
             if error is not None and process.starts:
                 print(f"--- {process.directory.name}:\n{process.log[-3000:]}")
-        self.switch.close()
+        self.close_network()
+
+    def close_network(self) -> None:
+        """What is between the nodes is not needed any more."""
+
+    def started(self, place: int) -> None:
+        """One runs."""
 
     # -- their lives -------------------------------------------------------------------------
 
     def start(self, *places: int) -> None:
-        """Start some nodes, all if none is named."""
+        """Start some nodes one after the other, all if none is named."""
         for place in places or range(len(self.processes)):
             self.processes[place].start()
-            kept = json.loads((self.processes[place].data / "node.json").read_text())
-            self.switch.places[kept["node_id"]] = place
+            self.started(place)
+
+    def start_at_once(self) -> None:
+        """Start all nodes at the same time."""
+        for process in self.processes:
+            process.launch()
+        for place, process in enumerate(self.processes):
+            process.wait_until_ready()
+            self.started(place)
 
     def form(self) -> int:
         """Start all, and wait until they are one set; gives the primary."""
@@ -280,3 +281,37 @@ class Nodes:
             client = self.admin(place)
             yield ask(client)
             client.close()
+
+
+class Nodes(NodeSet):
+    """Nodes on this machine, with a switch between them.
+
+    :param settings: of all nodes, beside those of the harness.
+    """
+
+    def __init__(self, where: Path, size: int = 3, **settings: str) -> None:
+        ports = free_ports(size)
+        self.switch = Switch(ports)
+        addresses = [f"127.0.0.1:{port}" for port in self.switch.ports]
+        processes = [
+            Process(
+                where / f"node-{place}",
+                variables={
+                    "NUN_TCP_ADDR": f"tcp:{port}:interface=127.0.0.1",
+                    "NUN_EXTERNAL_ADDR": address,
+                    "NUN_REPLICATE_ADDR": ",".join(addresses),
+                    **settings,
+                },
+            )
+            for place, (port, address) in enumerate(zip(ports, addresses, strict=True))
+        ]
+        super().__init__(processes, addresses)
+
+    def started(self, place: int) -> None:
+        """Tell the switch who is where."""
+        kept = json.loads((self.processes[place].data / "node.json").read_text())
+        self.switch.places[kept["node_id"]] = place
+
+    def close_network(self) -> None:
+        """End the switch."""
+        self.switch.close()

@@ -211,6 +211,24 @@ def test_it_waits_longer_and_longer_and_never_too_long(
     assert said(events, "is reached again") == 1
 
 
+def test_an_attempt_that_nobody_answered_has_waited_already(world: World) -> None:
+    """Behind a firewall that drops everything; so that its end is noticed soon."""
+    there = world.to("a:1", answers=False)
+    for _ in range(20):
+        world.run(2.0)
+        there.factories.clear()
+        there.pending.pop().errback(Failure(TimeoutError()))
+        attempts = len(there.attempts)
+        world.run(FIRST_DELAY + 0.01)
+        assert len(there.attempts) == attempts + 1
+    assert min(gaps(there)) >= 2.0 + FIRST_DELAY / 2
+    world.run(2.0)
+    there.answers = True
+    there.pending.pop().errback(Failure(TimeoutError()))
+    world.run(FIRST_DELAY + 0.01)
+    assert world.links == {2}
+
+
 def test_each_reason_is_told_once_and_not_too_many(world: World, events: list[LogEvent]) -> None:
     there = world.to("a:1", reason=ConnectionRefusedError())
     world.run(5.0)
