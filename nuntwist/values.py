@@ -86,6 +86,10 @@ class StampClock:
         self._wall = wall
         self.last = 0
 
+    def wall(self) -> int:
+        """What wall time is as a stamp, whatever was given or seen."""
+        return int(self._wall() * 1000.0) << _COUNTER_BITS
+
     def catch_up(self) -> int:
         """Move to wall time if that is ahead; give the last stamp used.
 

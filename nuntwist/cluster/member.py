@@ -537,6 +537,7 @@ class Member:
             self.machine.stand_by(None)
             self.election.force(self.clock.seconds())
             return
+        self._warn_without_majority()
         self.reign = self.belonging.make_reign(number, begins)
         if self.copier is not None:
             self.copier.lead(number)
@@ -550,6 +551,19 @@ class Member:
                 self.reign.begin_stream(node, have)
         self.machine.guard(0 if self.reign is None else self.reign.in_step())
         self._note_stream(self.me)
+
+    def _warn_without_majority(self) -> None:
+        members = self.belonging.membership.members.keys()
+        reached = len((self.election.linked | {self.me}) & members)
+        if self.terms.quorum == "none" and reached <= len(members) // 2:
+            self._log.critical(
+                "this node takes over without a majority (NUN_ELECTION_QUORUM=none): it reaches"
+                " {reached} of {members} members. Where the others run without it there are two"
+                " primaries, and what one of them takes is taken off when they meet; take those"
+                " that are gone out with leave, and set the quorum back",
+                reached=reached,
+                members=len(members),
+            )
 
     def _follow(self, primary: int) -> None:
         self._note_stream(None)

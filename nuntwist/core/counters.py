@@ -16,6 +16,7 @@ class Counters:
         ``operations_undone`` how many that were.
     :ivar offered_made: operations that the set did not have and were made again here, or put
         before arbiters, when they were offered; ``offered_left``: that were not.
+    :ivar stamps_ahead: operations of the primary whose stamp was over 10 s ahead of the clock here.
     :ivar copies_taken: how many times all was replaced by a copy of the primary's, and
         ``told_by_copies`` how many watched keys were another value by that.
     :ivar command_time: moving average of the time a command takes, in ms.
@@ -28,6 +29,7 @@ class Counters:
     operations_undone: int = 0
     offered_made: int = 0
     offered_left: int = 0
+    stamps_ahead: int = 0
     copies_taken: int = 0
     told_by_copies: int = 0
     command_time: float = 0.0

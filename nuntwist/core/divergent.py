@@ -38,6 +38,7 @@ from nuntwist.core.database import (
     Database,
 )
 from nuntwist.core.following import MEMBERS_KEY
+from nuntwist.core.foreign_stamps import AHEAD
 from nuntwist.core.handlers import arbitration
 from nuntwist.errors import CommandError, StorageUnavailable
 from nuntwist.interfaces import Received
@@ -68,8 +69,6 @@ TAILS: Final = 3
 """Points at which logs part, for which that is remembered."""
 SLICE: Final = 2_000
 """Operations of the log looked at in one turn, at least."""
-AHEAD: Final = 10_000 << 16
-"""How far a stamp may be ahead of this node's clock: 10 s."""
 
 
 class Fate(Enum):

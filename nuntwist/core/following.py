@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 
 MEMBERS_KEY = b"$$members"
 """The key of ``$admin`` that says who is in the set; only the primary writes it."""
+
+_stamp = itemgetter(STAMP)
 
 TOO_FEW = b"too few replicas: %d of %d follow the primary"
 
@@ -262,9 +265,10 @@ class Following:
         pipeline.commit()
         durable: Deferred[None] | None = journal.oplog.append_records(records)
         first, last = records[0].ops[0][INDEX], records[-1].ops[-1]
-        self._node.stamps.observe(last[STAMP])
-        for record in records:
-            self._unapplied.extend(record.ops)
+        new = [op for record in records for op in record.ops]
+        # Not the last one's: what was offered and made again keeps the stamp it had.
+        self._node.foreign_stamps.observe(max(map(_stamp, new)), new)
+        self._unapplied.extend(new)
         if durable is None:
             self._reveal(last[INDEX])
             return None

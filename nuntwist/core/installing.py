@@ -372,7 +372,7 @@ class Exchange:
         for old in going:
             if old_by_id.get(old.number) is old:
                 self._leave(old)
-        node.stamps.observe(aside.stamp)
+        node.foreign_stamps.observe(aside.stamp)
         node.pipeline.journal.start_over(aside.position.index)
         node.pipeline.streams.work(_free(going))
 

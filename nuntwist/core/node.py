@@ -20,6 +20,7 @@ from nuntwist.core.client import Client
 from nuntwist.core.counters import Counters, NodeInfo
 from nuntwist.core.database import Database
 from nuntwist.core.enact import enact
+from nuntwist.core.foreign_stamps import ForeignStamps
 from nuntwist.core.handlers import HANDLERS
 from nuntwist.core.limits import Limits
 from nuntwist.core.pipeline import Pipeline
@@ -91,6 +92,7 @@ class Node:
         self.counters = Counters()
         self.catalogue = Catalogue()
         self.stamps = StampClock(wall)
+        self.foreign_stamps = ForeignStamps(self.stamps, self.counters)
         self.pipeline = Pipeline(
             catalogue=self.catalogue,
             oplog=oplog,

@@ -145,7 +145,8 @@ class SimulatedNode:
 
     def _make_node(self) -> None:
         process = self.process
-        oplog: IOplog = FileOplog(self.disk, self.place, self._in_thread)
+        limit = self._config.max_oplog_bytes
+        oplog: IOplog = FileOplog(self.disk, self.place, self._in_thread, limit)
         if self.durability == "disk":
             oplog = FlushedOplog(oplog, before_answers=True)
         storage = DiskStorage(self.disk, self._in_thread)

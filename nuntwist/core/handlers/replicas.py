@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nuntwist.core.replica_set import ReplicaView, SetView
 from nuntwist.language.replies import Reply
 
 if TYPE_CHECKING:
     from nuntwist.core.node import Node
+
+
+_COUNTED: Final = (
+    *("tails_cut", "operations_undone", "offered_made", "offered_left"),
+    *("copies_taken", "told_by_copies", "stamps_ahead"),
+)
+"""The counters that have to do with the set."""
 
 
 def as_text(node: Node) -> Reply:
@@ -20,8 +27,10 @@ def as_text(node: Node) -> Reply:
 
 
 def as_json(node: Node) -> Reply:
-    """One JSON object, the times in milliseconds."""
+    """One JSON object, the times in milliseconds; ``counters`` are those of this node since it was
+    started."""
     view = dataclasses.asdict(_view(node))
+    view["counters"] = {name: getattr(node.counters, name) for name in _COUNTED}
     for replica in view["replicas"]:
         heard = replica.pop("heard")
         replica["last_heartbeat_ms"] = None if heard is None else round(heard * 1000.0)
