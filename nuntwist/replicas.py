@@ -31,7 +31,8 @@ from nuntwist.cluster.retiring import Retiring
 from nuntwist.cluster.serving import Serving
 from nuntwist.config import NodeConfig
 from nuntwist.core.concern import Concern, parse_concern
-from nuntwist.core.following import MEMBERS_KEY, Following
+from nuntwist.core.database import MEMBERS_KEY
+from nuntwist.core.following import Following
 from nuntwist.core.node import Node
 from nuntwist.errors import StartError
 from nuntwist.files import Files

@@ -188,6 +188,9 @@ class Belonging:
             member.carry_out()
 
     def _invited(self, node: int, message: Invited) -> None:
+        if self.is_member:
+            # There is nothing to ask for, so nothing is due.
+            return
         self._note(left=0)
         self.due = self._member.clock.seconds()
         hello = self._hellos.get(node)

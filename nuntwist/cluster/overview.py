@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from nuntwist.cluster.greeting import Hello
+from nuntwist.cluster.inviting import Inviting
 from nuntwist.cluster.member import Member
-from nuntwist.cluster.states import State
+from nuntwist.cluster.retiring import Retiring
 from nuntwist.core.replica_set import ReplicaView, SetView
 from nuntwist.errors import CommandError
 from nuntwist.interfaces import IOplog
@@ -82,6 +83,7 @@ class Overview:
             member.belonging.is_member,
             last,
             member.machine.durable,
+            epoch=member.oplog.last.epoch.number,
         )
         nodes = dict.fromkeys([*members, *member.links])
         nodes.pop(member.me, None)
@@ -97,12 +99,14 @@ class Overview:
     def _replica(self, node: int, last: int) -> ReplicaView:
         member, belonging = self._member, self._member.belonging
         hello = belonging.said_by(node)
-        index = durable = lag = None
+        index = durable = lag = epoch = None
         stream = None if member.reign is None else member.reign.outgoing.get(node)
         if stream is not None:
             index, durable, lag = stream.applied, stream.durable, max(0, last - stream.applied)
+            known = self._oplog.epoch_at(index)
+            epoch = None if known is None else known.number
         elif hello is not None:
-            index = hello.position.index
+            index, epoch = hello.position.index, hello.position.epoch.number
         link = member.links.get(node)
         role = "StartingUp" if hello is None else _role(hello)
         if node == member.election.primary:
@@ -119,6 +123,7 @@ class Overview:
             durable,
             lag,
             None if link is None else member.clock.seconds() - link.heard,
+            epoch,
         )
 
     def elections(self) -> Sequence[str]:
@@ -177,16 +182,23 @@ class Overview:
         """Hold an election."""
         self._member.force()
 
-    def step_down(self) -> None:
-        """Hold one, if this node is the primary."""
-        if self._member.election.state is State.PRIMARY:
-            self._member.force()
+    def step_down(self) -> Deferred[None]:
+        """Hand over to another member, if this node is the primary."""
+        reign = self._member.reign
+        if reign is None:
+            return succeed(None)
+        if reign.best() is None:
+            raise CommandError(b"no other member follows this node: nobody could take over")
+        return Retiring(self._member, for_good=False).begin()
 
-    def join(self, address: str) -> None:
+    def join(self, address: str) -> Deferred[None]:
         """Ask a node into the set."""
         self._check_primary()
-        self._reach(address)
-        self._member.invite(address)
+        reign = self._member.reign
+        if reign is None or reign.membership.at(address) is None:
+            self._reach(address)
+            self._member.invite(address)
+        return Inviting(self._member, address).begin()
 
     def leave(self, address: str) -> Deferred[None]:
         """Take a member out."""

@@ -1,8 +1,10 @@
-"""How a primary stops: it hands over, so that nothing it has answered is only in its own log.
+"""How a primary stops, or steps down: it hands over, so that nothing it has answered is only in
+its own log.
 
 It takes no more writes (those of clients wait, as for any primary that is lost), waits until the
 member that has most has all, and asks that one to stand. Its part is over when it follows the next
-primary, or after ``HAND_OVER_SECONDS``: then it says what the others may lack.
+primary, or after ``HAND_OVER_SECONDS``: then it says what the others may lack; who only stepped
+down lets anybody stand then, itself included.
 """
 
 from __future__ import annotations
@@ -27,12 +29,14 @@ class Retiring:
     """One hand-over.
 
     :param member: of the node that stops.
+    :param for_good: whether it stops; else it may be primary again.
     """
 
     _log = Logger()
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, member: Member, for_good: bool = True) -> None:
         self._member = member
+        self._for_good = for_good
         self._until = member.clock.seconds() + HAND_OVER_SECONDS
         self._done: Deferred[None] = Deferred()
         self._released = False
@@ -65,7 +69,8 @@ class Retiring:
             if best is not None and reign.outgoing[best].applied >= last:
                 self._released = True
                 # Its log is as long as any, and it may be the senior one: it would win again.
-                member.election.retire()
+                if self._for_good:
+                    member.election.retire()
                 member.release(best)
         member.clock.callLater(LOOK_SECONDS, self._look)
 
@@ -80,4 +85,7 @@ class Retiring:
                 seconds=HAND_OVER_SECONDS,
                 missing=missing,
             )
+            if not self._for_good:
+                # It takes no writes until there is another epoch.
+                self._member.force()
         self._done.callback(None)

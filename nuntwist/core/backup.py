@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from nuntwist import __version__
 from nuntwist.archive.format import Head, Member, Writer
 from nuntwist.core.catalogue import ADMIN_NAME, Catalogue
-from nuntwist.core.database import MARKERS, SHARDS, Database
+from nuntwist.core.database import SERVERS_OWN, SHARDS, Database
 from nuntwist.core.journal import Journal
 from nuntwist.core.view import View
 from nuntwist.errors import StorageUnavailable
@@ -102,7 +102,7 @@ class Backup:
                         op
                         for op in entries
                         if (op[INDEX], op[KEY]) not in self._listings
-                        and not op[KEY].startswith(MARKERS)
+                        and not op[KEY].startswith(SERVERS_OWN)
                     ]
                 for start in range(0, len(entries), BLOCK):
                     yield from _blocks(writer, entries[start : start + BLOCK])

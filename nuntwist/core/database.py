@@ -44,7 +44,11 @@ FORWARDED_PREFIX = b"$$forwarded_"
 DIVERGENT_PREFIX = b"$$divergent_"
 """What keys of ``$admin`` begin with that tell how far operations that were cut off are decided."""
 MARKERS = (FORWARDED_PREFIX, DIVERGENT_PREFIX)
-"""Only the server writes these."""
+"""They come with most records of a set."""
+MEMBERS_KEY = b"$$members"
+"""The key of ``$admin`` that holds who is in the set."""
+SERVERS_OWN = (*MARKERS, MEMBERS_KEY)
+"""What keys of ``$admin`` begin with that only the server writes: they mean nothing elsewhere."""
 
 TOMBSTONE_VERSION = -1
 """The version a REMOVE carries: one more is 0, which is what a key set anew has."""
@@ -320,7 +324,7 @@ def shown(database: Database, keys: Iterable[bytes]) -> Iterable[bytes]:
     """Keys without those that are the server's own business."""
     if database.number != ADMIN_ID:
         return keys
-    return [key for key in keys if not key.startswith(MARKERS)]
+    return [key for key in keys if not key.startswith(SERVERS_OWN)]
 
 
 def local_entry(database: Database, key: bytes, value: bytes, version: int) -> Op:

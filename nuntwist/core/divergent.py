@@ -33,11 +33,10 @@ from nuntwist.core.conflicts import version_of
 from nuntwist.core.database import (
     CONFLICT_PREFIX,
     DIVERGENT_PREFIX,
-    MARKERS,
+    SERVERS_OWN,
     TOKEN_KEY,
     Database,
 )
-from nuntwist.core.following import MEMBERS_KEY
 from nuntwist.core.foreign_stamps import AHEAD
 from nuntwist.core.handlers import arbitration
 from nuntwist.errors import CommandError, StorageUnavailable
@@ -305,7 +304,7 @@ def _is_of_set(op: Op) -> bool:
     """Whether an operation is only of the set that had it: there is nothing to decide."""
     if op[KIND] == BEGIN_EPOCH:
         return True
-    return op[DATABASE] == ADMIN_ID and (op[KEY] == MEMBERS_KEY or op[KEY].startswith(MARKERS))
+    return op[DATABASE] == ADMIN_ID and op[KEY].startswith(SERVERS_OWN)
 
 
 def _refused(reason: Failure) -> None:

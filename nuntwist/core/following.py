@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from nuntwist.core.database import MARKERS
+from nuntwist.core.database import MARKERS, MEMBERS_KEY
 from nuntwist.core.enact import enact
 from nuntwist.core.forwarding import NO_PRIMARY, NOT_PRIMARY
 from nuntwist.core.journal import failed
@@ -48,10 +48,6 @@ from nuntwist.values import (
 
 if TYPE_CHECKING:
     from nuntwist.core.node import Node
-
-
-MEMBERS_KEY = b"$$members"
-"""The key of ``$admin`` that says who is in the set; only the primary writes it."""
 
 _stamp = itemgetter(STAMP)
 

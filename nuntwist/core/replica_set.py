@@ -26,6 +26,7 @@ class ReplicaView:
     :ivar durable: the last that it is known to have on its disk; None where that is not known.
     :ivar lag: by how many operations it is behind this node; None where that is not known.
     :ivar heard: seconds since something came from it; None for never, or this node.
+    :ivar epoch: the number of the epoch of the operation ``index``; None where that is not known.
     """
 
     address: str
@@ -37,6 +38,7 @@ class ReplicaView:
     durable: int | None = None
     lag: int | None = None
     heard: float | None = None
+    epoch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +87,19 @@ class ReplicaSet(Protocol):
     def force_election(self) -> None:
         """Hold an election."""
 
-    def step_down(self) -> None:
-        """Be primary no more; another member is asked to stand first."""
+    def step_down(self) -> Deferred[None]:
+        """Be primary no more: give a member all there is, and ask that one to stand.
 
-    def join(self, address: str) -> None:
+        :return: fires with None when that has come to an end, and at once where this node is not
+            the primary.
+        :raise CommandError: no member could take over.
+        """
+
+    def join(self, address: str) -> Deferred[None]:
         """Ask the node at an address into the set.
 
+        :return: fires with None when it is a member, or learns to be one; fails with
+            CommandError where it has not come to that in some seconds.
         :raise CommandError: this node is not the primary.
         """
 

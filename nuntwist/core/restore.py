@@ -22,7 +22,7 @@ from nuntwist.archive.format import Head, Member, Reader
 from nuntwist.core.catalogue import ADMIN_NAME, STAGED, STRATEGIES
 from nuntwist.core.database import (
     CONNECTIONS_KEY,
-    MARKERS,
+    SERVERS_OWN,
     SHARDS,
     TOKEN_KEY,
     Database,
@@ -160,7 +160,7 @@ class Restore:
             op[KEY]
             for shard in range(SHARDS)
             for op in catalogue.admin.entries(shard)
-            if not _is_listing(op, catalogue.by_id) and not op[KEY].startswith(MARKERS)
+            if not _is_listing(op, catalogue.by_id) and not op[KEY].startswith(SERVERS_OWN)
         ]
 
     @inlineCallbacks
@@ -330,7 +330,7 @@ def _check_entry(key: bytes, value: bytes | None) -> None:
 
 def _is_left_out(key: bytes) -> bool:
     """Whether a key of ``$admin`` is of the node or the set that it comes from."""
-    return key in (TOKEN_KEY, CONNECTIONS_KEY) or key.startswith(MARKERS)
+    return key in (TOKEN_KEY, CONNECTIONS_KEY) or key.startswith(SERVERS_OWN)
 
 
 def _is_listing(op: Op, by_id: dict[int, Database]) -> bool:

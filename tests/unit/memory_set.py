@@ -16,6 +16,7 @@ from nuntwist.cluster.handshake import Accepting, Connecting, Self
 from nuntwist.cluster.identity import Identity
 from nuntwist.cluster.member import Member
 from nuntwist.cluster.offers import Bargains
+from nuntwist.cluster.overview import Overview
 from nuntwist.cluster.serving import Serving
 from nuntwist.cluster.states import State
 from nuntwist.core.concern import PRIMARY, Concern
@@ -161,7 +162,21 @@ class MemorySet:
             self.members[me], node.node, following, disk, self.timing.round, self.concern
         )
         self.forwards[me], self.bargains[me] = serving.forwards, serving.bargains
+        catalogue = node.node.catalogue
+        node.node.replica_set = Overview(
+            self.members[me],
+            node.oplog,
+            [f"node-{other}:3014" for other in self.ids if other != me],
+            lambda address: self.reach(me, address),
+            lambda number: catalogue.by_id[number].name.decode(),
+        )
         self.members[me].start()
+
+    def reach(self, me: int, address: str) -> None:
+        """A node wants a connection with whoever is at an address."""
+        for other in self.members:
+            if other != me and self.names.get(other, f"node-{other}:3014") == address:
+                self.connect(me, other)
 
     def connect(self, one: int, other: int) -> None:
         """Make the first connect to the second."""

@@ -9,6 +9,7 @@ import pytest
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from nuntwist.archive.format import End, Head, Member, Reader, Writer
+from nuntwist.core.database import MEMBERS_KEY
 from nuntwist.core.transfers import AT_ONCE, IDLE_SECONDS
 from nuntwist.errors import StorageUnavailable
 from nuntwist.files import MemoryFiles
@@ -17,6 +18,7 @@ from nuntwist.oplog.segments import FileOplog
 from nuntwist.storage.disk import DiskStorage
 from nuntwist.testing import LineConnection, MemoryNode
 from nuntwist.values import KEY, SET, VALUE, VERSION, Op
+from tests.unit.memory_set import MemorySet
 
 Contents = dict[bytes, dict[bytes, tuple[bytes | None, int]]]
 
@@ -414,3 +416,36 @@ def test_a_log_that_fails_gives_it_up(node: MemoryNode) -> None:
     fresh.oplog.append = append  # type: ignore[method-assign]
     assert admin.ask("restore-commit 1") == "error no such restore \n"
     assert fresh.node.catalogue.by_name.keys() == {b"$admin"}
+
+
+# -- of a set --------------------------------------------------------------------------------------
+
+
+def test_a_backup_of_one_set_is_restored_in_another_and_leaves_its_members_alone() -> None:
+    one, other = MemorySet(3), MemorySet(3, seed=7)
+    for nodes in (one, other):
+        nodes.run(3.0)
+    one.nodes[1].admin("create-db d t", "use-db d t", "set k v", "use-db $admin nun-pwd", "set a 1")
+    one.run(1.0)
+    archive = backup(one.nodes[2])
+    assert set(contents(archive)[b"$admin"]) == {b"a"}
+    kept = other.nodes[1].node.catalogue.admin.value(MEMBERS_KEY)
+    assert restore(other.nodes[1].admin(), archive)[-1] == "ok "
+    other.run(1.0)
+    for me in other.ids:
+        catalogue = other.nodes[me].node.catalogue
+        assert catalogue.by_name[b"d"].value(b"k") == b"v"
+        assert catalogue.admin.value(b"a") == b"1"
+        assert catalogue.admin.value(MEMBERS_KEY) == kept
+    assert other.primary() == 1
+
+
+def test_the_members_in_an_older_backup_are_passed_over() -> None:
+    nodes = MemorySet(3)
+    nodes.run(3.0)
+    kept = nodes.nodes[1].node.catalogue.admin.value(MEMBERS_KEY)
+    archive = archive_of("$admin", [("$$members", "x", 9), ("a", "1", 0)], "newer")
+    assert restore(nodes.nodes[1].admin(), archive, "force")[-1] == "ok "
+    nodes.run(1.0)
+    assert nodes.nodes[1].node.catalogue.admin.value(MEMBERS_KEY) == kept
+    assert nodes.nodes[3].node.catalogue.admin.value(b"a") == b"1"

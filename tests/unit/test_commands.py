@@ -20,6 +20,9 @@ def node() -> MemoryNode:
     return node
 
 
+ALONE = "error this node is alone: start it with NUN_REPLICATE_ADDR to be in a set \n"
+
+
 def user(node: MemoryNode, *commands: str) -> LineConnection:
     """A connection with the database d selected and some commands run."""
     connection = node.tcp()
@@ -276,8 +279,8 @@ def test_help_and_ping(node: MemoryNode) -> None:
 @pytest.mark.parametrize(
     ("command", "answer"),
     [
-        ("join 127.0.0.1:9", "ok \n"),
-        ("leave 127.0.0.1:9", "ok \n"),
+        ("join 127.0.0.1:9", ALONE),
+        ("leave 127.0.0.1:9", ALONE),
         ("election candidate 1 x", "ok \n"),
         ("election alive x", "ok \n"),
         ("election win", "ok \n"),

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from nuntwist.core.pipeline import Outcome
 
 
+ALONE = b"this node is alone: start it with NUN_REPLICATE_ADDR to be in a set"
+
+
 def accept(node: Node, client: Client, arguments: object) -> Reply:
     """A message that changes nothing on a node that is a set of its own."""
     return OK
@@ -32,28 +35,28 @@ def stand(node: Node, client: Client, arguments: object) -> Reply:
     return OK
 
 
-def step_down(node: Node, client: Client, arguments: object) -> Reply:
+def step_down(node: Node, client: Client, arguments: object) -> Outcome:
     """Be primary no more, where another can be."""
     if node.replica_set is None:
         node.stand_again()
-    else:
-        node.replica_set.step_down()
-    return OK
+        return OK
+    return node.replica_set.step_down().addCallback(lambda _: OK)
 
 
-def join(node: Node, client: Client, arguments: tuple[bytes]) -> Reply:
-    """Ask a node into the set; when it has all there is, it is a member. A node that is alone for
-    good has no set, and nothing to do."""
-    if node.replica_set is not None:
-        node.replica_set.join(_address(arguments[0]))
-    return OK
+def join(node: Node, client: Client, arguments: tuple[bytes]) -> Outcome:
+    """Ask a node into the set; when it has all there is, it is a member."""
+    address = _address(arguments[0])
+    if node.replica_set is None:
+        raise CommandError(ALONE)
+    return node.replica_set.join(address).addCallback(lambda _: OK)
 
 
 def leave(node: Node, client: Client, arguments: tuple[bytes]) -> Outcome:
     """Take a member out of the set; answered when a majority has that."""
+    address = _address(arguments[0])
     if node.replica_set is None:
-        return OK
-    left = node.replica_set.leave(_address(arguments[0]))
+        raise CommandError(ALONE)
+    left = node.replica_set.leave(address)
     return left.addCallback(lambda _: OK)
 
 
@@ -103,4 +106,6 @@ def replicate_increment(node: Node, client: Client, arguments: tuple[bytes, byte
 def replicate_snapshot(node: Node, client: Client, arguments: tuple[bytes, bytes]) -> Outcome:
     """Write snapshots of databases."""
     names, reclaim = arguments
+    if reclaim not in (b"true", b"false"):
+        raise CommandError(b"replicate-snapshot takes true or false: " + shorten(reclaim))
     return databases.snapshot_named(node, names, reclaim == b"true")

@@ -32,6 +32,9 @@ def as_json(node: Node) -> Reply:
     view = dataclasses.asdict(_view(node))
     view["counters"] = {name: getattr(node.counters, name) for name in _COUNTED}
     for replica in view["replicas"]:
+        index, epoch = replica.pop("index"), replica.pop("epoch")
+        replica["position"] = None if index is None else {"epoch": epoch, "index": index}
+        replica["index"] = index
         heard = replica.pop("heard")
         replica["last_heartbeat_ms"] = None if heard is None else round(heard * 1000.0)
         replica["role"] = "Secondary" if replica["role"] == "Secoundary" else replica["role"]

@@ -13,8 +13,8 @@ from nuntwist.core.database import (
     CONCERN_KEY,
     CONFLICT_PREFIX,
     CONNECTIONS_KEY,
-    MARKERS,
     PERMISSION_PREFIX,
+    SERVERS_OWN,
     TOKEN_KEY,
     TOMBSTONE_VERSION,
     Database,
@@ -182,8 +182,8 @@ def log_secure(
     return pipeline.journal.alone(decide).addCallback(lambda _: OK)
 
 
-def _marker(key: bytes) -> bytes:
-    return next(prefix for prefix in MARKERS if key.startswith(prefix))
+def _own(key: bytes) -> bytes:
+    return next(prefix for prefix in SERVERS_OWN if key.startswith(prefix))
 
 
 def refuse_kept(node: Node, database: Database, key: bytes) -> None:
@@ -200,5 +200,5 @@ def refuse_kept(node: Node, database: Database, key: bytes) -> None:
             raise CommandError(b"%b is a database: its key cannot be changed" % key)
         if key == TOKEN_KEY:
             raise CommandError(b"the token of $admin is the admin password: configure it")
-        if key.startswith(MARKERS):
-            raise CommandError(b"the server alone writes keys that begin with %b" % _marker(key))
+        if key.startswith(SERVERS_OWN):
+            raise CommandError(b"the server alone writes keys that begin with %b" % _own(key))
