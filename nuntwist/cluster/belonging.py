@@ -400,7 +400,8 @@ class Belonging:
         says = (
             self.set_id,
             self.membership,
-            member.identity.standing,
+            member.identity.standing.formed,
+            member.identity.standing.doubtful,
             member.election.state is State.PRIMARY,
             member.election.number,
             member.machine.holds_data,

@@ -7,8 +7,10 @@ must know after a restart:
 - the set that it knows to be formed, and the one it has left on an operator's word;
 - whether its log is *doubtful*: it may lack the end of what this node has acknowledged. That is
   so after a restart of the machine that nobody prepared, where the log is not flushed before
-  it answers, and after a repair of the log. Such a node does not count until its primary has
-  given it all.
+  it answers, after a repair of the log, and where the log ends before the index it is known to
+  have reached (it was lost, or an older one was put in its place). Such a node does not count until
+  its primary has given it all;
+- that index, as of the last epoch and the last stop in order.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ class Standing:
     :ivar doubtful: whether the log may lack its end.
     :ivar boot: of the machine when the node was started last; empty where that is not known.
     :ivar clean: whether it was stopped in order since.
+    :ivar reached: an index up to which its log was durable once, and has not been cut since.
     """
 
     formed: int = 0
@@ -42,6 +45,7 @@ class Standing:
     doubtful: bool = False
     boot: str = ""
     clean: bool = True
+    reached: int = 0
 
 
 class Identity:
@@ -80,17 +84,20 @@ class Identity:
         """64 random bits, not all 0."""
         return self._chance.getrandbits(64) or 1
 
-    def raise_epoch(self, epoch: Epoch) -> None:
+    def raise_epoch(self, epoch: Epoch, reached: int = 0) -> None:
         """Keep a higher epoch; it is on the disk on return.
 
+        :param reached: up to where the log is durable; 0 where that is not known.
         :raise OSError: it could not be kept, and must not be used.
         """
         if epoch > self.epoch:
-            before, self.epoch = self.epoch, epoch
+            before, self.epoch = (self.epoch, self.standing), epoch
+            if reached:
+                self.standing = dataclasses.replace(self.standing, reached=reached)
             try:
                 self._write()
             except OSError:
-                self.epoch = before
+                self.epoch, self.standing = before
                 raise
 
     def note(self, **changes: int | bool | str) -> None:
@@ -131,6 +138,7 @@ class Identity:
             bool(kept.get("doubtful", False)),
             str(kept.get("boot", "")),
             bool(kept.get("clean", True)),
+            int(kept.get("reached", 0)),
         )
 
     def _write(self) -> None:
@@ -144,6 +152,7 @@ class Identity:
             "doubtful": standing.doubtful,
             "boot": standing.boot,
             "clean": standing.clean,
+            "reached": standing.reached,
         }
         text = json.dumps({**kept, "check": _check(kept)}, indent=1)
         replace_durably(self._files, FILE_NAME, text.encode() + b"\n")

@@ -172,11 +172,34 @@ class Member:
         self._mend_timer: IDelayedCall | None = None
         self._streams_from: int | None = None
         self._kind = kind
+        self._doubt_shortened()
         self.belonging = Belonging(self, timing.round)
         self.diary = Diary(
             lambda: started / 1000.0 + clock.seconds() - self._began, self.belonging.address_of
         )
         self.election = self._make_election()
+
+    def _doubt_shortened(self) -> None:
+        """Where the log has less than this node has had, it does not count until it has all."""
+        standing, last = self.identity.standing, self.oplog.last.index
+        lost = self.machine.members is None or last < standing.reached
+        if standing.formed and lost and not standing.doubtful:
+            self._log.error(
+                "the log of this node ends at {last}, but it was a member of the set {set_id:016x}"
+                " with all up to {reached}: it does not count until its primary has given it all"
+                " again",
+                last=last,
+                set_id=standing.formed,
+                reached=standing.reached,
+            )
+            self.identity.note(doubtful=True, reached=last)
+
+    def note_reached(self) -> None:
+        """Keep how far the log is durable here: the node stops, or has cut off a tail.
+
+        :raise OSError: it could not be kept.
+        """
+        self.identity.note(reached=self.machine.durable)
 
     def _make_election(self) -> IElection:
         members = self.belonging.membership.members
@@ -388,6 +411,7 @@ class Member:
                 incoming.records(message)
             else:
                 incoming.cut(message)
+                self._note_cut()
         except CorruptData as error:
             self._log.error("what the primary sends is damaged: {error}", error=str(error))
             self.links[node].close()
@@ -401,6 +425,14 @@ class Member:
             self._mending = False
             self._log.info("this node follows its primary again")
         self.look()
+
+    def _note_cut(self) -> None:
+        """What was taken off is not missed after a start."""
+        if self.oplog.last.index < self.identity.standing.reached:
+            try:
+                self.note_reached()
+            except OSError as error:
+                self.fail(error)
 
     def _mend(self, incoming: Incoming) -> None:
         """Begin anew with a primary whose records the log here could not take just now."""
@@ -476,7 +508,8 @@ class Member:
     def _promise(self, promise: Keep) -> bool:
         """Put an epoch on the disk; a node that cannot may neither vote nor lead."""
         try:
-            self.identity.raise_epoch(Epoch(promise.number, promise.node))
+            epoch = Epoch(promise.number, promise.node)
+            self.identity.raise_epoch(epoch, self.machine.durable)
         except OSError as error:
             self.fail(error)
             return False
@@ -584,6 +617,7 @@ class Member:
     def replaced(self) -> None:
         """What this node holds was replaced by a copy of the primary's."""
         self.election.appended(self.oplog.last)
+        self._note_cut()
         self.look()
         if self.incoming is not None:
             self.incoming.begin()

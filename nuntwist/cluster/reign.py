@@ -229,6 +229,8 @@ class Reign:
     def admit(self, node: int, address: str) -> None:
         """A node wants to be a member: it learns first."""
         if node in self.membership.members:
+            # It has lost its log, and with it who is in the set.
+            self._send(node, Admitted(self.number, self.membership.encode()))
             return
         if node not in self.learners:
             self._log.info("the node at {address} joins the set", address=address)

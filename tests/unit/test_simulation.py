@@ -267,7 +267,7 @@ def test_a_commit_that_nobody_else_has_is_found(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_epoch_that_is_not_kept_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def forgetful(self: Identity, epoch: Epoch) -> None:
+    def forgetful(self: Identity, epoch: Epoch, reached: int = 0) -> None:
         self.epoch = max(self.epoch, epoch)
 
     monkeypatch.setattr(Identity, "raise_epoch", forgetful)
