@@ -236,6 +236,8 @@ class Reign:
             self._log.info("the node at {address} joins the set", address=address)
         self.learners[node] = address
         self._send(node, Admitted(self.number, self.membership.encode()))
+        # It may have all by now, and nothing else need come that would tell.
+        self.next_change()
 
     def leave(self, node: int) -> Deferred[None]:
         """Take a member out, when it is its turn.
