@@ -34,6 +34,7 @@ from nuntwist.core.concern import Concern, parse_concern
 from nuntwist.core.database import MEMBERS_KEY
 from nuntwist.core.following import Following
 from nuntwist.core.node import Node
+from nuntwist.core.state_hash import EVERY
 from nuntwist.errors import StartError
 from nuntwist.files import Files
 from nuntwist.net.doors import Doors, Manner
@@ -56,12 +57,14 @@ class World:
     :ivar endpoint: gives the endpoint that connects to an address.
     :ivar boot: what the machine calls the time since it was started.
     :ivar key: of the secret of the set.
+    :ivar check_every: positions from one check of the state to the next.
     """
 
     chance: random.Random
     endpoint: Callable[[str], Any]
     boot: str
     key: bytes
+    check_every: int = EVERY
 
 
 def real_world(config: NodeConfig, reactor: Any) -> World:
@@ -125,7 +128,9 @@ class Replicas:
             Terms(address, len(told_of), config.election_quorum, config.fixed_primary or None),
             find_election(config.election),
         )
-        self._serving = Serving(self.member, node, following, files, patience, _concern(config))
+        self._serving = Serving(
+            *(self.member, node, following, files, patience, _concern(config), world.check_every)
+        )
         manner = Manner(
             lambda: Self(identity.node_id, self.member.belonging.set_id, address),
             world.key,
@@ -144,7 +149,12 @@ class Replicas:
         )
         self.member.on_addresses = self._reach
         node.replica_set = Overview(
-            self.member, node.oplog, self._bootstrap, self._ask, self._name_of
+            self.member,
+            node.oplog,
+            self._bootstrap,
+            self._ask,
+            self._name_of,
+            self._serving.comparing,
         )
 
     def _linked_at(self, address: str) -> int | None:

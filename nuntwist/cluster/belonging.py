@@ -187,6 +187,13 @@ class Belonging:
             member.election.doubtful.discard(member.me)
             member.carry_out()
 
+    def doubt(self) -> None:
+        """This node is about to give up what it has acknowledged, or must: it counts again only
+        when it is told so after this."""
+        self._whole_in = -1
+        self._member.identity.note(doubtful=True)
+        self._member.election.doubtful.add(self._member.me)
+
     def _invited(self, node: int, message: Invited) -> None:
         if self.is_member:
             # There is nothing to ask for, so nothing is due.

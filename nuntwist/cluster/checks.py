@@ -3,8 +3,8 @@
 At each check (:mod:`nuntwist.core.state_hash`) a secondary sends what it has, and the primary,
 which has checked the same index, compares. That two differ means that a node has lost or damaged
 something without noticing, or that the software is wrong: an alarm, counted and logged, and the
-secondary is to be given a copy of all. A check that the other side does not have (the primary is
-new, or one of them began its sum later) is not compared.
+secondary is to be given a copy of all (:mod:`nuntwist.cluster.comparing`). A check that the other
+side does not have (the primary is new, or one of them began its sum later) is not compared.
 """
 
 from __future__ import annotations
@@ -33,6 +33,19 @@ class Checked:
     number: int
     index: int
     sum: int
+
+
+@dataclass(frozen=True, slots=True)
+class Differs:
+    """Primary to secondary: your state is not mine; nothing more comes before you have a copy of
+    all.
+
+    :ivar number: of the epoch that the primary serves.
+    :ivar index: of the check at which they differed.
+    """
+
+    number: int
+    index: int
 
 
 class Checks:
@@ -86,10 +99,12 @@ class Checks:
         self.alarms += 1
         self._differs.add(node)
         self._waiting.pop(node, None)
-        self._log.critical(
+        self._log.error(
             "the state of the node at {address} is not that of this primary: after operation"
             " {index} its hash is {theirs:016x} and not {mine:016x}; they agreed at {agreed}; it"
-            " is taken out and given a copy of all",
+            " counts for nothing until it has a copy of all. Look at the memory and the disks of"
+            " both machines; which side is wrong nobody knows, so compare what you can with a"
+            " back-up",
             address=self._name(node),
             index=index,
             theirs=theirs,

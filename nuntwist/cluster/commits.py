@@ -45,6 +45,10 @@ class Commits:
         self._durable[node] = durable
         return self._advance()
 
+    def forget(self, node: int) -> None:
+        """What a member has acknowledged counts no more; what is committed stays."""
+        self._durable.pop(node, None)
+
     def _advance(self) -> bool:
         reached = self.held_by(len(self._members) // 2 + 1)
         if reached < self._begins or reached <= self.index:

@@ -43,6 +43,7 @@ class Copier:
     :param member: its handlers are set.
     :param files: of the data directory.
     :ivar on_placed: is called when a copy is in place.
+    :ivar on_given: is told of a node in which a copy of this one's is in place.
     """
 
     _log = Logger()
@@ -52,24 +53,19 @@ class Copier:
         self._later = member.clock.callLater
         self._originals = Originals(node)
         self._installing = Installing(node, files, self._later)
-        self._installing.doubt = self._doubt
+        self._installing.doubt = member.belonging.doubt
         self._installing.kept = member.belonging.kept
         self._journal = node.pipeline.journal
         self._sender: CopySender | None = None
         self._receiver: CopyReceiver | None = None
         self._primary: int | None = None
         self.on_placed: Callable[[], None] = lambda: None
+        self.on_given: Callable[[int], None] = lambda node: None
         self._journal.held_back = self._held_back
         member.copier = self
         member.handlers[CopyWanted] = member.handlers[CopyTaken] = self._asked
         for kind in (CopyBegins, CopyPiece, CopyEnds, CopyLost):
             member.handlers[kind] = self._given
-
-    def _doubt(self) -> None:
-        """This node is about to give up what it has acknowledged."""
-        member = self._member
-        member.identity.note(doubtful=True)
-        member.election.doubtful.add(member.me)
 
     @property
     def is_kept(self) -> bool:
@@ -95,6 +91,7 @@ class Copier:
         """This node is the primary of an epoch."""
         self.turned()
         self._sender = CopySender(number, self._originals, self._member.send, self._later)
+        self._sender.given = lambda node: self.on_given(node)
 
     def turned(self) -> None:
         """It is no more, nor does it follow whom it has followed."""
@@ -141,6 +138,18 @@ class Copier:
         self._log.warn("this node needs a copy of all: {why}", why=why)
         if self._receiver is not None:
             self._receiver.wanted(index)
+
+    def differs(self, index: int) -> None:
+        """What this node holds is not what the primary holds: it is not to be relied on.
+
+        :param index: the last of the log here, which is the beginning of the primary's.
+        """
+        try:
+            self._member.belonging.doubt()
+        except OSError as error:
+            self._member.fail(error)
+            return
+        self.wanted(index, "its state is not that of its primary")
 
     def _given(self, node: int, message: Any) -> None:
         if node != self._primary or self._receiver is None:

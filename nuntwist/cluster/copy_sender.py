@@ -72,6 +72,7 @@ class CopySender:
     :param send: sends a message to a node.
     :param call_later: IReactorTime.callLater.
     :param window: bytes.
+    :ivar given: is told of a node in which a copy is in place.
     """
 
     _log = Logger()
@@ -89,6 +90,7 @@ class CopySender:
         self._send = send
         self._call_later = call_later
         self._window = window
+        self.given: Callable[[int], None] = _nobody_asks
         self._last_id = 0
         self._copies: dict[int, _Copy] = {}
         self._waiting: dict[int, None] = {}
@@ -129,8 +131,11 @@ class CopySender:
         known = copy is not None and copy.copy_id == message.copy_id
         if isinstance(message, CopyTaken):
             if copy is not None and known:
+                before = copy.placed
                 copy.taken(message.piece)
                 self._begin_next()
+                if copy.placed and not before:
+                    self.given(node)
         elif message.copy_id == 0:
             self._end(node)
             self._waiting[node] = None
@@ -176,6 +181,10 @@ class CopySender:
             if not copy.placed and not copy.away:
                 self._send(node, CopyLost(self._number, copy.copy_id))
             self._begin_next()
+
+
+def _nobody_asks(node: int) -> None:
+    """Nobody has to know."""
 
 
 class _Copy:

@@ -33,6 +33,8 @@ The body begins with the number of the epoch (u64). What follows it, by kind:
 25    CopyEnds     copy u64, pieces u64, entries u64, checksum u32
 26    CopyTaken    copy u64, piece u64
 27    CopyLost     copy u64
+28    Checked      index u64, sum u64
+29    Differs      index u64
 30    Forward      lane u8, request u64, then for each command: flags u8 (1: it has a database, 2: a
                    user, 4: admin), database u64, lengths of user and text u32 each, user, text
 31    Outcome      lane u8, request u64, index u64, then the replies to the end
@@ -74,6 +76,7 @@ from nuntwist.cluster.ballots import (
     Vote,
     Would,
 )
+from nuntwist.cluster.checks import Checked, Differs
 from nuntwist.cluster.confirming import Confirm, Confirmed
 from nuntwist.cluster.copies import (
     CopyBegins,
@@ -107,6 +110,8 @@ Message: TypeAlias = (
     | Offered
     | Confirm
     | Confirmed
+    | Checked
+    | Differs
     | Copying
 )
 
@@ -392,6 +397,8 @@ _KINDS: Final[dict[int, tuple[type, Any]]] = {
     ),
     26: (CopyTaken, _Fixed("QQ", lambda m: (m.copy_id, m.piece), CopyTaken)),
     27: (CopyLost, _Fixed("Q", lambda m: (m.copy_id,), CopyLost)),
+    28: (Checked, _Fixed("QQ", lambda m: (m.index, m.sum), Checked)),
+    29: (Differs, _Fixed("Q", lambda m: (m.index,), Differs)),
     30: (Forward, _Forward()),
     31: (Outcome, _Outcome()),
     32: (Behind, _Fixed("BQQ", lambda m: (m.lane, m.request, m.seen), Behind)),

@@ -455,6 +455,17 @@ class Member:
 
         self._mend_timer = self.clock.callLater(MEND_SECONDS, again)
 
+    @property
+    def streams_from(self) -> int | None:
+        """The node whose log this node's is the beginning of: its primary, itself included."""
+        return self._streams_from
+
+    def fall_out(self) -> None:
+        """The primary sends this node nothing more before it has a copy of all."""
+        if self.incoming is not None:
+            self.incoming.in_step = False
+        self._note_stream(None)
+
     def _note_stream(self, node: int | None) -> None:
         if node != self._streams_from:
             self._streams_from = node

@@ -54,7 +54,7 @@ class Stage(Enum):
 
     WAITING = "the secondary has not said what it has"
     STREAMING = "records go out as they are written"
-    LACKING = "the log no longer has what the secondary needs first"
+    LACKING = "the secondary needs a copy of all first"
 
 
 def common_index(log: Log, have: Have) -> int | None:
@@ -222,6 +222,10 @@ class Outgoing:
                 # Taken, and not written yet: it comes by itself.
                 return
             self._send_records(last_index(data), data)
+
+    def end(self) -> None:
+        """Nothing more goes over it, and nothing that is acknowledged counts."""
+        self.stage = Stage.LACKING
 
     def _lack(self) -> None:
         self.stage = Stage.LACKING

@@ -7,6 +7,7 @@ from typing import Final
 
 from twisted.internet.defer import Deferred, succeed
 
+from nuntwist.cluster.comparing import Comparing
 from nuntwist.cluster.greeting import Hello
 from nuntwist.cluster.inviting import Inviting
 from nuntwist.cluster.member import Member
@@ -35,6 +36,7 @@ class Overview:
     :param bootstrap: the addresses it was told of.
     :param reach: asks for connections with more addresses.
     :param name_of: gives the name of a database.
+    :param comparing: knows whose state is the same.
     """
 
     def __init__(
@@ -44,12 +46,14 @@ class Overview:
         bootstrap: Sequence[str],
         reach: Callable[[str], None],
         name_of: Callable[[int], str],
+        comparing: Comparing,
     ) -> None:
         self._member = member
         self._oplog = oplog
         self._bootstrap = bootstrap
         self._reach = reach
         self._name_of = name_of
+        self._comparing = comparing
 
     # -- what is shown -----------------------------------------------------------------------
 
@@ -124,6 +128,8 @@ class Overview:
             lag,
             None if link is None else member.clock.seconds() - link.heard,
             epoch,
+            self._comparing.agreed(node),
+            member.reign is not None and node in member.reign.differing,
         )
 
     def elections(self) -> Sequence[str]:

@@ -8,6 +8,9 @@ stream and do not count until they have all that there was when they came:
 - a *doubtful* member may have lost what it had acknowledged; when it has caught up it is told
   that it is whole.
 
+Who *differs*, whose state was found not to be the primary's (:mod:`nuntwist.cluster.comparing`),
+gets no stream at all before it has a copy.
+
 Members change one at a time: the next change waits until the last one is committed, and the first
 one until an operation of this epoch is (Ongaro's correction of 2015 to single-server changes).
 """
@@ -59,6 +62,8 @@ class Reign:
     :param seconds: monotonic time, in seconds.
     :param reachable: gives the members it has a connection with, where only those count; None
         where all do.
+    :ivar differing: nodes whose state is not the primary's.
+    :ivar on_differing: is told of one of them that says what it has, as it needs to know.
     :ivar replication_time: moving average of the time until a node acknowledges, in ms.
     """
 
@@ -82,6 +87,8 @@ class Reign:
         self.outgoing: dict[int, Outgoing] = {}
         self.learners: dict[int, str] = {}
         self.doubtful: set[int] = set()
+        self.differing: set[int] = set()
+        self.on_differing: Callable[[int], None] = _nobody_asks
         self.membership = membership
         self._me = me
         self._begins = begins
@@ -121,7 +128,11 @@ class Reign:
         self.outgoing[node] = stream
         self._wanted[node] = self._oplog.last.index
         stream.lacks = lambda: self._lacking(node)
-        stream.have(have)
+        if node in self.differing:
+            stream.end()
+            self.on_differing(node)
+        else:
+            stream.have(have)
 
     def written(self, first: int, last: int, data: bytes) -> None:
         """Records were written to the log."""
@@ -208,12 +219,25 @@ class Reign:
         """A member says whether its log is whole."""
         if not whole:
             self.doubtful.add(node)
+            self.commits.forget(node)
         elif node in self.doubtful:
             self.doubtful.discard(node)
             stream = self.outgoing.get(node)
             if stream is not None and self.commits.note(node, stream.durable):
                 self._tell_committed()
             self.next_change()
+
+    def take_out(self, node: int) -> None:
+        """The state of a node is not the primary's: nothing it says counts."""
+        self.differing.add(node)
+        self.commits.forget(node)
+        stream = self.outgoing.get(node)
+        if stream is not None:
+            stream.end()
+
+    def take_back(self, node: int) -> None:
+        """A node has the primary's state; it says anew what it has."""
+        self.differing.discard(node)
 
     def reconfigured(self, membership: Membership) -> None:
         """The members have changed, as the log has it."""
@@ -316,3 +340,7 @@ class Reign:
         for done in waiting:
             done.errback(CommandError(unknown))
         self._not_left(unknown)
+
+
+def _nobody_asks(node: int) -> None:
+    """Nobody has to know."""

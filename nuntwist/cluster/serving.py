@@ -4,7 +4,7 @@ What its log needs that the primary's no longer has comes as a copy
 (:mod:`nuntwist.cluster.copier`), what was cut off its log is offered
 (:mod:`nuntwist.cluster.offers`). Writes are forwarded (:mod:`nuntwist.cluster.forwards`), the
 reads that must be are confirmed (:mod:`nuntwist.cluster.confirming`), and write concerns are
-counted.
+counted. Its state is compared with the primary's (:mod:`nuntwist.cluster.comparing`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Collection
 
 from twisted.logger import Logger
 
+from nuntwist.cluster.comparing import Comparing
 from nuntwist.cluster.confirming import Confirming
 from nuntwist.cluster.copier import Copier
 from nuntwist.cluster.forwards import Forwards
@@ -22,6 +23,7 @@ from nuntwist.core.concern import MAJORITY, Concern
 from nuntwist.core.divergent import Deciding
 from nuntwist.core.following import Following
 from nuntwist.core.node import Node
+from nuntwist.core.state_hash import EVERY
 from nuntwist.errors import CommandError
 from nuntwist.files import Files
 
@@ -33,6 +35,7 @@ class Serving:
     :param files: of the data directory.
     :param wait: for how long a write waits without a primary, in seconds.
     :param concern: the write concern of the node; its events follow it.
+    :param check_every: positions from one check of the state to the next; the same on all nodes.
     """
 
     _log = Logger()
@@ -45,6 +48,7 @@ class Serving:
         files: Files,
         wait: float,
         concern: Concern,
+        check_every: int = EVERY,
     ) -> None:
         self._member = member
         self.copier = Copier(member, node, files)
@@ -60,6 +64,7 @@ class Serving:
         self.copier.on_placed = self.bargains.cut_off
         member.on_primary = self.bargains.primary
         member.handlers[Offer] = member.handlers[Offered] = self.bargains.received
+        self.comparing = Comparing(member, node, self.copier, check_every)
         self.forwards = Forwards(member, node, wait)
         self.confirming = Confirming(member)
         member.on_left = self._forget
@@ -85,5 +90,6 @@ class Serving:
     def stop(self) -> None:
         """The node stops."""
         self.confirming.turned()
+        self.comparing.stop()
         self.copier.stop()
         self.forwards.stop()

@@ -19,6 +19,8 @@ class Counters:
     :ivar stamps_ahead: operations of the primary whose stamp was over 10 s ahead of the clock here.
     :ivar copies_taken: how many times all was replaced by a copy of the primary's, and
         ``told_by_copies`` how many watched keys were another value by that.
+    :ivar states_differed: how many times, on a primary, the state of another node was found not to
+        be its own; on another node, its state not that of its primary.
     :ivar command_time: moving average of the time a command takes, in ms.
     """
 
@@ -32,6 +34,7 @@ class Counters:
     stamps_ahead: int = 0
     copies_taken: int = 0
     told_by_copies: int = 0
+    states_differed: int = 0
     command_time: float = 0.0
 
     def note_time(self, seconds: float) -> None:

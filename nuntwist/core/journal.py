@@ -424,6 +424,8 @@ class Journal:
         self.undone += 1
         self.index = min(self.index, index)
         self._tombstones = [op for op in self._tombstones if op[INDEX] <= self.index]
+        if self.undo is not None:
+            self.undo.gone_back(index)
 
     def _lost_alone(self, error: Failed, first: int) -> bytes:
         self.cut(first)

@@ -27,6 +27,9 @@ class ReplicaView:
     :ivar lag: by how many operations it is behind this node; None where that is not known.
     :ivar heard: seconds since something came from it; None for never, or this node.
     :ivar epoch: the number of the epoch of the operation ``index``; None where that is not known.
+    :ivar agreed: up to which index its state was found to be this primary's; None where nothing
+        was compared.
+    :ivar differs: whether it was found not to be, and it has no copy of all yet.
     """
 
     address: str
@@ -39,6 +42,8 @@ class ReplicaView:
     lag: int | None = None
     heard: float | None = None
     epoch: int | None = None
+    agreed: int | None = None
+    differs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from nuntwist.errors import NeedsCopy
 from nuntwist.values import (
@@ -60,6 +60,26 @@ def _nothing() -> None:
     """Nobody has to be told."""
 
 
+class Finals(Protocol):
+    """Who is told of what cannot be taken back any more; see
+    :class:`nuntwist.core.hashing.Hashing`."""
+
+    def final(self, ops: Sequence[Op], replaced: Sequence[Op | None]) -> None:
+        """Operations on keys cannot, in the order of the log."""
+
+    def lasting(self, op: Op, old: Op | None) -> None:
+        """A database was created, dropped or named, in the same order.
+
+        :param old: the entry of the key of ``$admin`` that has the name.
+        """
+
+    def gone_back(self, index: int) -> None:
+        """What came after an index was taken back, nothing of which was final."""
+
+    def started_over(self) -> None:
+        """The state has become another one."""
+
+
 class Undo:
     """The batches of a node in a set that are durable and not committed.
 
@@ -69,6 +89,7 @@ class Undo:
     :ivar committed: the highest index that a majority is known to have.
     :ivar by_commit: whether clients are told only of what is committed.
     :ivar grown: called when more is durable here.
+    :ivar finals: is told of what is kept no longer because it stays; None for nobody.
     :ivar floor: no operation up to this index can be taken back.
     """
 
@@ -77,6 +98,7 @@ class Undo:
         self.committed = 0
         self.by_commit = False
         self.grown: Callable[[], None] = _nothing
+        self.finals: Finals | None = None
         self._limit = limit
         self._batches: deque[Batch] = deque()
         self._count = 0
@@ -102,6 +124,13 @@ class Undo:
         self.durable = index
         self.committed = 0
         self.begin_at(index, why)
+        if self.finals is not None:
+            self.finals.started_over()
+
+    def gone_back(self, index: int) -> None:
+        """What came after an index was taken back."""
+        if self.finals is not None:
+            self.finals.gone_back(index)
 
     def _rise_to(self, index: int, why: str) -> None:
         if index > self.floor:
@@ -110,7 +139,13 @@ class Undo:
 
     def _forget_to(self, index: int) -> None:
         while self._batches and self._batches[0].ops[-1][INDEX] <= index:
-            self._count -= len(self._batches.popleft().ops)
+            batch = self._batches.popleft()
+            self._count -= len(batch.ops)
+            self._is_final(batch)
+
+    def _is_final(self, batch: Batch) -> None:
+        if self.finals is not None:
+            self.finals.final(batch.ops, batch.replaced)
 
     @property
     def count(self) -> int:
@@ -131,6 +166,7 @@ class Undo:
         """Take a durable batch; the next by index."""
         last = batch.ops[-1][INDEX]
         if last <= self.committed or last <= self.floor:
+            self._is_final(batch)
             return
         self._batches.append(batch)
         self._count += len(batch.ops)
@@ -157,15 +193,21 @@ class Undo:
 
     def keep_alone(self, ops: Sequence[Op], catalogue: Catalogue) -> None:
         """Take operations that were logged alone, right before they are applied."""
-        kept, replaced = list[Op](), list[Op | None]()
+        batch = Batch([], [])
         for op in ops:
-            self.note_lasting(op)
             database = catalogue.by_id.get(op[DATABASE])
-            if op[KIND] in (SET, REMOVE) and database is not None:
-                kept.append(op)
-                replaced.append(database.find(op[KEY]))
-        if kept:
-            self.keep(Batch(kept, replaced))
+            if op[KIND] in _LASTING:
+                if batch.ops:
+                    self.keep(batch)
+                    batch = Batch([], [])
+                self.note_lasting(op)
+                if self.finals is not None:
+                    self.finals.lasting(op, catalogue.admin.find(op[KEY]))
+            elif op[KIND] in (SET, REMOVE) and database is not None:
+                batch.ops.append(op)
+                batch.replaced.append(database.find(op[KEY]))
+        if batch.ops:
+            self.keep(batch)
 
     def note_lasting(self, op: Op) -> None:
         """Take note of an operation, if it is one that cannot be taken back."""

@@ -4,6 +4,7 @@
 - Logs that agree on the epoch and the index of a record agree on everything before it: for each
   record that any node had, there is one hash of all up to there.
 - A watcher is sent no older version of a key after a newer one.
+- No state is found to differ from the primary's while nodes compare them.
 - When the faults have stopped there is one primary, and all states and logs are equal.
 """
 
@@ -47,6 +48,8 @@ class Invariants:
             self._turns[node.place] = election.state, election.number
             if election.state is State.PRIMARY:
                 self._note_primary(node)
+        if node.node.counters.states_differed:
+            raise Violation(f"node {node.place} has found states that differ: a false alarm")
         known = self._logs.setdefault(node.place, [])
         last = node.oplog.last.index
         if last != (known[-1][0] if known else 0):
@@ -79,9 +82,9 @@ class Invariants:
         oplog = node.oplog
         while known and known[-1][0] > oplog.last.index:
             known.pop()
-        at, hashed = known[-1] if known else (oplog.first - 1, b"")
+        at, hashed = known[-1] if known else (0, b"")
         if at < oplog.first - 1:
-            # It has a copy of all up to there.
+            # It has a copy of all up to there; perhaps a process before this one took it.
             known.clear()
             at = oplog.first - 1
             epoch = oplog.epoch_at(at)

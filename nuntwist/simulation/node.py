@@ -15,9 +15,11 @@ from twisted.internet.defer import Deferred, execute, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from nuntwist.cluster.afresh import take_log_away
 from nuntwist.cluster.identity import Identity
 from nuntwist.config import NodeConfig
 from nuntwist.core.counters import NodeInfo
+from nuntwist.core.installing import begin_afresh
 from nuntwist.core.limits import Limits
 from nuntwist.core.node import Node
 from nuntwist.files import MemoryFiles
@@ -32,6 +34,8 @@ from nuntwist.storage.disk import DiskStorage
 from nuntwist.testing import EPOCH_2026, PASSWORD, USER
 from nuntwist.values import Epoch
 
+CHECK_EVERY = 20
+"""Positions from one check of the state to the next: so few that each run has many."""
 FLUSH = 0.0002, 0.004
 """Seconds that the work of a thread takes, at least and at most."""
 
@@ -130,7 +134,7 @@ class SimulatedNode:
             # Ids that can be read; they are random otherwise, and outlive the process.
             identity.node_id = self.place
         self._starts = True
-        self._make_node()
+        self._make_node(identity)
         self._starts = False
         self._make_replicas(identity)
         self.running = True
@@ -143,8 +147,9 @@ class SimulatedNode:
         )
         self.replicas.connect()
 
-    def _make_node(self) -> None:
+    def _make_node(self, identity: Identity) -> None:
         process = self.process
+        afresh = take_log_away(self.disk, identity)
         limit = self._config.max_oplog_bytes
         oplog: IOplog = FileOplog(self.disk, self.place, self._in_thread, limit)
         if self.durability == "disk":
@@ -166,6 +171,9 @@ class SimulatedNode:
             limits=self._limits,
             in_set=True,
         )
+        if afresh:
+            begin_afresh(self.node, self.disk)
+            return
         failed: list[Failure] = []
         self.node.recover().addErrback(failed.append)
         if failed:
@@ -184,6 +192,7 @@ class SimulatedNode:
                 lambda address: Way(self._network, self.place, process, address),
                 f"boot {self._boots}",
                 _KEY,
+                CHECK_EVERY,
             ),
         )
         self.member = self.replicas.member

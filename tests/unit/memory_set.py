@@ -9,6 +9,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
 from nuntwist.cluster.belonging import Terms
+from nuntwist.cluster.comparing import Comparing
 from nuntwist.cluster.effects import Timing
 from nuntwist.cluster.elections import BULLY
 from nuntwist.cluster.forwards import Forwards
@@ -22,6 +23,7 @@ from nuntwist.cluster.states import State
 from nuntwist.core.concern import PRIMARY, Concern
 from nuntwist.core.following import Following
 from nuntwist.core.limits import Limits
+from nuntwist.core.state_hash import EVERY
 from nuntwist.files import MemoryFiles
 from nuntwist.interfaces import IElectionKind, IOplog
 from nuntwist.net.peer import PeerProtocol
@@ -87,6 +89,7 @@ class MemorySet:
     :ivar files: where each node keeps its epoch.
     :ivar disks: where each has its log and its snapshots; ``threads`` flush the log there.
     :ivar arrived: called when a node has taken bytes, with the ids of the sender and the receiver.
+    :param check_every: positions from one check of the state to the next.
     :param durability: of all nodes: ``os`` or ``disk``.
     :param kind: makes the elections, and ``fixed`` is the node that they may heed.
     """
@@ -100,8 +103,10 @@ class MemorySet:
         concern: Concern | None = None,
         kind: IElectionKind = BULLY,
         fixed: int | None = None,
+        check_every: int = EVERY,
     ) -> None:
         self.kind = kind
+        self.check_every = check_every
         self.fixed = None if fixed is None else f"node-{fixed}:3014"
         self.concern = concern or Concern(PRIMARY, 1000)
         self.durability, self.limits = durability, limits
@@ -119,6 +124,7 @@ class MemorySet:
         self.members: dict[int, Member] = {}
         self.forwards: dict[int, Forwards] = {}
         self.bargains: dict[int, Bargains] = {}
+        self.comparing: dict[int, Comparing] = {}
         self.names: dict[int, str] = {}
         self.pipes: dict[tuple[int, int], Pipe] = {}
         for me in self.ids:
@@ -159,8 +165,10 @@ class MemorySet:
             kind=self.kind,
         )
         serving = Serving(
-            self.members[me], node.node, following, disk, self.timing.round, self.concern
+            *(self.members[me], node.node, following, disk, self.timing.round, self.concern),
+            self.check_every,
         )
+        self.comparing[me] = serving.comparing
         self.forwards[me], self.bargains[me] = serving.forwards, serving.bargains
         catalogue = node.node.catalogue
         node.node.replica_set = Overview(
@@ -169,6 +177,7 @@ class MemorySet:
             [f"node-{other}:3014" for other in self.ids if other != me],
             lambda address: self.reach(me, address),
             lambda number: catalogue.by_id[number].name.decode(),
+            serving.comparing,
         )
         self.members[me].start()
 

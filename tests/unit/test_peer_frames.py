@@ -24,6 +24,7 @@ from nuntwist.cluster.ballots import (
     Vote,
     Would,
 )
+from nuntwist.cluster.checks import Checked, Differs
 from nuntwist.cluster.confirming import Confirm, Confirmed
 from nuntwist.cluster.copies import (
     CopyBegins,
@@ -74,6 +75,8 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(CopyEnds, U64, U64, U64, U64, st.integers(0, 2**32 - 1)),
     st.builds(CopyTaken, U64, U64, U64),
     st.builds(CopyLost, U64, U64),
+    st.builds(Checked, U64, U64, U64),
+    st.builds(Differs, U64, U64),
     st.builds(Forward, U64, U8, U64, st.lists(ITEMS, max_size=5).map(tuple)),
     st.builds(Outcome, U64, U8, U64, U64, st.binary(max_size=300)),
     st.builds(Behind, U64, U8, U64, U64),
@@ -120,7 +123,7 @@ def test_there_and_back_in_any_pieces(messages: list[Message], size: int) -> Non
 def test_each_kind_of_message_has_a_number_and_keeps_its_bytes() -> None:
     numbers = {
         *range(1, 11),
-        *range(16, 28),
+        *range(16, 30),
         *range(30, 33),
         34,
         35,

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nuntwist.cluster.checks import REMEMBERED, WAITING, Checks
+from nuntwist.core import state_hash
 from nuntwist.core.catalogue import STAGED, Catalogue
 from nuntwist.core.database import local_entry
-from nuntwist.core.state_hash import KEPT, SLICE, Check, StateHash, entry_hash, sum_of
+from nuntwist.core.state_hash import (
+    KEPT,
+    MOST_BYTES,
+    MOST_WAITING,
+    SLICE,
+    SLICE_BYTES,
+    Check,
+    StateHash,
+    entry_hash,
+    sum_of,
+)
 from nuntwist.testing import MemoryNode
 from nuntwist.values import (
     ADMIN_ID,
@@ -25,7 +37,6 @@ from nuntwist.values import (
     NAME_DATABASE,
     REMOVE,
     SET,
-    VALUE,
     Op,
 )
 from tests.unit.memory_set import MemorySet
@@ -41,7 +52,6 @@ class Applied:
         self.catalogue = Catalogue()
         self.hash = StateHash(every)
         self.log: list[Op] = []
-        self.undone: list[tuple[Op, Op | None]] = []
         self.sums: dict[int, int] = {}
 
     def make(self, kind: int, number: int | None, key: bytes, value: bytes | None) -> None:
@@ -57,23 +67,18 @@ class Applied:
         if op[KIND] in (CREATE_DATABASE, NAME_DATABASE):
             database = catalogue.admin
         old = None if database is None else database.find(op[KEY])
-        if op[KIND] in (SET, REMOVE) and database is not None:
-            self.undone.append((op, old))
-        else:
-            self.undone.clear()
         self.log.append(op)
         catalogue.apply(op)
-        self.hash.note([op], [old])
+        if op[KIND] in (SET, REMOVE):
+            self.hash.note([op], [old])
+        elif op[KIND] != BEGIN_EPOCH:
+            self.hash.note_lasting(op, old)
         self.sums[op[INDEX]] = sum_of(catalogue)
 
-    def take_back(self) -> None:
-        """Undo the last operation, where that can be."""
-        if self.undone:
-            op, old = self.undone.pop()
-            self.log.pop()
-            database = self.catalogue.by_id[op[DATABASE]]
-            database.restore(op[KEY], None if old is not None and old[VALUE] is None else old)
-            self.hash.take_back(op, old)
+    def catch_up(self) -> None:
+        """Sum up all that was noted."""
+        while self.hash.waiting:
+            self.hash.step()
 
     # -- what may be drawn -------------------------------------------------------------------
 
@@ -130,42 +135,21 @@ def test_kept_up_to_date_it_is_what_it_is_from_nothing(
         for _ in range(draw(3)):
             next(work, None)
         state.step(draw)
+        if not draw(4):
+            state.catch_up()
     run(work)
     assert state.hash.ready
+    state.catch_up()
     assert state.hash.sum == sum_of(state.catalogue)
-    assert state.hash.index == len(state.log)
     # Another node replays the log.
     other = Catalogue()
     for op in state.log:
         other.apply(op)
     other.relist()
     assert sum_of(other) == state.hash.sum
-    checks = state.hash.take_checks(len(state.log))
+    checks = state.hash.take_checks()
     assert all(check.sum == state.sums[check.index] for check in checks)
     assert all(check.index % 5 == 0 and check.index > began for check in checks)
-
-
-@given(st.data(), st.integers(1, 30), st.integers(1, 30))
-@settings(max_examples=100, deadline=None)
-def test_what_is_taken_back_is_taken_out(data: st.DataObject, before: int, after: int) -> None:
-    def draw(below: int) -> int:
-        return data.draw(st.integers(0, below - 1))
-
-    state = Applied()
-    for _ in range(before):
-        state.step(draw)
-    run(state.hash.begin(state.catalogue, len(state.log)))
-    for _ in range(after):
-        if draw(4):
-            state.step(draw)
-        else:
-            state.take_back()
-            if not state.hash.ready:
-                run(state.hash.begin(state.catalogue, len(state.log)))
-        assert state.hash.sum == sum_of(state.catalogue)
-        assert state.hash.index == len(state.log)
-    checks = state.hash.take_checks(len(state.log))
-    assert [check for check in checks if check.sum != state.sums[check.index]] == []
 
 
 def ops(first: int, last: int, key: bytes = b"k%d") -> list[Op]:
@@ -183,31 +167,75 @@ def test_a_check_stands_exactly_at_its_index_where_a_batch_spans_it() -> None:
     state, single = begun(10), begun(10)
     made = ops(2, 35)
     state.hash.note(made, [None] * len(made))
+    assert state.hash.is_due
+    state.catch_up()
     for op in made:
         single.apply(op)
-    checks = state.hash.take_checks(35)
+    checks = state.hash.take_checks()
     assert [check.index for check in checks] == [10, 20, 30]
-    assert checks == [Check(index, single.sums[index]) for index in (10, 20, 30)]
-    assert state.hash.take_checks(35) == []
+    assert list(checks) == [Check(index, single.sums[index]) for index in (10, 20, 30)]
+    assert not state.hash.take_checks()
 
 
-def test_a_check_is_given_only_when_it_is_committed() -> None:
+def test_nothing_is_summed_up_before_a_check_is_due() -> None:
     state = begun(10)
-    state.hash.note(ops(2, 35))
-    assert [check.index for check in state.hash.take_checks(19)] == [10]
-    assert state.hash.take_checks(19) == []
-    state.hash.went_back(24)
-    state.hash.note(ops(25, 31, b"l%d"))
-    assert [check.index for check in state.hash.take_checks(100)] == [20, 30]
+    for op in ops(2, 9):
+        state.apply(op)
+    assert (state.hash.is_due, state.hash.waiting, state.hash.index) == (False, 8, 1)
+    state.apply(ops(10, 10)[0])
+    assert state.hash.is_due
+    state.hash.step()
+    assert (state.hash.is_due, state.hash.waiting, state.hash.index) == (False, 0, 10)
+
+
+def test_a_key_that_is_written_often_costs_once() -> None:
+    state = begun(1_000)
+    database = state.catalogue.by_id[1]
+    made = [(b"%d" % i, i, i, i << 16, SET, 1, b"hot") for i in range(2, 501)]
+    state.hash.note(made, [database.store(op) for op in made])
+    hashed: list[Op] = []
+    real = state_hash.entries_sum
+
+    def counting(ops: Sequence[Op]) -> int:
+        hashed.extend(ops)
+        return real(ops)
+
+    with mock.patch.object(state_hash, "entries_sum", counting):
+        state.catch_up()
+    assert hashed == [made[-1]]
+    assert state.hash.sum == sum_of(state.catalogue)
+
+
+def test_what_waits_is_bounded_in_number() -> None:
+    state = begun(1 << 40)
+    state.hash.note(made := ops(2, MOST_WAITING + 1_000), [None] * len(made))
+    assert state.hash.waiting <= MOST_WAITING
+
+
+def test_what_waits_is_bounded_in_bytes_and_large_values_have_slices_of_their_own() -> None:
+    state = begun(1 << 40)
+    database = state.catalogue.by_id[1]
+    large = b"x" * (SLICE_BYTES // 3)
+    for index in range(2, 202):
+        op: Op = (large, 0, index, index << 16, SET, 1, b"k%d" % (index % 7))
+        state.hash.note([op], [database.store(op)])
+        assert state.hash.waiting * len(large) <= MOST_BYTES
+    before = state.hash.waiting
+    state.hash.step()
+    assert 1 <= before - state.hash.waiting <= 3
+    state.catch_up()
+    assert state.hash.sum == sum_of(state.catalogue)
 
 
 def test_an_operation_that_nobody_applies_does_not_hide_a_check() -> None:
     state = begun(10)
-    state.hash.note(ops(2, 9))
-    state.hash.note(ops(11, 12))
-    (check,) = state.hash.take_checks(12)
+    for made in (ops(2, 9), ops(11, 12)):
+        state.hash.note(made, [None] * len(made))
+    state.catch_up()
+    (check,) = state.hash.take_checks()
     other = begun(10)
-    other.hash.note(ops(2, 9))
+    other.hash.note(ops(2, 9), [None] * 8)
+    other.catch_up()
     assert check == Check(10, other.hash.sum)
 
 
@@ -253,32 +281,23 @@ def test_a_large_database_is_summed_up_in_slices_while_writes_go_on() -> None:
         index = 200_002 + step
         op: Op = (b"new", 1, index, index << 16, SET, 1, b"k%d" % (2 + 97 * step))
         state.hash.note([op], [database.store(op)])
+        if step % 3 == 0:
+            state.hash.step()
+    state.catch_up()
     assert steps >= 200_000 // SLICE
     assert state.hash.ready
     assert state.hash.sum == sum_of(state.catalogue)
     assert database.scans == []
 
 
-def test_it_is_given_up_where_something_is_taken_back_that_it_began_with() -> None:
-    state = begun()
-    state.make(SET, 1, b"k", b"1")
-    run(state.hash.begin(state.catalogue, 2))
-    state.take_back()
-    assert not state.hash.ready
-    state.hash.note(ops(2, 3))
-    assert (state.hash.ready, state.hash.take_checks(1 << 40)) == (False, [])
-    run(state.hash.begin(state.catalogue, 1))
-    assert state.hash.sum == sum_of(state.catalogue)
-
-
-def test_it_is_given_up_where_something_is_taken_back_while_it_is_summed_up() -> None:
-    state = begun()
+def test_what_is_given_up_takes_no_notes() -> None:
+    state = begun(2)
     work = state.hash.begin(state.catalogue, 1)
     next(work)
+    state.hash.give_up()
     state.make(SET, 1, b"k", b"1")
-    state.take_back()
     run(work)
-    assert not state.hash.ready
+    assert (state.hash.ready, state.hash.waiting, state.hash.sum) == (False, 0, 0)
     assert all(database.scans == [] for database in state.catalogue.by_id.values())
 
 
@@ -307,6 +326,10 @@ def test_what_it_began_with_is_not_noted_again() -> None:
     run(state.hash.begin(state.catalogue, 4))
     state.hash.note(made, [None] * 3)
     assert (state.hash.index, state.hash.sum) == (4, sum_of(state.catalogue))
+    more = ops(3, 6)
+    state.hash.note(more, [None] * 2 + [state.catalogue.by_id[1].store(op) for op in more[2:]])
+    state.catch_up()
+    assert (state.hash.index, state.hash.sum) == (6, sum_of(state.catalogue))
 
 
 def test_what_is_not_in_the_log_is_not_in_it() -> None:
@@ -319,13 +342,15 @@ def test_what_is_not_in_the_log_is_not_in_it() -> None:
     # An older log may have written to such a key.
     op: Op = (b"1", 0, 2, 2, SET, 1, b"$connections")
     state.hash.note([op], [database.store(op)])
+    state.catch_up()
     assert state.hash.sum == sum_of(state.catalogue) != before
 
 
 def test_checks_that_nobody_takes_are_bounded() -> None:
     state = begun(1)
-    state.hash.note(ops(2, KEPT + 10))
-    assert len(state.hash.take_checks(1 << 40)) == KEPT
+    state.hash.note(made := ops(2, KEPT + 10), [None] * len(made))
+    state.catch_up()
+    assert len(state.hash.take_checks()) == KEPT
 
 
 # -- on nodes --------------------------------------------------------------------------------------

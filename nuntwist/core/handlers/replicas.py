@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _COUNTED: Final = (
     *("tails_cut", "operations_undone", "offered_made", "offered_left"),
-    *("copies_taken", "told_by_copies", "stamps_ahead"),
+    *("copies_taken", "told_by_copies", "states_differed", "stamps_ahead"),
 )
 """The counters that have to do with the set."""
 
