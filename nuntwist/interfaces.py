@@ -354,6 +354,10 @@ class IElection(Interface):
     def retire() -> None:
         """Never be the primary again: this node stops. It still counts for others."""
 
+    def stand_back(back: bool) -> None:
+        """Whether this node could not lead if it won, as its log takes nothing just now: it leaves
+        that to any other node whose log is as long, where there is one."""
+
     def serves(now: float) -> bool:
         """Whether it is the primary, and nobody else can be."""
 

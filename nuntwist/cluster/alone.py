@@ -111,6 +111,9 @@ class Alone:
         self._lose(Event.FORCED)
         self.due = now
 
+    def stand_back(self, back: bool) -> None:
+        """There is nobody else."""
+
     def retire(self) -> None:
         """Never win again."""
         self._retired = True

@@ -57,6 +57,9 @@ from nuntwist.cluster.states import TRANSITIONS, Event, State
 from nuntwist.interfaces import IElection
 from nuntwist.values import Position
 
+LEAST_SENIOR: Final = -(1 << 62)
+"""The seniority of a node that could not lead if it won."""
+
 
 def _anybody(node: int) -> bool:
     return True
@@ -116,6 +119,7 @@ class Bully:
         self._promised_to = promised_to
         self._position = position
         self._seniority = -started
+        self._stands_back = False
         self._timing = timing
         self._chance = chance
         self._effects: list[Effect] = []
@@ -139,7 +143,8 @@ class Bully:
     @property
     def rank(self) -> Rank:
         """How good a primary it would be."""
-        return Rank(self._position, self._seniority, self.me)
+        seniority = LEAST_SENIOR if self._stands_back else self._seniority
+        return Rank(self._position, seniority, self.me)
 
     @property
     def majority(self) -> int:
@@ -228,6 +233,10 @@ class Bully:
         """Never stand again; it still elects."""
         others, me = self.may_stand, self.me
         self.may_stand = lambda node: node != me and others(node)
+
+    def stand_back(self, back: bool) -> None:
+        """Stand as the least senior of all, or as what it is again."""
+        self._stands_back = back
 
     def release(self, successor: int, now: float) -> None:
         """Be the primary no more: a member that has all is asked to stand."""

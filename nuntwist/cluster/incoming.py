@@ -183,6 +183,7 @@ class Incoming:
                 self.needs_copy(message.index, str(error))
             return
         except (StorageUnavailable, OutcomeUnknown, CorruptData, ValueError) as error:
+            self.may_mend = isinstance(error, StorageUnavailable)
             self._stop(str(error))
             return
         self.begin()

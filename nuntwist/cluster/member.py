@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
+from nuntwist.cluster.ailing import Ailing
 from nuntwist.cluster.belonging import Belonging, Terms
 from nuntwist.cluster.diary import Diary
 from nuntwist.cluster.effects import Keep, Means, Send, Timing, Turned
@@ -68,9 +69,15 @@ class Machine(Follower, Leader, Protocol):
     """The node, as a set needs it.
 
     :ivar grown: called when more of the log is durable here.
+    :ivar troubled: called when a write of this node as the primary fails.
     """
 
     grown: Callable[[], None]
+    troubled: Callable[[], None]
+
+    @property
+    def in_trouble(self) -> bool:
+        """Whether the log takes no writes, for a while or until a restart."""
 
     @property
     def members(self) -> bytes | None:
@@ -168,6 +175,7 @@ class Member:
         self._timer: IDelayedCall | None = None
         self._timer_due = 0.0
         self._running = False
+        self._ailing = Ailing(self)
         self._mending = False
         self._mend_timer: IDelayedCall | None = None
         self._streams_from: int | None = None
@@ -243,12 +251,14 @@ class Member:
         self._running = True
         self.oplog.written = self._written
         self.machine.grown = self._grown
+        self.machine.troubled = self._ailing.begin
         self.machine.stand_by(None)
         self.carry_out()
 
     def stop(self) -> None:
         """Take no part any more; the connections stay to whoever has made them."""
         self._running = False
+        self._ailing.stop()
         self.election.stop()
         self.oplog.written = None
         if self._timer is not None and self._timer.active():
@@ -579,6 +589,7 @@ class Member:
             # It keeps the others from waiting for it, and another one is elected.
             self._log.error("this node cannot lead: {error}", error=str(error))
             self.machine.stand_by(None)
+            self._ailing.begin()
             self.election.force(self.clock.seconds())
             return
         self._warn_without_majority()

@@ -276,13 +276,17 @@ class Reign:
         self.next_change()
         return done
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the last change of the members is committed, so that another may be made."""
+        # One that is committed and was not looked at yet would be undone by another, made from
+        # the members before it.
+        reached = self.commits.index >= max(self._changing, self._begins)
+        return reached and self._becomes is None
+
     def next_change(self) -> None:
         """Make the next change of the members, where it is time for it."""
-        if self.commits.index < max(self._changing, self._begins):
-            return
-        if self._becomes is not None:
-            # The last change is committed and was not looked at yet: another one, made from
-            # the members before it, would undo it.
+        if not self.is_settled:
             return
         if self._left is not None:
             left, self._left = self._left, None

@@ -98,6 +98,20 @@ class Following:
     def grown(self, grown: Callable[[], None]) -> None:
         self._undo.grown = grown
 
+    @property
+    def in_trouble(self) -> bool:
+        """Whether the log takes no writes, for a while or until a restart."""
+        return self._journal.in_trouble or self._journal.oplog.failed is not None
+
+    @property
+    def troubled(self) -> Callable[[], None]:
+        """What is called when a write of this node as the primary fails."""
+        return self._journal.troubled
+
+    @troubled.setter
+    def troubled(self, troubled: Callable[[], None]) -> None:
+        self._journal.troubled = troubled
+
     def reigns(self, count: int) -> Sequence[tuple[Epoch, int]]:
         """The last epochs of the log, rising, each with the index of its first operation."""
         reigns: Sequence[tuple[Epoch, int]] = self._journal.oplog.reigns(count)

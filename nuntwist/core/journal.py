@@ -71,6 +71,7 @@ class Journal:
         have it; None for no such index.
     :ivar undone: how many times something was taken back.
     :ivar in_trouble: whether the last write failed, while the next may go through.
+    :ivar troubled: called each time a write fails.
     :ivar refusal: why writes are refused (an error text), or None.
     """
 
@@ -98,6 +99,7 @@ class Journal:
         self._alone = DeferredLock()
         self.in_flight: deque[Batch] = deque()
         self.in_trouble = False
+        self.troubled: Callable[[], None] = _nothing
         self._catalogue = catalogue
         self._counters = counters
         self._tombstones: list[Op] = []
@@ -437,6 +439,7 @@ class Journal:
         :return: the text for the writers concerned.
         """
         self._counters.failed_batches += 1
+        self.troubled()
         reason = str(error).encode()
         unknown = isinstance(error, OutcomeUnknown)
         if unknown or self.oplog.failed is not None:

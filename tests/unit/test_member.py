@@ -7,6 +7,8 @@ import random
 
 import pytest
 
+from nuntwist.cluster.bully import LEAST_SENIOR
+from nuntwist.cluster.elections import FIXED
 from nuntwist.cluster.states import State
 from nuntwist.values import INDEX
 from tests.unit.memory_set import MemorySet
@@ -398,3 +400,65 @@ def test_a_secondary_whose_disk_was_full_follows_again(three: MemorySet) -> None
     three.run(2.0)
     assert state(three.nodes[2]) == state(three.nodes[1])
     assert (three.primary(), three.secondaries()) == (1, [2, 3])
+
+
+def test_a_secondary_whose_disk_was_full_when_its_tail_had_to_go_follows_again(
+    three: MemorySet,
+) -> None:
+    client = three.nodes[1].admin("create-db d t", "use-db d t")
+    three.run(0.2)
+    three.isolate(1)
+    assert client.ask("set k 1") == "ok \n"
+    three.run(3.0)
+    three.disks[1].failing["write"] = errno.ENOSPC
+    three.heal()
+    three.run(3.0)
+    assert three.nodes[1].node.counters.tails_cut == 0
+    three.disks[1].failing.clear()
+    three.run(2.0)
+    assert three.nodes[1].node.counters.tails_cut == 1
+    assert state(three.nodes[1]) == state(three.nodes[2])
+    assert len(three.secondaries()) == 2
+
+
+@pytest.mark.parametrize("failing", ["write", "sync"])
+def test_a_primary_whose_log_takes_no_writes_hands_over(failing: str) -> None:
+    three = MemorySet(durability="disk" if failing == "sync" else "os")
+    three.run(3.0)
+    client = three.nodes[1].admin("create-db d t", "use-db d t")
+    three.run(0.2)
+    assert client.ask("set k 1") == "ok \n"
+    three.disks[1].failing[failing] = errno.EIO if failing == "sync" else errno.ENOSPC
+    client.send("set k 2")
+    three.run(1.0)
+    assert client.received().startswith(("error storage unavailable", "error outcome unknown"))
+    successor = three.primary()
+    assert successor != 1
+    three.nodes[successor].admin("use-db d t").ask("set k 3")
+    # It was the senior one, and would be again.
+    three.members[successor].force()
+    three.run(3.0)
+    assert three.primary() != 1
+    assert three.members[1].election.rank.seniority == LEAST_SENIOR
+    if failing == "write":
+        three.disks[1].failing.clear()
+        three.run(3.0)
+        assert state(three.nodes[1]) == state(three.nodes[successor])
+        assert three.members[1].election.rank.seniority == -three.members[1].started
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_primary_whose_log_takes_no_writes_stays_where_nobody_else_can_lead(named: bool) -> None:
+    three = MemorySet(kind=FIXED, fixed=1) if named else MemorySet()
+    three.run(3.0)
+    client = three.nodes[1].admin("create-db d t", "use-db d t")
+    if not named:
+        for me in (2, 3):
+            three.kill(me)
+    three.disks[1].failing["write"] = errno.ENOSPC
+    client.send("set k 2")
+    three.run(0.3)
+    assert three.primary() == 1
+    three.disks[1].failing.clear()
+    client.received()
+    assert client.ask("set k 3") == "ok \n"
