@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 REV ?=
-SEEDS ?= 100
+SEEDS ?= 1000
 
 .PHONY: help run test simulate demo bench bench-compare docs format clean
 
@@ -24,8 +24,9 @@ run: $(VENV)/.run-installed
 	$(BIN)/twistd -n --pidfile= nundb $(ARGS)
 
 # Every check runs even if one before it fails; any failure fails the whole. The unit tests share
-# the cores; the integration tests, which wait for real processes, have the machine for themselves.
-# With ARGS a part is run: then coverage says nothing, and one half may have no such test.
+# the cores, and so do the seeds of the simulation; the integration tests, which wait for real
+# processes, have the machine for themselves. With ARGS a part of the tests is run, and no seeds:
+# then coverage says nothing, and one half may have no such test.
 UNIT := -n auto --dist worksteal tests/unit
 COVERED = $(if $(strip $(ARGS)),--no-cov,--cov)
 test: $(VENV)/.test-installed
@@ -36,6 +37,8 @@ test: $(VENV)/.test-installed
 	echo "== mypy"; $(BIN)/mypy || status=1; \
 	echo "== unit tests"; \
 	tests $(BIN)/python -m pytest $(UNIT) $(COVERED) --cov-report= --cov-fail-under=0 $(ARGS); \
+	echo "== simulation"; \
+	test -n "$(ARGS)" || $(BIN)/python -m nuntwist.simulation --seeds $(SEEDS) || status=1; \
 	echo "== integration tests"; \
 	tests $(BIN)/python -m pytest tests/integration $(COVERED) --cov-append $(ARGS); \
 	exit $$status

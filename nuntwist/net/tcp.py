@@ -66,7 +66,7 @@ class LineProtocol(Protocol):
     def __init__(
         self,
         pipeline: Pipeline,
-        clients: set[LineProtocol],
+        clients: dict[LineProtocol, None],
         call_later: Callable[..., Any] | None = None,
         peers: Callable[[], IProtocol | None] | None = None,
     ) -> None:
@@ -100,7 +100,7 @@ class LineProtocol(Protocol):
         self.client.write = self.transport.write
         if isinstance(self.transport, SendingServer):
             self.transport.lend_to(self.client)
-        self._clients.add(self)
+        self._clients[self] = None
         self._pipeline.connect(self.client)
         self.transport.registerProducer(Backpressure(self._pipeline, self.client), True)
         self.write(GREETING)
@@ -141,7 +141,7 @@ class LineProtocol(Protocol):
         if isinstance(transport, SendingServer):
             transport.take_back()
         transport.unregisterProducer()
-        self._clients.discard(self)
+        self._clients.pop(self, None)
         self._pipeline.disconnect(self.client)
         if isinstance(transport, TLSMemoryBIOProtocol):
             transport.wrappedProtocol = peer
@@ -166,7 +166,7 @@ class LineProtocol(Protocol):
         if self._lingering is not None and self._lingering.active():
             self._lingering.cancel()
         if self in self._clients:
-            self._clients.discard(self)
+            self._clients.pop(self, None)
             self._pipeline.disconnect(self.client)
 
     # -- the outlet of the client --------------------------------------------------------------
@@ -228,7 +228,7 @@ class LineFactory(Factory):
         self._pipeline = pipeline
         self._call_later = call_later
         self._peers = peers
-        self.clients: set[LineProtocol] = set()
+        self.clients: dict[LineProtocol, None] = {}
 
     def buildProtocol(self, addr: IAddress | None) -> LineProtocol:
         """Make one."""

@@ -1,21 +1,60 @@
 """``python -m nuntwist.simulation``: run seeds, print those that fail, replay one.
 
-A failure prints its seed; ``--seed N --trace`` runs it again, step by step the same.
+Seeds are run on all cores, each with the plan that is its turn, or with the one that is asked for.
+A failure prints its seed and the command that runs it again, step by step the same.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nuntwist.config import NodeConfig
 from nuntwist.simulation.adversary import FAULTS
-from nuntwist.simulation.cluster import USUAL_FAULTS, Outcome, Plan, simulate
+from nuntwist.simulation.plan import PLANS, Plan, plan_of
+from nuntwist.simulation.runner import Runner, Told, Total, log_nothing
+from nuntwist.simulation.running import Outcome, simulate
+
+PROGRAM = "python -m nuntwist.simulation"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was asked for on the command line.
+
+    :ivar plan: the name of the plan of all seeds; None for those of the mix.
+    """
+
+    plan: str | None = None
+    nodes: int | None = None
+    seconds: float | None = None
+    faults: str | None = None
+
+    def plan_of(self, seed: int) -> tuple[str, Plan]:
+        """The plan of a seed, with its name."""
+        name = self.plan or plan_of(seed)
+        plan = PLANS[name]
+        if self.nodes is not None:
+            plan = replace(plan, nodes=self.nodes)
+        if self.seconds is not None:
+            plan = replace(plan, seconds=self.seconds)
+        if self.faults is not None:
+            plan = replace(plan, faults=tuple(filter(None, self.faults.split(","))))
+        return name, plan
+
+    def command(self, seed: int) -> str:
+        """The command that runs one seed again."""
+        words = [PROGRAM, "--seed", str(seed), "--plan", self.plan_of(seed)[0]]
+        for name in ("nodes", "seconds", "faults"):
+            value = getattr(self, name)
+            if value is not None:
+                words += [f"--{name}", shlex.quote(str(value))]
+        return " ".join([*words, "--trace"])
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -23,62 +62,60 @@ def main(arguments: Sequence[str]) -> int:
 
     :return: 0 where no seed has failed, else 1.
     """
-    options = _parser().parse_args(arguments)
-    plan = _plan(options)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    choice = Choice(options.plan, options.nodes, options.seconds, options.faults)
+    if unknown := set(filter(None, (options.faults or "").split(","))) - set(FAULTS):
+        parser.error(f"these are no faults: {', '.join(sorted(unknown))}")
     if options.seed is not None:
-        outcome = simulate(options.seed, plan, options.trace)
-        for line in outcome.trace:
-            print(line)
-        if options.history and outcome.history is not None:
-            Path(options.history).write_text(outcome.history.to_lines())
-        _tell(outcome)
-        return int(outcome.failure is not None)
-    failed, began = 0, time.monotonic()
-    operations = 0
-    for seed in range(options.start, options.start + options.seeds):
-        outcome = simulate(seed, plan)
-        operations += outcome.operations
-        if outcome.failure is not None:
-            failed += 1
-            _tell(outcome)
+        return _replay(options.seed, choice, options.trace, options.history)
+    runner, total, began = Runner(choice.plan_of, options.jobs), Total(), time.monotonic()
+    for told in runner.run(range(options.start, options.start + options.seeds)):
+        total.add(told)
+        if told.failure is not None:
+            _tell(told, choice)
+    for line in total.lines():
+        print(line)
+    failed = total.failed.total()
     took = time.monotonic() - began
-    print(f"{options.seeds} seeds, {failed} failed, {operations} operations, {took:.1f} s")
+    print(f"{options.seeds} seeds, {failed} failed, {total.operations} operations, {took:.1f} s")
     return int(failed > 0)
 
 
-def _tell(outcome: Outcome) -> None:
-    if outcome.failure is None:
-        print(f"seed {outcome.seed}: {outcome.operations} operations, {outcome.events} events")
-    else:
-        print(f"seed {outcome.seed} FAILED: {outcome.failure}", flush=True)
+def _tell(told: Told, choice: Choice) -> None:
+    print(f"seed {told.seed} of plan {told.plan} FAILED: {told.failure}")
+    print(f"  again: {choice.command(told.seed)}", flush=True)
 
 
-def _plan(options: argparse.Namespace) -> Plan:
-    plan = Plan(
-        nodes=options.nodes,
-        seconds=options.seconds,
-        config=NodeConfig(write_concern="majority", durability=options.durability),
-        reads=not options.no_reads,
+def _replay(seed: int, choice: Choice, traced: bool, history: str | None) -> int:
+    name, plan = choice.plan_of(seed)
+    outcome: Outcome = simulate(seed, plan, traced)
+    for line in outcome.trace:
+        print(line)
+    if history and outcome.history is not None:
+        Path(history).write_text(outcome.history.to_lines())
+    if outcome.failure is not None:
+        _tell(Told(seed, name, outcome.operations, outcome.failure), choice)
+        return 1
+    print(
+        f"seed {seed} of plan {name}: {outcome.operations} operations, {outcome.events} events,"
+        f" {outcome.lost} answered and cut off"
     )
-    return replace(plan, faults=tuple(options.faults.split(",")) if options.faults else ())
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m nuntwist.simulation", description=__doc__)
+    parser = argparse.ArgumentParser(PROGRAM, description=__doc__)
     parser.add_argument("--seeds", type=int, default=100, help="how many (100)")
     parser.add_argument("--start", type=int, default=1, help="the first of them (1)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (cores)")
+    parser.add_argument("--plan", choices=sorted(PLANS), help="of all seeds (each in its turn)")
     parser.add_argument("--seed", type=int, help="this one alone")
     parser.add_argument("--trace", action="store_true", help="print what happens in it")
     parser.add_argument("--history", help="write the history of the clients of it to a file")
-    parser.add_argument("--nodes", type=int, default=3, help="of the set (3)")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of faults (20)")
-    parser.add_argument("--durability", choices=["os", "disk"], default="os")
-    parser.add_argument("--no-reads", action="store_true", help="no reads while there are faults")
-    parser.add_argument(
-        "--faults",
-        default=",".join(USUAL_FAULTS),
-        help=f"of {', '.join(FAULTS)}; nothing for none ({','.join(USUAL_FAULTS)})",
-    )
+    parser.add_argument("--nodes", type=int, help="of the set, other than the plan has it")
+    parser.add_argument("--seconds", type=float, help="of faults, likewise")
+    parser.add_argument("--faults", help=f"of {', '.join(FAULTS)}; likewise; '' for none")
     return parser
 
 
@@ -87,4 +124,5 @@ if __name__ == "__main__":
         # Sets of texts are gone through in another order in each process otherwise.
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, "-m", "nuntwist.simulation", *sys.argv[1:]])
+    log_nothing()
     sys.exit(main(sys.argv[1:]))

@@ -7,11 +7,14 @@ works again when they have ended.
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Final
 
 from twisted.internet.interfaces import IDelayedCall
+
+from nuntwist.simulation.changes import Changes
 
 if TYPE_CHECKING:
     from nuntwist.simulation.cluster import Cluster
@@ -24,17 +27,18 @@ BETWEEN: Final = (0.5, 1.0, 2.0, 4.0)
 class Adversary:
     """Makes faults in a set.
 
-    :param faults: the names of those to choose from; the methods ``do_...`` of this class.
+    :param faults: the names of those to choose from; the methods ``do_...`` of this class. One
+        that is named twice comes twice as often.
     """
 
     def __init__(self, cluster: Cluster, chance: random.Random, faults: Collection[str]) -> None:
         self._cluster = cluster
         self._chance = chance
         self._faults = sorted(faults)
+        self._changes = Changes(cluster, chance, self._later)
+        self._over = False
         self._between = chance.choice(BETWEEN)
         self._timers: dict[IDelayedCall, None] = {}
-        for name in self._faults:
-            getattr(self, method_name(name))
 
     def start(self) -> None:
         """Begin."""
@@ -43,13 +47,29 @@ class Adversary:
 
     def stop(self) -> None:
         """Make no more; what there is stays until all is healed."""
+        self._over = True
         for timer in self._timers:
             if timer.active():
                 timer.cancel()
         self._timers.clear()
 
+    def heal(self) -> None:
+        """End all faults, and let all nodes run."""
+        cluster = self._cluster
+        cluster.note("HEAL")
+        cluster.network.heal()
+        for node in cluster.living:
+            node.disk.room = None
+            node.disk.failing.clear()
+            if node.lives and node.process.paused:
+                node.process.go_on()
+            if node.running and node.oplog.failed is not None:
+                node.crash()
+            cluster.restart(node)
+
     def _later(self, seconds: float, call: Callable[[], object]) -> None:
-        self._timers[self._cluster.clock.callLater(seconds, call)] = None
+        if not self._over:
+            self._timers[self._cluster.clock.callLater(seconds, call)] = None
 
     def _for_a_while(self, longest: float, end: Callable[[], object]) -> None:
         self._later(self._chance.uniform(0.05, longest), end)
@@ -63,7 +83,7 @@ class Adversary:
         self._cluster.note(f"FAULT {what}")
 
     def _node(self) -> SimulatedNode:
-        return self._chance.choice(self._cluster.nodes)
+        return self._chance.choice(self._cluster.living)
 
     def _two(self) -> tuple[int, int]:
         one, other = self._chance.sample(self._cluster.places, 2)
@@ -109,16 +129,25 @@ class Adversary:
         self._cluster.network.drop(one, other)
         self._cluster.network.drop(other, one)
 
+    def do_no_links(self) -> None:
+        """No connection between two nodes can be made: it is refused, or soon lost again."""
+        one, other = self._two()
+        self._note(f"no links {one}-{other}")
+        network, pair = self._cluster.network, frozenset((one, other))
+        network.drop(one, other)
+        network.drop(other, one)
+        network.unsteady.add(pair)
+        self._for_a_while(3.0, lambda: network.unsteady.discard(pair))
+
     # -- the processes -----------------------------------------------------------------------
 
     def do_pause(self) -> None:
         """A node stands still."""
         node = self._node()
-        process = node.process
-        if node.running and not process.paused:
+        if node.running and not node.process.paused:
             self._note(f"pause {node.place}")
-            process.pause()
-            self._for_a_while(3.0, process.go_on)
+            node.process.pause()
+            self._for_a_while(3.0, node.process.go_on)
 
     def do_crash(self) -> None:
         """A process is killed; where the log is flushed before it answers, perhaps the machine."""
@@ -129,11 +158,28 @@ class Adversary:
             node.crash(power_lost=power)
             self._for_a_while(6.0, lambda: self._cluster.restart(node))
 
+    def do_stop(self) -> None:
+        """A node is stopped in order, as for a rolling restart."""
+        node = self._node()
+        if node.running and not node.stopping:
+            self._note(f"stop {node.place}")
+
+            def ended() -> None:
+                self._cluster.note(f"stopped {node.place}")
+                if self._over:
+                    self._cluster.restart(node)
+                else:
+                    self._for_a_while(4.0, lambda: self._cluster.restart(node))
+
+            node.process.run(lambda: node.terminate(ended))
+
     def do_clock(self) -> None:
         """The wall clock of a node is set."""
         node = self._node()
         node.wall_offset = self._chance.uniform(-60.0, 60.0)
         self._note(f"clock {node.place} {node.wall_offset:.1f}")
+
+    # -- the disks ---------------------------------------------------------------------------
 
     def do_disk_full(self) -> None:
         """The disk of a node is full."""
@@ -142,6 +188,43 @@ class Adversary:
             node.disk.room = self._chance.randrange(200)
             self._note(f"full {node.place}")
             self._for_a_while(4.0, lambda: setattr(node.disk, "room", None))
+
+    def do_disk_fails(self) -> None:
+        """The disk of a node fails to keep what it is given; after that it has to be restarted."""
+        node = self._node()
+        if not node.disk.failing:
+            operation = self._chance.choice(("sync", "write"))
+            self._note(f"disk of {node.place} fails to {operation}")
+            node.disk.failing[operation] = errno.EIO
+            self._for_a_while(3.0, lambda: self._mend(node))
+
+    def _mend(self, node: SimulatedNode) -> None:
+        node.disk.failing.clear()
+        if node.running and node.oplog.failed is not None:
+            self._note(f"restart {node.place}")
+            node.crash()
+            self._cluster.restart(node)
+
+    def do_snapshot(self) -> None:
+        """An operator takes a snapshot, and lets the log drop what it covers."""
+        node = self._node()
+        if node.running and not node.stopping:
+            self._note(f"snapshot {node.place}")
+            node.process.run(node.snapshot)
+
+    # -- who is in the set -------------------------------------------------------------------
+
+    def do_join(self) -> None:
+        """A new node joins."""
+        self._changes.join()
+
+    def do_leave(self) -> None:
+        """A member is taken out, and stopped."""
+        self._changes.leave()
+
+    def do_replace(self) -> None:
+        """A member is lost with its disks, and a new one takes its place."""
+        self._changes.replace()
 
 
 def method_name(fault: str) -> str:

@@ -16,6 +16,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from nuntwist.simulation.history import (
+    DONE,
     GET,
     GET_SAFE,
     INCREMENT,
@@ -30,6 +31,7 @@ from nuntwist.simulation.history import (
 from nuntwist.simulation.invariants import WatchOrder
 from nuntwist.simulation.network import Way
 from nuntwist.simulation.process import Process
+from nuntwist.simulation.promises import Promises
 
 PATIENCE: Final = 4.0
 """Seconds that a client waits for an answer."""
@@ -63,6 +65,7 @@ class _Lines(Protocol):
 class _Client:
     """What writers and watchers have in common: a connection, made again and again.
 
+    :param places: gives the places of nodes.
     :param way: gives the way to a node.
     """
 
@@ -71,7 +74,7 @@ class _Client:
         number: int,
         process: Process,
         chance: random.Random,
-        places: Sequence[int],
+        places: Callable[[], Sequence[int]],
         way: Callable[[int], Way],
     ) -> None:
         self.number = number
@@ -89,7 +92,7 @@ class _Client:
         """Connect to some node."""
         if self.stopped:
             return
-        self.place = self.chance.choice(self._places)
+        self.place = self.chance.choice(self._places())
         factory = Factory()
         factory.buildProtocol = lambda addr: self._made()  # type: ignore[method-assign]  # one
         self._way(self.place).connect(factory).addErrback(self._not_connected)
@@ -184,8 +187,10 @@ class _Client:
 class Writer(_Client):
     """Writes, and reads where that is to be checked.
 
+    :param promises: is told of writes that were answered.
     :param reads: whether it reads, too; it asks for linearizable reads then. (Without that a
         node that has lost its set and does not know yet gives old values.)
+    :param majority: whether it asks for a majority to have what it writes.
     """
 
     def __init__(
@@ -193,22 +198,28 @@ class Writer(_Client):
         number: int,
         process: Process,
         chance: random.Random,
-        places: Sequence[int],
+        places: Callable[[], Sequence[int]],
         way: Callable[[int], Way],
         history: History,
+        promises: Promises,
         keys: int,
         reads: bool = False,
+        majority: bool = True,
     ) -> None:
         super().__init__(number, process, chance, places, way)
         self._history = history
+        self._promises = promises
         self._keys = keys
+        self._reads = reads
+        self._majority = majority
         self._kinds = (SET, SET, SET_SAFE, INCREMENT, REMOVE) + (GET, GET_SAFE) * 2 * reads
         self._operation: Operation | None = None
         self.done = 0
 
     def first(self) -> list[str]:
-        """Ask for reads that can be relied on."""
-        return ["read-concern linearizable"] * (GET in self._kinds)
+        """Ask for what can be relied on."""
+        words = ["read-concern linearizable"] * self._reads
+        return words + ["write-concern majority"] * self._majority
 
     def ready(self) -> None:
         """Ask the next thing, after a while."""
@@ -237,6 +248,8 @@ class Writer(_Client):
         assert operation is not None
         self._history.close(operation, answer)
         self.done += 1
+        if operation.answer == DONE and operation.kind in (SET, SET_SAFE):
+            self._promises.made(operation.value, self._majority)
         if operation.fate is Fate.ANSWERED:
             self.ready()
         else:
@@ -251,24 +264,31 @@ class Writer(_Client):
 
 
 class Watcher(_Client):
-    """Watches keys on one node after the other; what it is sent must be in order."""
+    """Watches keys on one node after the other; what it is sent must be in order.
+
+    :param cuts: gives for a place how often the node there has taken off what its set lacks.
+    """
 
     def __init__(
         self,
         number: int,
         process: Process,
         chance: random.Random,
-        places: Sequence[int],
+        places: Callable[[], Sequence[int]],
         way: Callable[[int], Way],
         keys: int,
+        cuts: Callable[[int], int] = lambda place: 0,
     ) -> None:
         super().__init__(number, process, chance, places, way)
         self._keys = keys
+        self._cuts = cuts
         self.seen = 0
 
     def first(self) -> list[str]:
         """Watch all keys that are never removed."""
-        self._order = WatchOrder(f"watcher {self.number} at node {self.place}")
+        place = self.place
+        name = f"watcher {self.number} at node {place}"
+        self._order = WatchOrder(name, lambda: self._cuts(place))
         return [f"watch {letter}{number}" for letter in "kn" for number in range(self._keys)]
 
     def ready(self) -> None:

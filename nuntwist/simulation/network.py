@@ -28,6 +28,8 @@ CONNECT_SECONDS: Final = 2.0
 """After which a connection attempt that nobody answers fails."""
 USUAL: Final = (0.0002, 0.002)
 """Seconds that bytes are under way, at least and at most."""
+BROKEN: Final = (0.0, 0.02)
+"""Seconds that a connection lasts where none is of any use."""
 
 _END: Final = None
 """Stands for the end of a connection, among what is under way."""
@@ -114,18 +116,19 @@ class Network:
     """All connections.
 
     :param chance: draws the delays.
-    :param note: is told what happens, a line each.
+    :param note: is told what happens, a line each; None for nobody.
     :ivar cut: pairs of places; nothing gets from the first to the second.
     :ivar delays: for some such pairs, seconds at least and at most; for all others the usual.
-    :ivar lines: the processes that can be connected to, by address.
+    :ivar unsteady: pairs of places between which no new connection is of any use.
     """
 
     def __init__(
-        self, clock: HeapClock, chance: random.Random, note: Callable[[str], None]
+        self, clock: HeapClock, chance: random.Random, note: Callable[[str], None] | None = None
     ) -> None:
         self.clock = clock
         self.cut: set[tuple[int, int]] = set()
         self.delays: dict[tuple[int, int], tuple[float, float]] = {}
+        self.unsteady: set[frozenset[int]] = set()
         self.usual = USUAL
         self._chance = chance
         self._note = note
@@ -162,6 +165,9 @@ class Network:
             process.callLater(delay, _fail, connected, ConnectionRefusedError())
             return connected
         there = listener[0]
+        if frozenset((place, there)) in self.unsteady and self._chance.random() < 0.5:
+            process.callLater(self._delay(place, there), _fail, connected, ConnectionRefusedError())
+            return connected
         if {(place, there), (there, place)} & self.cut:
             process.callLater(CONNECT_SECONDS, _fail, connected, ConnectTimeout())
             return connected
@@ -176,11 +182,16 @@ class Network:
                 end.other = opposite
                 self._ends[end] = None
             other.run(lambda: ends[1].made(make()))
+            if frozenset((place, there)) in self.unsteady:
+                self.clock.callLater(self._chance.uniform(*BROKEN), self._break, ends[0])
             process.callLater(self._delay(there, place), answered, ends[0])
 
         def answered(end: End) -> None:
             if connected.called:
                 end.finish()
+                return
+            if not end.open:
+                _fail(connected, ConnectionLost())
                 return
             protocol = factory.buildProtocol(None)
             end.made(protocol)
@@ -205,7 +216,8 @@ class Network:
             return
         while end.under_way and end.under_way[0][0] <= self.clock.seconds():
             _, data = end.under_way.popleft()
-            self._note(f"{end.place}>{other.place} {'end' if data is None else len(data)}")
+            if self._note is not None:
+                self._note(f"{end.place}>{other.place} {'end' if data is None else len(data)}")
             other.process.run(lambda data=data: other.arrive(data))  # type: ignore[misc]  # bound
 
     def _delay(self, sender: int, receiver: int) -> float:
@@ -221,6 +233,7 @@ class Network:
         """Nothing is cut or slow any more; what waits is on its way."""
         self.cut.clear()
         self.delays.clear()
+        self.unsteady.clear()
         self.flow_again()
 
     def mend(self, ways: set[tuple[int, int]]) -> None:
@@ -235,6 +248,15 @@ class Network:
                 if side.under_way and side.under_way[0][0] <= self.clock.seconds():
                     self.clock.callLater(self._chance.uniform(0.0, 0.3), self._flow, side)
 
+    @property
+    def open(self) -> list[tuple[int, int]]:
+        """The places of both sides of each connection that is not closed at both ends."""
+        return [(end.place, end.other.place) for end in self._ends]
+
+    def _break(self, end: End) -> None:
+        for side in (end, end.other):
+            side.process.run(lambda side=side: side.lost(ConnectionLost()))  # type: ignore[misc]  # bound
+
     def drop(self, one: int, other: int) -> int:
         """Connections between two places are lost; both sides are told.
 
@@ -242,8 +264,7 @@ class Network:
         """
         dropped = [end for end in self._ends if (end.place, end.other.place) == (one, other)]
         for end in dropped:
-            for side in (end, end.other):
-                side.process.run(lambda side=side: side.lost(ConnectionLost()))  # type: ignore[misc]  # bound
+            self._break(end)
         return len(dropped)
 
 

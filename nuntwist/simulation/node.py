@@ -22,6 +22,7 @@ from nuntwist.core.counters import NodeInfo
 from nuntwist.core.installing import begin_afresh
 from nuntwist.core.limits import Limits
 from nuntwist.core.node import Node
+from nuntwist.errors import CommandError
 from nuntwist.files import MemoryFiles
 from nuntwist.interfaces import IOplog, ISecrets
 from nuntwist.net.tcp import LineFactory
@@ -38,6 +39,11 @@ CHECK_EVERY = 20
 """Positions from one check of the state to the next: so few that each run has many."""
 FLUSH = 0.0002, 0.004
 """Seconds that the work of a thread takes, at least and at most."""
+CLOSING = 0.3
+"""Seconds until the connections of a node that stops are closed."""
+
+GENERATION = 1_000
+"""Between the ids of two nodes at the same place."""
 
 _KEY = b"k" * 32
 
@@ -71,6 +77,10 @@ class SimulatedNode:
     :ivar process: of now, or the last one.
     :ivar running: whether it runs.
     :ivar lives: how many times it was started.
+    :ivar stopping: whether it stops in order just now.
+    :ivar gone: whether it will never be started again.
+    :ivar asked_out: whether an operator has asked for it to leave.
+    :ivar generation: how many have been at its place before it.
     :ivar disk: its data directory, with its log and its snapshots.
     :ivar identity_files: where it keeps its id and its epoch: these are small, so they fit on a
         disk that is full.
@@ -97,6 +107,8 @@ class SimulatedNode:
         self.wall_offset = 0.0
         self.running = False
         self.lives = 0
+        self.stopping = self.gone = self.asked_out = False
+        self.generation = 0
         self.said = ""
         self.on_written: Callable[[int, bytes], None] = lambda first, data: None
         self._config = config
@@ -106,6 +118,11 @@ class SimulatedNode:
         self._chance = chance
         self._make_process = make_process
         self._limits = limits
+
+    @property
+    def node_id(self) -> int:
+        """Its id, which can be read; it is random otherwise, and outlives the process."""
+        return self.place + self.generation * GENERATION
 
     def wall(self) -> float:
         """Wall time as this node has it."""
@@ -131,8 +148,7 @@ class SimulatedNode:
         self.lives += 1
         identity = Identity(self.identity_files, self._chance)
         if self.lives == 1:
-            # Ids that can be read; they are random otherwise, and outlive the process.
-            identity.node_id = self.place
+            identity.node_id = self.node_id
         self._starts = True
         self._make_node(identity)
         self._starts = False
@@ -151,7 +167,7 @@ class SimulatedNode:
         process = self.process
         afresh = take_log_away(self.disk, identity)
         limit = self._config.max_oplog_bytes
-        oplog: IOplog = FileOplog(self.disk, self.place, self._in_thread, limit)
+        oplog: IOplog = FileOplog(self.disk, self.node_id, self._in_thread, limit)
         if self.durability == "disk":
             oplog = FlushedOplog(oplog, before_answers=True)
         storage = DiskStorage(self.disk, self._in_thread)
@@ -208,12 +224,33 @@ class SimulatedNode:
 
     def crash(self, power_lost: bool = False) -> None:
         """The process ends, as killed; or the machine, and what was not flushed is gone."""
-        self.running = False
+        self.running = self.stopping = False
         self._boots += power_lost
         self.process.end()
         self._network.hang_up(self.place)
         for files in (self.identity_files, self.disk):
             files.restart(power_lost=power_lost)
+
+    def terminate(self, ended: Callable[[], None]) -> None:
+        """Stop in order, as after SIGTERM: another node is primary first.
+
+        :param ended: is called when nothing is left of it but its files.
+        """
+        process, self.stopping = self.process, True
+
+        def close() -> None:
+            self.close()
+            process.end()
+            for files in (self.identity_files, self.disk):
+                files.restart()
+            self.stopping = False
+            ended()
+
+        def handed_over(_: object) -> None:
+            self.stop()
+            process.callLater(CLOSING, close)
+
+        self.replicas.hand_over().addCallback(handed_over)
 
     def stop(self) -> None:
         """Stop in order. After a moment nothing is left of it but its files."""
@@ -226,6 +263,13 @@ class SimulatedNode:
         self._network.hang_up(self.place)
         self.oplog.close()
         self.replicas.note_stopped()
+
+    def snapshot(self) -> None:
+        """Take a snapshot, and let the log drop what it covers, as an operator may ask for."""
+        node = self.node
+        taken = node.snapshots.take_changed()
+        taken.addCallback(lambda _: node.pipeline.journal.forget(node.snapshots.covered(), 0))
+        taken.addErrback(lambda reason: reason.trap(CommandError))
 
 
 def address_of(place: int) -> str:

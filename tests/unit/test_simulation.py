@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import random
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from twisted.internet.error import ConnectionLost, ConnectionRefusedError, TimeoutError
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from nuntwist.cluster.commits import Commits
-from nuntwist.cluster.identity import Identity
-from nuntwist.cluster.outgoing import Log
-from nuntwist.cluster.stream import Have
-from nuntwist.config import NodeConfig
-from nuntwist.simulation.__main__ import main
+from nuntwist.interfaces import Received
+from nuntwist.simulation.__main__ import PROGRAM, main
 from nuntwist.simulation.adversary import FAULTS
-from nuntwist.simulation.cluster import USUAL_FAULTS, Cluster, Plan, simulate
-from nuntwist.simulation.history import Fate, from_lines
-from nuntwist.simulation.invariants import Violation, WatchOrder
+from nuntwist.simulation.history import from_lines
+from nuntwist.simulation.invariants import WatchOrder
 from nuntwist.simulation.linearizability import Verdict, check
 from nuntwist.simulation.network import CONNECT_SECONDS, Network, Way
+from nuntwist.simulation.plan import MIX, PLANS, USUAL_FAULTS, Plan, plan_of
 from nuntwist.simulation.process import Process
+from nuntwist.simulation.promises import Promises, Violation
+from nuntwist.simulation.runner import Runner
+from nuntwist.simulation.running import Run, simulate
 from nuntwist.testing import HeapClock
-from nuntwist.values import Epoch
+from nuntwist.values import SET, Epoch
 
-SHORT = Plan(seconds=8.0)
+SHORT = Plan(seconds=5.0)
 
 
 # -- processes -------------------------------------------------------------------------------------
@@ -199,106 +200,153 @@ def test_input_waits_while_it_is_not_taken(net: Net) -> None:
 # -- runs ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(1, 6))
-def test_seeds_pass(seed: int) -> None:
-    outcome = simulate(seed, SHORT)
+@pytest.mark.parametrize("plan", PLANS)
+def test_seeds_pass(plan: str) -> None:
+    outcome = simulate(5, replace(PLANS[plan], seconds=5.0))
     assert outcome.failure is None
-    assert outcome.operations > 100
+    assert outcome.operations > 50
 
 
-@pytest.mark.parametrize("seed", range(1, 4))
-def test_seeds_pass_where_machines_fail(seed: int) -> None:
-    config = NodeConfig(write_concern="majority", durability="disk")
-    assert simulate(seed, replace(SHORT, config=config)).failure is None
-
-
-def test_a_seed_is_a_run() -> None:
-    first, second = simulate(3, SHORT, trace=True), simulate(3, SHORT, trace=True)
+@pytest.mark.parametrize("plan", ["usual", "copies", "starts", "disk"])
+def test_a_seed_is_a_run(plan: str) -> None:
+    short = replace(PLANS[plan], seconds=4.0)
+    first, second = simulate(3, short, traced=True), simulate(3, short, traced=True)
     assert first.trace == second.trace
     assert first.history is not None
     assert second.history is not None
     assert first.history.to_lines() == second.history.to_lines()
     assert any("FAULT" in line for line in first.trace)
-    assert simulate(4, SHORT, trace=True).trace != first.trace
+    assert simulate(4, short, traced=True).trace != first.trace
+
+
+def test_every_plan_has_its_turn() -> None:
+    assert set(MIX) == set(PLANS)
+    assert {plan_of(seed) for seed in range(len(MIX))} == set(PLANS)
+    for plan in PLANS.values():
+        assert {*plan.faults, *plan.start_faults} <= set(FAULTS)
+
+
+class Counted:
+    """Gives a plan that takes little time, with a name by the seed."""
+
+    def plan_of(self, seed: int) -> tuple[str, Plan]:
+        return f"plan {seed % 2}", replace(SHORT, seconds=0.5)
+
+
+def test_many_processes_find_what_one_finds() -> None:
+    serial = list(Runner(Counted().plan_of, 1).run(range(1, 10)))
+    assert [told.seed for told in serial] == list(range(1, 10))
+    assert {told.plan for told in serial} == {"plan 0", "plan 1"}
+    assert list(Runner(Counted().plan_of, 3).run(range(1, 10))) == serial
+
+
+def faults_of(plan: Plan, seeds: range) -> set[str]:
+    """What happens in some seeds: the first words of what the trace tells of faults."""
+    lines = [line for seed in seeds for line in simulate(seed, plan, traced=True).trace]
+    return {line.split(" ")[2] for line in lines if " FAULT " in line}
+
+
+def test_members_join_leave_and_are_replaced() -> None:
+    plan = replace(PLANS["members"], faults=("join", "leave", "replace"))
+    assert faults_of(plan, range(1, 4)) == {"join", "leave", "replace"}
+
+
+def test_a_first_start_is_in_any_order_amid_faults() -> None:
+    plan = replace(PLANS["starts"], seconds=0.5)
+    traces = [simulate(seed, plan, traced=True).trace for seed in (1, 2, 3)]
+    orders = {tuple(line[-7:] for line in trace if " start " in line)[:3] for trace in traces}
+    assert len(orders) > 1
+    assert any("FAULT" in line for line in traces[0])
+
+
+def test_an_exception_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: Run) -> None:
+        raise ZeroDivisionError("x")
+
+    monkeypatch.setattr(Run, "_read_all", fails)
+    failure = simulate(1, replace(SHORT, seconds=0.5)).failure
+    assert failure is not None
+    assert "ZeroDivisionError: x, raised in fails, " in failure
+
+
+def test_an_error_that_is_only_logged_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def logs(self: Run) -> None:
+        Logger().failure("it is logged", Failure(ZeroDivisionError("x")))
+
+    monkeypatch.setattr(Run, "_read_all", logs)
+    failure = simulate(1, replace(SHORT, seconds=0.5)).failure
+    assert failure is not None
+    assert "an error that nobody has handled" in failure
 
 
 def test_without_faults_everything_is_answered() -> None:
     outcome = simulate(1, replace(SHORT, faults=()))
     assert outcome.failure is None
     assert outcome.history is not None
-    # But what a client was about to ask when it was stopped.
+    # But what a client was asking when it was stopped.
     last = {operation.client: operation for operation in outcome.history.operations}
     for operation in outcome.history.operations:
-        not_asked = operation.fate is Fate.REFUSED and operation is last[operation.client]
-        assert operation.answer is not None or not_asked
+        assert operation.answer is not None or operation is last[operation.client]
 
 
 def test_a_fault_that_is_not_known_is_an_error() -> None:
-    with pytest.raises(AttributeError):
+    with pytest.raises(ValueError, match="no faults: flood"):
         simulate(1, replace(SHORT, faults=("flood",)))
+    with pytest.raises(SystemExit):
+        main(["--faults", "flood"])
     assert set(USUAL_FAULTS) < set(FAULTS)
 
 
-# -- with faults in the code -----------------------------------------------------------------------
+# -- invariants ------------------------------------------------------------------------------------
 
 
-def found(plan: Plan = SHORT, seeds: int = 15) -> str:
-    """What the first of some seeds fails with."""
-    for seed in range(1, 1 + seeds):
-        failure = simulate(seed, plan).failure
-        if failure is not None:
-            return failure
-    return "nothing"
+def test_what_survives_after_a_cut_may_be_older_once() -> None:
+    cuts = [0]
+    order = WatchOrder("somebody", lambda: cuts[0])
+    order.take("changed-version k 2 a")
+    cuts[0] = 1
+    order.take("changed-version k 3 b")
+    order.take("changed-version k 1 c")
+    with pytest.raises(Violation, match="somebody was sent k"):
+        order.take("changed-version k 0 d")
 
 
-def test_an_answer_before_a_majority_has_it_is_found() -> None:
-    config = NodeConfig(write_concern="primary")
-    # A failover may show a watcher what was before.
-    plan = replace(SHORT, config=config, watchers=0, reads=False)
-    assert "not linearizable" in found(plan)
+def logged(promises: Promises, index: int, value: bytes, before: bytes) -> bytes:
+    """Put a record into some log; its hash."""
+    op = (value, 0, index, 0, SET, 1, b"k")
+    hashed = before + b"%d" % index + value
+    promises.logged(Received(Epoch(1, 1), [op], b""), hashed, before)
+    return hashed
 
 
-def test_a_commit_that_nobody_else_has_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def advance(self: Commits) -> bool:
-        reached = self.held_by(1)
-        if reached < self._begins or reached <= self.index:
-            return False
-        self.index = reached
-        return True
-
-    monkeypatch.setattr(Commits, "_advance", advance)
-    assert found() != "nothing"
-
-
-def test_an_epoch_that_is_not_kept_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def forgetful(self: Identity, epoch: Epoch, reached: int = 0) -> None:
-        self.epoch = max(self.epoch, epoch)
-
-    monkeypatch.setattr(Identity, "raise_epoch", forgetful)
-    assert "has two primaries" in found(Plan(faults=("crash", "isolate")))
+def test_a_primary_that_lacks_what_a_majority_was_said_to_have_is_found() -> None:
+    promises = Promises()
+    first = logged(promises, 1, b"a", b"")
+    second, other = logged(promises, 2, b"b", first), logged(promises, 2, b"c", first)
+    promises.leads(1, 5, first)
+    promises.made(b"a", majority=True)
+    promises.made(b"b", majority=True)
+    # It was elected before, and turns late.
+    promises.leads(3, 5, other)
+    promises.leads(2, 6, second)
+    with pytest.raises(Violation, match="primary of epoch 7, lacks the write of b'b'"):
+        promises.leads(3, 7, other)
 
 
-def test_a_stream_to_a_log_of_its_own_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def blind(log: Log, have: Have) -> int | None:
-        return min(log.last.index, have.position.index)
-
-    monkeypatch.setattr("nuntwist.cluster.outgoing.common_index", blind)
-    assert "endless loop" in found()
+def test_a_write_that_is_in_no_log_is_found() -> None:
+    promises = Promises()
+    with pytest.raises(Violation, match="in no log"):
+        promises.made(b"a", majority=False)
 
 
-def test_a_timer_that_is_left_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def leave(self: Cluster) -> None:
-        for node in self.nodes:
-            node.process.callLater(1e6, lambda: None)
-
-    usual = Cluster._read_all
-
-    def read_all(self: Cluster) -> None:
-        usual(self)
-        leave(self)
-
-    monkeypatch.setattr(Cluster, "_read_all", read_all)
-    assert "delayed calls are left" in found(seeds=1)
+def test_what_was_answered_and_cut_off_is_told() -> None:
+    promises = Promises()
+    first = logged(promises, 1, b"a", b"")
+    logged(promises, 2, b"b", first)
+    other = logged(promises, 2, b"c", first)
+    for value in (b"a", b"b", b"c"):
+        promises.made(value, majority=False)
+    assert promises.lost(other) == [b"b"]
 
 
 @pytest.mark.parametrize("later", ["k 1 b", "k 2 other", "k 2"])
@@ -318,25 +366,33 @@ def test_an_older_version_after_a_newer_one_is_found(later: str) -> None:
 
 
 def test_seeds_are_run_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--seeds", "2", "--start", "5", "--seconds", "2"]) == 0
-    assert capsys.readouterr().out.startswith("2 seeds, 0 failed, ")
+    assert main(["--seeds", "2", "--start", "5", "--seconds", "0.5", "--jobs", "1"]) == 0
+    *plans, total = capsys.readouterr().out.splitlines()
+    assert total.startswith("2 seeds, 0 failed, ")
+    assert plans == [f"  {plan}: 1 seeds, 0 failed" for plan in sorted((plan_of(5), plan_of(6)))]
 
 
-def test_a_failing_seed_is_told_and_replayed(
+def test_a_failing_seed_is_told_with_the_command_that_replays_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def never(self: object, nodes: object, now: object) -> str:
         return "never"
 
     monkeypatch.setattr("nuntwist.simulation.invariants.Invariants.unlike", never)
-    assert main(["--seeds", "1", "--start", "7", "--seconds", "2"]) == 1
-    told = capsys.readouterr().out
-    assert told.startswith("seed 7 FAILED: at ")
-    assert "1 seeds, 1 failed" in told
+    assert main(["--seeds", "1", "--start", "6", "--seconds", "2", "--faults", "crash"]) == 1
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith(f"seed 6 of plan {plan_of(6)} FAILED: at ")
+    assert told[-1].startswith("1 seeds, 1 failed")
+    again = told[1].strip().removeprefix(f"again: {PROGRAM} ")
+    assert again == f"--seed 6 --plan {plan_of(6)} --seconds 2.0 --faults crash --trace"
     file = tmp_path / "history"
-    words = ["--seed", "7", "--trace", "--seconds", "2", "--history", str(file)]
-    assert main(words) == 1
+    assert main([*shlex.split(again), "--history", str(file)]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == told.splitlines()[0]
+    assert lines[-2:] == told[:2]
     assert any(line.endswith("HEAL") for line in lines)
     assert check(from_lines(file.read_text())).verdict is Verdict.LINEARIZABLE
+
+
+def test_a_seed_that_passes_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--seed", "6", "--plan", "primary", "--seconds", "0.5", "--nodes", "2"]) == 0
+    assert capsys.readouterr().out.startswith("seed 6 of plan primary: ")

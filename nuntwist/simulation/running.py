@@ -1,0 +1,282 @@
+"""A whole run: a set with its clients under an adversary, from a seed.
+
+A seed and a plan are a run: it does the same again, step by step, and its trace is the same text.
+It goes::
+
+    the nodes start, perhaps amid faults ──▶ a primary has all as members ──▶ a database is made
+        ──▶ clients, and faults ──▶ the faults end, all nodes run
+        ──▶ all are alike ──▶ what was lost is accounted for, every key is read once more
+        ──▶ everything is stopped, and nothing is left
+
+After each step the :class:`~nuntwist.simulation.invariants.Invariants` are looked at; in the end
+the history of the clients has to be linearizable, where their writes waited for a majority.
+"""
+
+from __future__ import annotations
+
+import random
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from twisted.logger import ILogObserver, globalLogPublisher
+from zope.interface import implementer
+
+from nuntwist.simulation.adversary import FAULTS, Adversary
+from nuntwist.simulation.clients import DATABASE, TOKEN, Watcher, Writer
+from nuntwist.simulation.cluster import CLIENTS, Cluster
+from nuntwist.simulation.history import GET_SAFE, History
+from nuntwist.simulation.linearizability import Report, Verdict, check
+from nuntwist.simulation.network import Way
+from nuntwist.simulation.plan import Plan
+from nuntwist.simulation.process import Process
+from nuntwist.simulation.promises import Violation
+from nuntwist.simulation.reader import ask
+from nuntwist.simulation.tails import values_in_tails
+from nuntwist.testing import PASSWORD, USER
+
+
+@dataclass
+class Outcome:
+    """What a run has come to.
+
+    :ivar failure: what was wrong; None where nothing was.
+    :ivar operations: answered ones.
+    :ivar lost: how many writes that were answered were cut off, and are in files.
+    """
+
+    seed: int
+    failure: str | None = None
+    operations: int = 0
+    events: int = 0
+    lost: int = 0
+    trace: list[str] = field(default_factory=list)
+    history: History | None = None
+    report: Report | None = None
+
+
+@implementer(ILogObserver)
+class _Unhandled:
+    """Sees the errors that are logged because nothing else was done about them."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Something is logged."""
+        failure = event.get("log_failure")
+        if failure is not None:
+            self.seen.append(failure.getTraceback())
+
+
+class Run:
+    """One run.
+
+    :param traced: whether what happens is written down.
+    :raise ValueError: the plan asks for faults that there are not.
+    """
+
+    def __init__(self, seed: int, plan: Plan, traced: bool = False) -> None:
+        unknown = {*plan.faults, *plan.start_faults} - set(FAULTS)
+        if unknown:
+            raise ValueError(f"these are no faults: {', '.join(sorted(unknown))}")
+        self.plan = plan
+        self.cluster = Cluster(seed, plan, traced)
+        self.clock = self.cluster.clock
+        self.history = History()
+        self.clients: list[Writer | Watcher] = []
+        self.outcome = Outcome(seed, trace=self.cluster.trace, history=self.history)
+        self._unhandled = _Unhandled()
+
+    def run(self) -> Outcome:
+        """The whole of it."""
+        outcome = self.outcome
+        globalLogPublisher.addObserver(self._unhandled)
+        try:
+            self._all()
+        except Violation as violation:
+            outcome.failure = f"at {self.clock.seconds():.3f} s: {violation}"
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            outcome.failure = (
+                f"at {self.clock.seconds():.3f} s: {type(error).__name__}: {error}, raised in"
+                f" {where.name}, {where.filename}:{where.lineno}"
+            )
+        finally:
+            globalLogPublisher.removeObserver(self._unhandled)
+        outcome.operations = sum(o.answer is not None for o in self.history.operations)
+        outcome.events = self.cluster.events
+        return outcome
+
+    def _all(self) -> None:
+        plan = self.plan
+        self._start_nodes()
+        self._until(self._is_formed, "not formed")
+        self._say_at_primary(f"auth {USER} {PASSWORD}", f"create-db {DATABASE} {TOKEN}")
+        self._until(self._has_database, "the database is not everywhere")
+        self._start_clients()
+        self._be_troubled(plan.faults, plan.seconds, "adversary")
+        self.clock.advance(2.0)
+        for client in self.clients:
+            client.stop()
+        self._until(self._are_alike, "not alike")
+        self._account()
+        self._read_all()
+        self._stop()
+        if self._unhandled.seen:
+            raise Violation(f"an error that nobody has handled: {self._unhandled.seen[0]}")
+        report = self.outcome.report = check(self.history) if plan.keeps_all else None
+        if report is not None and report.verdict is not Verdict.LINEARIZABLE:
+            raise Violation(str(report))
+
+    # -- the beginning -----------------------------------------------------------------------
+
+    def _start_nodes(self) -> None:
+        cluster, plan = self.cluster, self.plan
+        chance = cluster.chance("start")
+        nodes = list(cluster.nodes)
+        if plan.shuffled:
+            chance.shuffle(nodes)
+        due = 0.0
+        for node in nodes:
+            self.clock.callLater(due, cluster.restart, node)
+            due += chance.uniform(*plan.apart)
+        self.clock.advance(due)
+        if plan.start_faults:
+            self._be_troubled(plan.start_faults, plan.start_seconds, "start adversary")
+
+    def _be_troubled(self, faults: tuple[str, ...], seconds: float, name: str) -> None:
+        adversary = Adversary(self.cluster, self.cluster.chance(name), faults)
+        adversary.start()
+        self.clock.advance(seconds)
+        adversary.stop()
+        adversary.heal()
+
+    def _start_clients(self) -> None:
+        plan, cluster = self.plan, self.cluster
+        for number in range(CLIENTS + 1, CLIENTS + 1 + plan.writers + plan.watchers):
+            process = Process(self.clock)
+            chance = cluster.chance(f"client {number}")
+            way = cluster.way_from(number, process)
+            if number - CLIENTS <= plan.writers:
+                self.clients.append(self._writer(number, process, chance, way))
+            else:
+                cuts = _no_cuts if plan.keeps_all else self._cuts
+                watcher = Watcher(
+                    number, process, chance, lambda: cluster.places, way, plan.keys, cuts
+                )
+                self.clients.append(watcher)
+        for client in self.clients:
+            client.start()
+
+    def _writer(
+        self, number: int, process: Process, chance: random.Random, way: Callable[[int], Way]
+    ) -> Writer:
+        plan, cluster = self.plan, self.cluster
+        promises = cluster.invariants.promises
+        # Where the usual concern is the primary's alone, half of the writers ask for more.
+        majority = plan.keeps_all or number % 2 == 0
+        return Writer(
+            number,
+            process,
+            chance,
+            lambda: cluster.places,
+            way,
+            self.history,
+            promises,
+            plan.keys,
+            plan.reads,
+            majority,
+        )
+
+    def _cuts(self, place: int) -> int:
+        counters = self.cluster.nodes[place - 1].node.counters
+        return counters.tails_cut + counters.copies_taken
+
+    # -- what is waited for ------------------------------------------------------------------
+
+    def _until(self, holds: Callable[[], str | None], otherwise: str) -> None:
+        end = self.clock.seconds() + self.plan.rest
+        while (why := holds()) is not None:
+            if self.clock.seconds() >= end:
+                raise Violation(f"{otherwise}: {why}")
+            self.clock.advance(0.1)
+
+    def _is_formed(self) -> str | None:
+        cluster = self.cluster
+        primary = cluster.primary()
+        if primary is None:
+            return "no primary"
+        lacking = [n.place for n in cluster.living if n not in cluster.members()]
+        return f"{lacking} are no members" if lacking else None
+
+    def _has_database(self) -> str | None:
+        name = DATABASE.encode()
+        nodes = self.cluster.nodes
+        lacking = [node.place for node in nodes if name not in node.node.catalogue.by_name]
+        return f"not on {lacking}" if lacking else None
+
+    def _are_alike(self) -> str | None:
+        cluster = self.cluster
+        members = cluster.members()
+        for node in cluster.living:
+            if node not in members and not node.asked_out:
+                return f"node {node.place} is no member"
+        return cluster.invariants.unlike(members, self.clock.seconds())
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def _account(self) -> None:
+        """See that what was answered and is not there any more is in files."""
+        cluster = self.cluster
+        promises = cluster.invariants.promises
+        lost = promises.lost(cluster.invariants.end_of(cluster.members()[0]))
+        if not lost:
+            return
+        kept = values_in_tails(node.disk for node in [*cluster.nodes, *cluster.former])
+        for value in lost:
+            if value in promises.kept or value not in kept:
+                raise Violation(f"the write of {value!r} was answered, and is lost")
+        self.outcome.lost = len(lost)
+
+    def _say_at_primary(self, *commands: str) -> list[str]:
+        primary = self.cluster.primary()
+        if primary is None:
+            raise Violation("there is no primary to ask")
+        process = Process(self.clock)
+        way = Way(self.cluster.network, CLIENTS, process, primary.address)
+        answers = ask(self.clock, way, commands)
+        process.end()
+        return answers
+
+    def _read_all(self) -> None:
+        keys = sorted({operation.key for operation in self.history.operations})
+        for key in keys:
+            read = self.history.call(0, GET_SAFE, key)
+            *_, answer = self._say_at_primary(f"use-db {DATABASE} {TOKEN}", read.command())
+            self.history.close(read, answer)
+
+    def _stop(self) -> None:
+        nodes = [node for node in self.cluster.nodes if node.running]
+        for node in nodes:
+            node.stop()
+        self.clock.advance(1.0)
+        for node in nodes:
+            node.close()
+        self.clock.advance(3.0)
+        left: list[Any] = [timer for node in nodes for timer in node.process.getDelayedCalls()]
+        left += [timer for client in self.clients for timer in client.process.getDelayedCalls()]
+        if left:
+            raise Violation(f"{len(left)} delayed calls are left: {left[:3]}")
+        if self.cluster.network.open:
+            raise Violation(f"connections are left: {self.cluster.network.open}")
+
+
+def _no_cuts(place: int) -> int:
+    return 0
+
+
+def simulate(seed: int, plan: Plan, traced: bool = False) -> Outcome:
+    """Run one seed."""
+    return Run(seed, plan, traced).run()
