@@ -51,7 +51,11 @@ _LAST = re.compile(rb"(proof|welcome) ([0-9a-f]{64}) ([0-9a-f]{16}) ([!-~]{1,255
 _REFUSED = re.compile(rb"refused ([ -~]{1,200})")
 
 ITSELF: Final = "that is the node itself"
-_NOT_THE_SAME_SECRET = "the two nodes do not have the same secret"
+NOT_THE_SAME_SECRET: Final = "the two nodes do not have the same secret"
+SAME_SECRET: Final = (
+    "give both the same NUN_CLUSTER_SECRET, or the same NUN_USER and NUN_PWD where that is not set"
+)
+"""What to do about that."""
 _NOT_UNDERSTOOD = "that is no line of the handshake"
 
 
@@ -163,7 +167,7 @@ class _Handshake:
             return self._refuse(_NOT_UNDERSTOOD)
         right = self._proof(word, b"%b %b" % (match[3], match[4]))
         if not hmac.compare_digest(match[2], right):
-            return self._refuse(_NOT_THE_SAME_SECRET)
+            return self._refuse(NOT_THE_SAME_SECRET)
         self.peer = Peer(self._node, int(match[3], 16), match[4].decode())
         self.stage = Stage.WELCOME
         return None
@@ -214,6 +218,6 @@ class Accepting(_Handshake):
         if match is None:
             return self._refuse(_NOT_UNDERSTOOD)
         if not hmac.compare_digest(match[1], self._proof(b"prove")):
-            return self._refuse(_NOT_THE_SAME_SECRET)
+            return self._refuse(NOT_THE_SAME_SECRET)
         self.stage = Stage.PROVED
         return self._tell(b"proof")

@@ -96,7 +96,8 @@ class Overview:
         found += [
             ReplicaView(address, "StartingUp", False, False, False)
             for address in dict.fromkeys(self._bootstrap)
-            if address not in known
+            # Once it is a set, only its members are looked for.
+            if address not in known and not member.belonging.hello().formed
         ]
         return found
 
@@ -115,7 +116,7 @@ class Overview:
         role = "StartingUp" if hello is None else _role(hello)
         if node == member.election.primary:
             role = "Primary"
-        elif stream is not None:
+        elif stream is not None and self._counts(node):
             role = "Secoundary"
         return ReplicaView(
             belonging.address_of(node) or f"{node:016x}",
@@ -131,6 +132,12 @@ class Overview:
             self._comparing.agreed(node),
             member.reign is not None and node in member.reign.differing,
         )
+
+    def _counts(self, node: int) -> bool:
+        """Whether it is a member, or learns to be one: who has left may still be linked."""
+        reign = self._member.reign
+        learns = reign is not None and node in reign.learners
+        return learns or node in self._member.belonging.membership.members
 
     def elections(self) -> Sequence[str]:
         """The last transitions."""
@@ -229,4 +236,4 @@ class Overview:
 def _role(hello: Hello) -> str:
     if hello.serves:
         return "Primary"
-    return "Secoundary" if hello.number else "StartingUp"
+    return "Secoundary" if hello.number and hello.member else "StartingUp"

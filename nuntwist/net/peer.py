@@ -27,7 +27,16 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from nuntwist.cluster.frames import FrameError, FrameReader, Message, encode
-from nuntwist.cluster.handshake import ITSELF, LONGEST, Accepting, Connecting, Peer, Stage
+from nuntwist.cluster.handshake import (
+    ITSELF,
+    LONGEST,
+    NOT_THE_SAME_SECRET,
+    SAME_SECRET,
+    Accepting,
+    Connecting,
+    Peer,
+    Stage,
+)
 from nuntwist.cluster.stream import Idle
 from nuntwist.net.outlet import give_up_soon, peer_name, tune
 
@@ -46,8 +55,15 @@ GREETING = b"ok "
 _IDLE = encode(Idle())
 
 
+SAME_SECONDS = 60.0
+"""How long the log tells nothing of what it has told already."""
+MOST_TOLD = 64
+"""Of how many such things that is known; of all the earlier ones it is forgotten."""
+
+
 class LogLimit:
-    """Lets a line a second through, and counts the others: anybody can make such lines.
+    """Lets a line a second through, the same one a minute, and counts the others: anybody can make
+    such lines.
 
     :param seconds: monotonic time, in seconds.
     """
@@ -56,14 +72,22 @@ class LogLimit:
         self._seconds = seconds
         self._next = float("-inf")
         self._kept = 0
+        self._told: dict[object, float] = {}
 
-    def pass_on(self) -> str | None:
-        """What to add to a line that may go through; None where it may not."""
+    def pass_on(self, what: object = None) -> str | None:
+        """What to add to a line that may go through; None where it may not.
+
+        :param what: what it tells, for lines that are the same; None for one of its own.
+        """
         now = self._seconds()
-        if now < self._next:
+        if now < self._next or now < self._told.get(what, now):
             self._kept += 1
             return None
         self._next = now + 1.0
+        if what is not None:
+            if len(self._told) >= MOST_TOLD:
+                self._told.clear()
+            self._told[what] = now + SAME_SECONDS
         kept, self._kept = self._kept, 0
         return f" ({kept} more since the last such line)" if kept else ""
 
@@ -299,14 +323,24 @@ class PeerProtocol(Protocol):
         """Tell the log, unless somebody else does or there is nothing to it."""
         if self.peer is None and (self.refusal == ITSELF or self._is_told()):
             return
-        more = "" if self.peer is not None or self._limit is None else self._limit.pass_on()
+        more: str | None = ""
+        if self.peer is None and self._limit is not None:
+            more = self._limit.pass_on(self._same(why))
         if more is not None:
+            remedy = f": {SAME_SECRET}" if self.peer is None and NOT_THE_SAME_SECRET in why else ""
+            why += remedy
             self._log.warn(
                 "closed the connection to the node {peer}: {why}{more}",
                 peer=self.peer.address if self.peer is not None else peer_name(self.transport),
                 why=why,
                 more=more,
             )
+
+    def _same(self, why: str) -> object:
+        """What makes two lines the same, where an operator has to do something and the other
+        comes again and again meanwhile: from where, and why."""
+        host = getattr(self.transport.getPeer(), "host", None)
+        return None if host is None or NOT_THE_SAME_SECRET not in why else (host, why)
 
     def _is_told(self) -> bool:
         return self.connecting and self._settled is not None

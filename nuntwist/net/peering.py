@@ -43,7 +43,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from nuntwist.addresses import client_endpoint
-from nuntwist.cluster.handshake import ITSELF, Connecting
+from nuntwist.cluster.handshake import ITSELF, NOT_THE_SAME_SECRET, SAME_SECRET, Connecting
 from nuntwist.net.doors import Manner
 from nuntwist.net.peer import PeerProtocol
 
@@ -64,8 +64,7 @@ MOST_TOLD: Final = 8
 """How many reasons the log tells of one address, until it is reached again."""
 
 _REMEDIES: Final = {
-    "the same secret": "give both the same NUN_CLUSTER_SECRET, or the same NUN_USER and NUN_PWD"
-    " where that is not set",
+    NOT_THE_SAME_SECRET: SAME_SECRET,
     "is spoken here": "run versions of nuntwist that go together",
     "no line of the handshake": "is that the TCP port of a node that is told of a replica set?",
 }

@@ -313,3 +313,13 @@ def test_elections_are_shown_on_each_node(three: MemorySet) -> None:
         assert told.startswith("elections \n")
         assert told.endswith("ok \n")
         assert (" -> PRIMARY, as " if me == 1 else " -> FOLLOWING, as there is a primary") in told
+
+
+def test_who_has_left_is_shown_as_no_secondary(three: MemorySet) -> None:
+    client = hand(three, 1)
+    assert ask(three, client, "leave node-3:3014", 1.0) == OK
+    assert "node-3:3014(Connected):StartingUp," in ask(three, client, "cluster-state")
+    three.kill(3)
+    three.run(2.0)
+    # Nor is it looked for, though the node was told of it when it was started.
+    assert "node-3" not in ask(three, client, "cluster-state")

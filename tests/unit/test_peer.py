@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 
 from nuntwist.cluster.ballots import Beat, Vote
 from nuntwist.cluster.frames import Message, encode
-from nuntwist.cluster.handshake import LONGEST, Accepting, Connecting, Peer, Self
+from nuntwist.cluster.handshake import LONGEST, SAME_SECRET, Accepting, Connecting, Peer, Self
 from nuntwist.net.peer import FULL_SECONDS, HANDSHAKE_SECONDS, QUIET_SHARE, PeerProtocol
 from nuntwist.testing import HeapClock, MemoryTransport
 
@@ -203,8 +203,8 @@ def test_another_secret_is_told_on_both_sides(warnings: list[LogEvent]) -> None:
     assert wire.lost == [True, True]
     reasons = [str(event["why"]) for event in warnings]
     assert reasons == [
-        "the two nodes do not have the same secret",
-        "the other node says: the two nodes do not have the same secret",
+        f"the two nodes do not have the same secret: {SAME_SECRET}",
+        f"the other node says: the two nodes do not have the same secret: {SAME_SECRET}",
     ]
     assert [(seen.peers, seen.gone) for seen in wire.seen] == [([], 0), ([], 0)]
     assert wire.clock.getDelayedCalls() == []
