@@ -74,18 +74,24 @@ class Confirming:
         member.handlers[Confirmed] = self._confirmed
         member.on_obeyed = self.look
         member.on_turned = self.turned
+        # What it was asked over that connection, or has answered, may be lost.
+        member.on_parted = self.turned
 
     def read_index(self) -> Deferred[int]:
         """Ask for the index that a read has to wait for.
 
         :return: fires with it; fails with CommandError where there is no primary, or none any
-            more.
+            more, or the connection to it is gone; can be cancelled.
         """
         member = self._member
         if len(self._asked) >= MOST_WAITING:
             return fail(CommandError(TOO_MANY))
         question = next(self._numbers)
-        done: Deferred[int] = Deferred()
+
+        def forget(_: object) -> None:
+            self._asked.pop(question, None)
+
+        done: Deferred[int] = Deferred(forget)
         self._asked[question] = done
         primary = member.election.primary
         if primary == member.me:

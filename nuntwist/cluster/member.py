@@ -129,6 +129,7 @@ class Member:
     :ivar on_left: is told, on the primary, which nodes are members no more.
     :ivar on_obeyed: is called when something of an election has come.
     :ivar on_turned: is called when this node follows nobody or another, or is primary no more.
+    :ivar on_parted: is called when the connection to the primary is gone, whoever is primary then.
     :ivar on_addresses: is called when there may be other nodes to connect to.
     :ivar copier: gives and takes copies of all; None where there are none.
     :ivar handlers: what takes other messages of nodes of the same set, by their class.
@@ -159,6 +160,7 @@ class Member:
         self.on_left: Callable[[Collection[int]], None] = lambda nodes: None
         self.on_obeyed: Callable[[], None] = lambda: None
         self.on_turned: Callable[[], None] = lambda: None
+        self.on_parted: Callable[[], None] = lambda: None
         self.handlers: dict[type, Callable[[int, Any], None]] = {}
         self.copier: Copier | None = None
         self.identity = identity
@@ -312,6 +314,8 @@ class Member:
         if node == self._streams_from:
             self._note_stream(None)
         self._waiting.pop(node, None)
+        if node == self.election.primary:
+            self.on_parted()
         self.election.learners.discard(node)
         self.election.link(node, False, self.clock.seconds())
         if self.copier is not None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
@@ -48,7 +48,7 @@ class Concerns:
     :ivar default: of the node.
     :ivar reached: gives the last index that so many replicas have; of a node alone, none has any.
     :ivar read_index: asks the primary for the index that a linearizable read has to wait for; a
-        Deferred that fires with it, or fails with CommandError.
+        Deferred that fires with it, or fails with CommandError, and can be cancelled.
     """
 
     def __init__(self, pipeline: Pipeline, call_later: Callable[..., Any]) -> None:
@@ -170,14 +170,26 @@ class Concerns:
     # -- reads -------------------------------------------------------------------------------
 
     def confirmed(self) -> Deferred[None]:
-        """Wait until what is here is as new as a linearizable read needs.
+        """Wait until what is here is as new as a linearizable read needs: for the primary's answer,
+        and then for what that asks for, each as long as a write waits for its concern.
 
         :return: fires with None; fails with CommandError, whose text is for the reader.
         """
         assert self.read_index is not None
         concern = Concern(MAJORITY, self.default.milliseconds)
         text = b"no primary has confirmed the read in %d ms" % _time_of(concern)
-        return self.read_index().addCallback(lambda index: self._wait(index, concern, text, False))
+        asked = self.read_index()
+        timer = self._call_later(_time_of(concern) / 1000.0, asked.cancel)
+
+        def in_time(result: Any) -> Any:
+            if timer.active():
+                timer.cancel()
+            if isinstance(result, Failure) and result.check(CancelledError):
+                raise CommandError(text)
+            return result
+
+        answered: Deferred[Any] = asked.addBoth(in_time)
+        return answered.addCallback(lambda index: self._wait(index, concern, text, False))
 
 
 def _text_of(reason: Failure) -> bytes:

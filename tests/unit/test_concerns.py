@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from nuntwist.cluster.confirming import Confirm, Confirmed
 from nuntwist.core.concern import MAJORITY, PRIMARY, Concern, parse_concern
 from nuntwist.errors import CommandError
 from nuntwist.testing import LineConnection, MemoryNode
@@ -227,6 +228,38 @@ def test_a_primary_that_is_cut_off_answers_no_linearizable_read(three: MemorySet
     three.run(1.0)
     assert reader.received() == "error no primary \n"
     assert client(three, 1).ask("get a") == "value <Empty>\nok \n"
+
+
+def test_a_read_whose_question_is_lost_with_the_connection_is_answered(three: MemorySet) -> None:
+    """The primary stays who it is, so no election tells that no answer will come."""
+    three.delay = 0.05
+    reader = client(three, 2, "read-concern linearizable")
+    assert reader.ask("get a") == ""
+    three.run(0.01)
+    for ends in ((1, 2), (2, 1)):
+        three.pipes[ends].end()
+    three.connect(1, 2)
+    three.run(0.2)
+    assert reader.received() == "error no primary \n"
+    assert three.members[2].election.primary == 1
+    three.run(0.5)
+    reader.send("get a")
+    three.run(0.3)
+    assert reader.received() == "value <Empty>\nok \n"
+
+
+def test_a_read_that_nobody_answers_ends_in_time(three: MemorySet) -> None:
+    reader = client(three, 2, "read-concern linearizable")
+    three.members[1].handlers[Confirm] = lambda sender, message: None
+    reader.send("get a")
+    three.run(0.9)
+    assert reader.received() == ""
+    three.run(0.2)
+    assert reader.received() == "error no primary has confirmed the read in 1000 ms \n"
+    three.run(1.0)
+    # And the answer that comes too late is passed over.
+    three.members[2].handlers[Confirmed](1, Confirmed(1, 1, 1))
+    assert reader.received() == ""
 
 
 def test_many_reads_share_heartbeats(three: MemorySet) -> None:
