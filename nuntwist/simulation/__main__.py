@@ -8,53 +8,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nuntwist.simulation.adversary import FAULTS
-from nuntwist.simulation.plan import PLANS, Plan, plan_of
+from nuntwist.simulation.choice import PROGRAM, Choice
+from nuntwist.simulation.plan import PLANS
 from nuntwist.simulation.runner import Runner, Told, Total, log_nothing
 from nuntwist.simulation.running import Outcome, simulate
-
-PROGRAM = "python -m nuntwist.simulation"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What was asked for on the command line.
-
-    :ivar plan: the name of the plan of all seeds; None for those of the mix.
-    """
-
-    plan: str | None = None
-    nodes: int | None = None
-    seconds: float | None = None
-    faults: str | None = None
-
-    def plan_of(self, seed: int) -> tuple[str, Plan]:
-        """The plan of a seed, with its name."""
-        name = self.plan or plan_of(seed)
-        plan = PLANS[name]
-        if self.nodes is not None:
-            plan = replace(plan, nodes=self.nodes)
-        if self.seconds is not None:
-            plan = replace(plan, seconds=self.seconds)
-        if self.faults is not None:
-            plan = replace(plan, faults=tuple(filter(None, self.faults.split(","))))
-        return name, plan
-
-    def command(self, seed: int) -> str:
-        """The command that runs one seed again."""
-        words = [PROGRAM, "--seed", str(seed), "--plan", self.plan_of(seed)[0]]
-        for name in ("nodes", "seconds", "faults"):
-            value = getattr(self, name)
-            if value is not None:
-                words += [f"--{name}", shlex.quote(str(value))]
-        return " ".join([*words, "--trace"])
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import shlex
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +16,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from nuntwist.interfaces import Received
-from nuntwist.simulation.__main__ import PROGRAM, main
+from nuntwist.simulation.__main__ import main
 from nuntwist.simulation.adversary import FAULTS
+from nuntwist.simulation.choice import PROGRAM
 from nuntwist.simulation.history import from_lines
 from nuntwist.simulation.invariants import WatchOrder
 from nuntwist.simulation.linearizability import Verdict, check
@@ -370,6 +373,14 @@ def test_seeds_are_run_from_the_command_line(capsys: pytest.CaptureFixture[str])
     *plans, total = capsys.readouterr().out.splitlines()
     assert total.startswith("2 seeds, 0 failed, ")
     assert plans == [f"  {plan}: 1 seeds, 0 failed" for plan in sorted((plan_of(5), plan_of(6)))]
+
+
+def test_the_program_runs_seeds_in_processes() -> None:
+    words = [sys.executable, "-m", "nuntwist.simulation", "--seeds", "9", "--jobs", "2"]
+    words += ["--plan", "usual", "--seconds", "0.1"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.startswith("  usual: 9 seeds, 0 failed\n9 seeds, 0 failed, ")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_failing_seed_is_told_with_the_command_that_replays_it(
