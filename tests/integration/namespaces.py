@@ -76,7 +76,9 @@ class Network:
         me = os.getpid()
         self._bridge = f"nun{me}"
         self.names = [f"nun-{me}-{place}" for place in range(size)]
-        net = f"198.18.{me % 256}"
+        taken = set(re.findall(r"198\.18\.(\d+)\.", _run("ip", "-o", "address")))
+        # Of a range that is for tests between networks (RFC 2544), what no run beside has.
+        net = next(f"198.18.{n}" for n in range(256) if str(n) not in taken)
         self.hosts = [f"{net}.{place + 1}" for place in range(size)]
         try:
             _run("ip", "link", "add", self._bridge, "type", "bridge")
