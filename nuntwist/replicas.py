@@ -84,6 +84,7 @@ class Replicas:
     :param node: recovered.
     :param files: the data directory.
     :param world: other than that of a real process.
+    :ivar comparing: knows the hash of this node's state, and whose state is the same.
     """
 
     _log = Logger()
@@ -131,6 +132,7 @@ class Replicas:
         self._serving = Serving(
             *(self.member, node, following, files, patience, _concern(config), world.check_every)
         )
+        self.comparing = self._serving.comparing
         manner = Manner(
             lambda: Self(identity.node_id, self.member.belonging.set_id, address),
             world.key,
@@ -154,7 +156,7 @@ class Replicas:
             self._bootstrap,
             self._ask,
             self._name_of,
-            self._serving.comparing,
+            self.comparing,
         )
 
     def _linked_at(self, address: str) -> int | None:

@@ -147,6 +147,8 @@ class StateHash:
         self._replaced: list[Op | None] = []
         self._lasting: deque[int] = deque()
         self._bytes = 0
+        # How large what was noted together is, each with its last index.
+        self._sizes: deque[tuple[int, int]] = deque()
         self._checks: deque[Check] = deque(maxlen=KEPT)
 
     # -- the beginning -----------------------------------------------------------------------
@@ -178,6 +180,7 @@ class StateHash:
         self._ops.clear()
         self._replaced.clear()
         self._lasting.clear()
+        self._sizes.clear()
         self._checks.clear()
 
     def _close_views(self) -> None:
@@ -222,7 +225,9 @@ class StateHash:
             ops, replaced = ops[have:], replaced[have:]
         self._ops += ops
         self._replaced += replaced
-        self._bytes += _bytes_in(ops) + _bytes_in(replaced)
+        size = _bytes_in(ops) + _bytes_in(replaced)
+        self._bytes += size
+        self._sizes.append((ops[-1][INDEX], size))
         while len(self._ops) > MOST_WAITING or (self._bytes > MOST_BYTES and self._ops):
             self.step()
 
@@ -263,13 +268,14 @@ class StateHash:
             count = _fitting(made, gone)
             del made[count:], gone[count:]
         del ops[:count], self._replaced[:count]
-        self._bytes = self._bytes - _bytes_in(made) - _bytes_in(gone) if ops else 0
         if self._lasting and made[0][INDEX] == self._lasting[0]:
             self._lasting.popleft()
             self._change(made[0], gone[0])
         else:
             self._exchange(made, gone)
         self.index = made[-1][INDEX]
+        while self._sizes and self._sizes[0][0] <= self.index:
+            self._bytes -= self._sizes.popleft()[1]
         if self.index == self._next:
             self._check()
 

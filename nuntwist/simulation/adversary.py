@@ -10,11 +10,15 @@ from __future__ import annotations
 import errno
 import random
 from collections.abc import Callable, Collection
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from twisted.internet.interfaces import IDelayedCall
 
+from nuntwist.core.database import MASK, SHARDS, TOKEN_KEY
 from nuntwist.simulation.changes import Changes
+from nuntwist.simulation.clients import DATABASE
+from nuntwist.values import INDEX, KEY
 
 if TYPE_CHECKING:
     from nuntwist.simulation.cluster import Cluster
@@ -204,6 +208,27 @@ class Adversary:
             self._note(f"restart {node.place}")
             node.crash()
             self._cluster.restart(node)
+
+    def do_corrupt(self) -> None:
+        """Two entries change in the memory of a node, and nobody is told: their stamps, which no
+        client is shown. One is of a key that clients write, the other of one that nobody does."""
+        node = self._node()
+        database = node.node.catalogue.by_name.get(DATABASE.encode()) if node.running else None
+        if database is None:
+            return
+        # What is not in the hash yet may be written over before anybody has looked at it.
+        hashed = node.replicas.comparing.hashing.state.index
+        entries = [op for number in range(SHARDS) for op in database.entries(number)]
+        found = [op for op in entries if op[INDEX] <= hashed and op[KEY][:1] != b"$"]
+        if found:
+            chosen = self._chance.choice(sorted(found, key=itemgetter(INDEX)))
+            self._note(f"corrupt {node.place} {chosen[KEY].decode()}")
+            self._cluster.invariants.corrupted = True
+            for value, version, index, stamp, kind, number, key in entries:
+                if key in (chosen[KEY], TOKEN_KEY):
+                    other = stamp ^ 1 << self._chance.randrange(48)
+                    changed = value, version, index, other, kind, number, key
+                    database.shards[hash(key) & MASK][key] = changed
 
     def do_snapshot(self) -> None:
         """An operator takes a snapshot, and lets the log drop what it covers."""

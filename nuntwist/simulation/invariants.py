@@ -7,7 +7,8 @@
   (:mod:`nuntwist.simulation.promises`).
 - A watcher is sent no older version of a key after a newer one, but where its node has taken off
   what its set does not have.
-- No state is found to differ from the primary's while nodes compare them.
+- No state is found to differ from the primary's while nodes compare them, unless one was changed
+  on purpose.
 - When the faults have stopped there is one primary, and all states and logs are equal.
 """
 
@@ -36,11 +37,13 @@ class Invariants:
 
     :param nodes: gives all there are.
     :ivar promises: what clients were answered.
+    :ivar corrupted: whether the memory of a node was changed by the adversary.
     """
 
     def __init__(self, nodes: Callable[[], Iterable[SimulatedNode]] = tuple) -> None:
         self._nodes = nodes
         self.promises = Promises()
+        self.corrupted = False
         self._primaries: dict[tuple[int, int], int] = {}
         self._hashes: dict[tuple[Epoch, int], bytes] = {}
         # Of each node, the ends of its records with the hash of all up to there.
@@ -64,7 +67,7 @@ class Invariants:
             self._turns[node.place] = election.state, election.number
             if election.state is State.PRIMARY:
                 self._note_primary(node)
-        if node.node.counters.states_differed:
+        if node.node.counters.states_differed and not self.corrupted:
             raise Violation(f"node {node.place} has found states that differ: a false alarm")
 
     def _note_primary(self, node: SimulatedNode) -> None:

@@ -90,6 +90,12 @@ PLANS: Final[Mapping[str, Plan]] = MappingProxyType(
             config=_settings(election_quorum="majority"),
         ),
         "members": Plan(spare=2, faults=(*USUAL_FAULTS, *CHANGES, *CHANGES)),
+        # Memory fails: the nodes compare their states, and mend one that differs.
+        "corrupt": Plan(
+            faults=("corrupt", "corrupt", "crash", "pause", "drop", "isolate", "one-way"),
+            # One that differs again and again has to wait.
+            rest=200.0,
+        ),
         # Logs are cut at their beginning, so that nodes need copies of all.
         "copies": Plan(spare=1, faults=(*USUAL_FAULTS, *CHANGES, "snapshot", "snapshot")),
     }
@@ -98,7 +104,7 @@ PLANS: Final[Mapping[str, Plan]] = MappingProxyType(
 
 MIX: Final[Sequence[str]] = (
     *("usual", "disk", "members", "primary", "starts"),
-    *("full", "usual", "copies", "disk", "primary-disk"),
+    *("full", "usual", "copies", "disk", "primary-disk", "corrupt"),
     *("members", "starts", "usual", "five", "starts-five"),
 )
 """The plan of each seed in turn, where none is asked for."""

@@ -18,7 +18,7 @@ import random
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from twisted.logger import ILogObserver, globalLogPublisher
 from zope.interface import implementer
@@ -26,15 +26,19 @@ from zope.interface import implementer
 from nuntwist.simulation.adversary import FAULTS, Adversary
 from nuntwist.simulation.clients import DATABASE, TOKEN, Watcher, Writer
 from nuntwist.simulation.cluster import CLIENTS, Cluster
-from nuntwist.simulation.history import GET_SAFE, History
+from nuntwist.simulation.history import GET_SAFE, SET, History
 from nuntwist.simulation.linearizability import Report, Verdict, check
 from nuntwist.simulation.network import Way
+from nuntwist.simulation.node import CHECK_EVERY
 from nuntwist.simulation.plan import Plan
 from nuntwist.simulation.process import Process
 from nuntwist.simulation.promises import Violation
 from nuntwist.simulation.reader import ask
 from nuntwist.simulation.tails import values_in_tails
 from nuntwist.testing import PASSWORD, USER
+
+LAST_VALUES: Final = 1_000_000_000
+"""Above the numbers that clients write."""
 
 
 @dataclass
@@ -43,6 +47,8 @@ class Outcome:
 
     :ivar failure: what was wrong; None where nothing was.
     :ivar operations: answered ones.
+    :ivar alarms: how many times the processes that run in the end have found a state to differ.
+    :ivar compared: up to which index the primary has found all states to be its own.
     :ivar lost: how many writes that were answered were cut off, and are in files.
     """
 
@@ -51,6 +57,8 @@ class Outcome:
     operations: int = 0
     events: int = 0
     lost: int = 0
+    alarms: int = 0
+    compared: int = 0
     trace: list[str] = field(default_factory=list)
     history: History | None = None
     report: Report | None = None
@@ -120,7 +128,11 @@ class Run:
         self.clock.advance(2.0)
         for client in self.clients:
             client.stop()
+        if self.cluster.invariants.corrupted:
+            self._until(self._is_formed, "no primary after the faults")
+            self._write_all()
         self._until(self._are_alike, "not alike")
+        self._note_compared()
         self._account()
         self._read_all()
         self._stop()
@@ -249,6 +261,24 @@ class Run:
         answers = ask(self.clock, way, commands)
         process.end()
         return answers
+
+    def _note_compared(self) -> None:
+        nodes = self.cluster.members()
+        self.outcome.alarms = sum(node.node.counters.states_differed for node in nodes)
+        primary = self.cluster.primary()
+        replica_set = None if primary is None else primary.node.replica_set
+        if replica_set is not None:
+            others = [one for one in replica_set.view().replicas if one.member and not one.is_self]
+            self.outcome.compared = min((one.agreed or 0 for one in others), default=0)
+
+    def _write_all(self) -> None:
+        """A damaged entry is noticed when its key is written, at the next check after that."""
+        use = f"use-db {DATABASE} {TOKEN}"
+        for number, key in enumerate(sorted({op.key for op in self.history.operations})):
+            write = self.history.call(0, SET, key, b"%d" % (LAST_VALUES + number))
+            *_, answer = self._say_at_primary(use, write.command())
+            self.history.close(write, answer)
+        self._say_at_primary(use, *(f"set filler {number}" for number in range(2 * CHECK_EVERY)))
 
     def _read_all(self) -> None:
         keys = sorted({operation.key for operation in self.history.operations})

@@ -6,6 +6,7 @@ import random
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from nuntwist.cluster.checks import Checks
+from nuntwist.core.hashing import Hashing
 from nuntwist.interfaces import Received
 from nuntwist.simulation.__main__ import main
 from nuntwist.simulation.adversary import FAULTS
@@ -29,7 +32,7 @@ from nuntwist.simulation.promises import Promises, Violation
 from nuntwist.simulation.runner import Runner
 from nuntwist.simulation.running import Run, simulate
 from nuntwist.testing import HeapClock
-from nuntwist.values import SET, Epoch
+from nuntwist.values import SET, Epoch, Op
 
 SHORT = Plan(seconds=5.0)
 
@@ -280,6 +283,43 @@ def test_an_error_that_is_only_logged_is_a_failure(monkeypatch: pytest.MonkeyPat
     failure = simulate(1, replace(SHORT, seconds=0.5)).failure
     assert failure is not None
     assert "an error that nobody has handled" in failure
+
+
+def test_states_are_compared_in_every_run() -> None:
+    outcome = simulate(1, replace(SHORT, faults=()))
+    assert (outcome.failure, outcome.alarms) == (None, 0)
+    assert outcome.compared > 100
+
+
+@pytest.mark.parametrize("seed", [2, 4])
+def test_a_memory_that_fails_is_found_and_mended(seed: int) -> None:
+    outcome = simulate(seed, replace(PLANS["corrupt"], seconds=6.0), traced=True)
+    assert outcome.failure is None
+    assert any("FAULT corrupt" in line for line in outcome.trace)
+
+
+def test_a_memory_that_fails_is_not_mended_where_nobody_compares(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Checks, "theirs", lambda self, node, index, sum: None)
+    plan = replace(PLANS["corrupt"], faults=("corrupt",), seconds=6.0, rest=20.0)
+    failure = simulate(1, plan).failure
+    assert failure is not None
+    assert "states differ" in failure
+
+
+def test_a_false_alarm_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = Hashing.final
+
+    def partly(self: Hashing, ops: Sequence[Op], replaced: Sequence[Op | None]) -> None:
+        # Nodes have the same operations in batches of their own.
+        if len(ops) < 3:
+            usual(self, ops, replaced)
+
+    monkeypatch.setattr(Hashing, "final", partly)
+    outcome = simulate(1, SHORT)
+    assert outcome.failure is not None
+    assert "a false alarm" in outcome.failure
 
 
 def test_without_faults_everything_is_answered() -> None:
