@@ -323,8 +323,9 @@ class IElection(Interface):
         """Time has moved on."""
 
     def receive(sender: int, message: object, now: float) -> None:
-        """A node has sent something: one of :mod:`nuntwist.cluster.ballots`. What comes from
-        neither a member nor a learner is passed over."""
+        """A node of the set has sent something: one of :mod:`nuntwist.cluster.ballots`. Answers
+        of who is neither a member nor a learner are passed over; who asks, or is the primary, may
+        be a member by what this node lacks yet."""
 
     def link(node: int, up: bool, now: float) -> None:
         """A connection with a member is there, or gone."""

@@ -247,8 +247,13 @@ class Bully:
         """Nothing is open."""
 
     def receive(self, sender: int, message: object, now: float) -> None:
-        """A member has sent something; what comes from others is passed over."""
-        if sender in self.members or sender in self.learners:
+        """A node of the set has sent something; answers count only from members and learners.
+
+        Who asks, or says that it is the primary, may be a member by what this node lacks yet: it
+        would get that from nobody else, if it heeded nobody it does not know.
+        """
+        known = sender in self.members or sender in self.learners
+        if known or type(message) in _FROM_ANY:
             _HANDLERS[type(message)](self, sender, message, now)
 
     # -- being asked -------------------------------------------------------------------------
@@ -516,6 +521,9 @@ _ENTER: Final[dict[State, Callable[[Bully, float, Event], Event | None]]] = {
     State.ELECTED: Bully._enter_elected,
     State.PRIMARY: Bully._enter_primary,
 }
+
+_FROM_ANY: Final = frozenset((Ask, Stand, Victory, Beat, Release))
+"""What is taken from nodes of the set that this one does not know as members."""
 
 _HANDLERS: Final[dict[type, Callable[[Bully, int, Any, float], None]]] = {
     Ask: Bully._asked,

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pytest
 from zope.interface.verify import verifyObject
 
-from nuntwist.cluster.ballots import Victory
+from nuntwist.cluster.ballots import Obeyed, Stale, Vote
 from nuntwist.cluster.effects import Keep, Means, Send, Timing, Turned
 from nuntwist.cluster.states import State
 from nuntwist.interfaces import IElection, IElectionKind
@@ -237,10 +237,12 @@ class One:
         room.run(5.0)
         assert room.primary is None
 
-    def test_who_is_no_member_is_not_heard(self, room: Room) -> None:
+    def test_answers_of_who_is_no_member_do_not_count(self, room: Room) -> None:
         room.run(room.timing.round)
         number = room.elections[1].number
-        room.call(1, lambda election: election.receive(8, Victory(99, 0.0), room.now))
+        far = Position(Epoch(number, 8), 99)
+        for answer in (Vote(number), Obeyed(number, room.now, far), Stale(99)):
+            room.call(1, lambda election, said=answer: election.receive(8, said, room.now))
         room.run(1.0)
         assert (room.primary, room.elections[1].number) == (1, number)
 

@@ -129,10 +129,13 @@ def test_an_event_without_a_row_changes_nothing() -> None:
     assert bully.state is State.FOLLOWING
 
 
-def test_what_comes_from_no_member_is_passed_over() -> None:
+def test_answers_of_no_member_are_passed_over() -> None:
     bully = node()
-    bully.receive(7, Victory(5, 0.0), 1.0)
-    assert (bully.state, bully.effects()) == (State.STARTING, [])
+    bully.tick(ROUND)
+    bully.effects()
+    for said in (Would(1, True), Vote(1), Alive(1, rank(9)), Stale(9), Obeyed(1, 0.0, START)):
+        bully.receive(7, said, ROUND)
+        assert (bully.state, bully.effects()) == (State.CHECKING, [])
 
 
 # -- a whole election ------------------------------------------------------------------------------
@@ -445,3 +448,16 @@ def test_other_members_from_now_on() -> None:
     assert bully.serves(ROUND)
     bully.reconfigure([1, 4, 5], ROUND)
     assert not bully.serves(ROUND)
+
+
+def test_a_primary_that_is_a_member_by_what_a_node_lacks_yet_is_followed() -> None:
+    """It came while that node was away, and nobody else would tell that node of it."""
+    late = Bully(3, {1, 2, 3}, Position(Epoch(1, 1), 5), 0, Timing(), random.Random(1), 0.0)
+    late.receive(4, Victory(7, 0.5), 1.0)
+    assert (late.state, late.primary, late.number) == (State.FOLLOWING, 4, 7)
+
+
+def test_a_candidate_that_is_a_member_by_what_a_node_lacks_yet_is_elected() -> None:
+    late = Bully(3, {1, 2, 3}, Position(Epoch(1, 1), 5), 0, Timing(), random.Random(1), 0.0)
+    late.receive(4, Stand(7, Rank(Position(Epoch(1, 1), 9), 0, 4), 0), 1.0)
+    assert Send(4, Vote(7)) in late.effects()
