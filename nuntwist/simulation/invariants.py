@@ -79,7 +79,7 @@ class Invariants:
         for other in self._nodes():
             if other is not node and other.running and _serve_both(node, other):
                 raise Violation(f"node {other.place} serves, and node {node.place} is primary")
-        self.promises.leads(node.place, number, self.end_of(node))
+        self.promises.leads(node.place, set_id, number, self.end_of(node))
 
     def end_of(self, node: SimulatedNode) -> bytes:
         """The hash of all that is in a node's log."""

@@ -124,6 +124,11 @@ class SimulatedNode:
         """Its id, which can be read; it is random otherwise, and outlives the process."""
         return self.place + self.generation * GENERATION
 
+    @property
+    def set_id(self) -> int:
+        """Of the set it is in."""
+        return self.member.belonging.set_id
+
     def wall(self) -> float:
         """Wall time as this node has it."""
         return EPOCH_2026 + self._network.clock.seconds() + self.wall_offset

@@ -25,6 +25,8 @@ class Violation(AssertionError):
 class Promises:
     """The writes of one run.
 
+    :ivar set_id: of the set that clients write to; a node that has not joined it yet may lead one
+        of its own meanwhile.
     :ivar answered: values that were answered, each with the highest epoch there was by then; kept
         apart by whether a majority had them.
     """
@@ -33,6 +35,7 @@ class Promises:
         self._parents: dict[bytes, bytes] = {}
         self._places: dict[bytes, set[bytes]] = {}
         self._highest = 0
+        self.set_id = 0
         self.kept: dict[bytes, int] = {}
         self.answered: dict[bytes, int] = {}
 
@@ -54,13 +57,15 @@ class Promises:
             raise Violation(f"the write of {value!r} was answered, and is in no log")
         (self.kept if majority else self.answered)[value] = self._highest
 
-    def leads(self, place: int, number: int, end: bytes) -> None:
-        """A node is primary.
+    def leads(self, place: int, set_id: int, number: int, end: bytes) -> None:
+        """A node is primary of a set.
 
         :param number: of its epoch.
         :param end: the hash of all that is in its log.
         :raise Violation: it lacks what was promised.
         """
+        if set_id != self.set_id:
+            return
         line = set(self._line(end))
         for value, highest in self.kept.items():
             if highest < number and not self._places[value] & line:

@@ -179,6 +179,8 @@ class Run:
                     number, process, chance, lambda: cluster.places, way, plan.keys, cuts
                 )
                 self.clients.append(watcher)
+        primary = cluster.primary()
+        cluster.invariants.promises.set_id = 0 if primary is None else primary.set_id
         for client in self.clients:
             client.start()
 

@@ -366,14 +366,17 @@ def test_a_primary_that_lacks_what_a_majority_was_said_to_have_is_found() -> Non
     promises = Promises()
     first = logged(promises, 1, b"a", b"")
     second, other = logged(promises, 2, b"b", first), logged(promises, 2, b"c", first)
-    promises.leads(1, 5, first)
+    promises.set_id = 9
+    promises.leads(1, 9, 5, first)
     promises.made(b"a", majority=True)
     promises.made(b"b", majority=True)
     # It was elected before, and turns late.
-    promises.leads(3, 5, other)
-    promises.leads(2, 6, second)
+    promises.leads(3, 9, 5, other)
+    # Another set has epochs of its own.
+    promises.leads(3, 8, 7, other)
+    promises.leads(2, 9, 6, second)
     with pytest.raises(Violation, match="primary of epoch 7, lacks the write of b'b'"):
-        promises.leads(3, 7, other)
+        promises.leads(3, 9, 7, other)
 
 
 def test_a_write_that_is_in_no_log_is_found() -> None:
