@@ -13,14 +13,18 @@ from pathlib import Path
 from benchmarks import (
     compare,
     durability,
+    failover,
     fanout,
+    lag,
     memory,
     million,
     oplog_position,
     plot,
+    replication,
     report,
     run_k6,
     snapshots,
+    sync,
     throughput,
 )
 from benchmarks.bench import QUICK, Bench, Settings, choose_cores
@@ -32,8 +36,15 @@ TREE = Path(__file__).resolve().parent.parent
 HISTORY = TREE / "benchmarks" / "history"
 GROUPS = (
     *("set", "get", "ws", "fanout", "idle", "memory", "pause", "keys", "restart"),
-    *("durability", "snapshot", "position"),
+    *("durability", "snapshot", "position", "replication", "lag", "failover", "sync"),
 )
+SETS: dict[str, Callable[[Bench], Iterator[Row]]] = {
+    "replication": replication.run,
+    "lag": lag.run,
+    "failover": failover.run,
+    "sync": sync.run,
+}
+"""The groups that start replica sets of their own."""
 OPEN_FILES = 12_000
 FAILURES = (ServerError, LoadError, OSError)
 """What can go wrong with a server while it is measured."""
@@ -117,6 +128,9 @@ def stages(bench: Bench, groups: set[str]) -> Iterator[Iterator[Row]]:
         yield snapshots.run(bench)
     if "position" in groups:
         yield oplog_position.run(bench)
+    for name, group in SETS.items():
+        if name in groups:
+            yield group(bench)
 
 
 def _together(

@@ -115,6 +115,23 @@ class Bench:
         with self._running(RedisServer(self._fresh(), self._core, flush)) as redis:
             yield redis
 
+    @contextlib.contextmanager
+    def made_node(self, variables: Mapping[str, str] | None = None) -> Iterator[Node]:
+        """A node that is not started yet; removed at the end of the block."""
+        node = Node(self._fresh(), self._core, self._tree, "nuntwist", variables)
+        with contextlib.ExitStack() as end:
+            end.callback(node.remove)
+            yield node
+
+    @contextlib.contextmanager
+    def made_redis(self, primary: RedisServer | None) -> Iterator[RedisServer]:
+        """A Redis that is not started yet; removed at the end of the block."""
+        redis = RedisServer(self._fresh(), self._core)
+        redis.primary = primary
+        with contextlib.ExitStack() as end:
+            end.callback(redis.remove)
+            yield redis
+
     def _fresh(self) -> Path:
         self._made += 1
         return self._directory / f"server-{self._made}"

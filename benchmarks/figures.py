@@ -54,6 +54,12 @@ TARGETS = {
     "snapshot-memory": Target(Reach.AT_MOST, 30.0),
     "snapshot-load": Target(Reach.TIMES, 5.0),
     "position-worst": Target(Reach.AT_MOST, 5.0),
+    "lag-1000-p99": Target(Reach.AT_MOST, 10.0),
+    "failover-median": Target(Reach.AT_MOST, 1.0),
+    "failover-worst": Target(Reach.AT_MOST, 2.0),
+    "sync-full": Target(Reach.AT_MOST, 15.0),
+    "sync-memory-sender": Target(Reach.AT_MOST, 100.0),
+    "sync-memory-receiver": Target(Reach.AT_MOST, 100.0),
 }
 """The figures to reach, by the name of the row; a row without one is for information."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import os
 import random
 import re
@@ -21,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.wire import Dialect, NunTcp, NunWebSocket, Redis, frame, resp
 
@@ -86,11 +88,13 @@ class Process:
         """Say whether it serves commands; raise OSError where it does not listen yet."""
         raise NotImplementedError
 
-    def start(self) -> float:
+    def start(self, ready: Callable[[], bool] | None = None) -> float:
         """Start it and wait until it answers a command; give the seconds that took.
 
+        :param ready: to wait for something else; it may raise OSError for "not yet".
         :raise ServerError: it ended, or did not answer in time.
         """
+        ready = ready or self.answers
         core = self.core
         with open(self.directory / "output", "ab") as output:
             begin = time.monotonic()
@@ -108,7 +112,7 @@ class Process:
             if self._child.poll() is not None:
                 raise ServerError(f"{self.name} ended at its start: {self._last_words()}")
             with contextlib.suppress(OSError):
-                if self.answers():
+                if ready():
                     return time.monotonic() - begin
             time.sleep(0.005)
         raise ServerError(f"{self.name} does not answer: {self._last_words()}")
@@ -177,6 +181,15 @@ class Node(Process):
         self._tree = tree
         self._tcp, self._web, self._http = free_port(), free_port(), free_port()
 
+    @property
+    def address(self) -> str:
+        """Where it listens for TCP."""
+        return f"{HOST}:{self._tcp}"
+
+    def set_variables(self, variables: Mapping[str, str]) -> None:
+        """Change further settings, as of the next start."""
+        self._variables.update(variables)
+
     def command(self) -> Sequence[str]:
         run = "from twisted.scripts.twistd import run; run()"
         return [sys.executable, "-c", run, "--nodaemon", "--pidfile=", "nundb"]
@@ -215,15 +228,31 @@ class Node(Process):
                 return False
             return b"value" in ask(connection, b"get key:000000000000\n", 2)
 
-    def admin(self, command: bytes) -> None:
-        """Run a command that is answered by a mere ``ok``, as admin.
+    def admin(self, command: bytes, answer: bytes = b"ok") -> None:
+        """Run a command as admin.
+
+        :param answer: what its answer begins with.
 
         :raise ServerError: it is answered by something else.
         """
         with _connect(self._tcp) as connection:
             receive_lines(connection, 1)
             ask(connection, f"auth {USER} {PASSWORD}\n".encode(), 2)
-            _expect(ask(connection, command + b"\n", 1), b"ok")
+            _expect(ask(connection, command + b"\n", 1), answer)
+
+    def state(self) -> dict[str, Any]:
+        """What it says of its replica set (``cluster-state json``)."""
+        with _connect(self._tcp) as connection:
+            receive_lines(connection, 1)
+            ask(connection, f"auth {USER} {PASSWORD}\n".encode(), 2)
+            answer = ask(connection, b"cluster-state json\n", 2)
+        state: dict[str, Any] = json.loads(answer.partition(b"\n")[0].partition(b" ")[2])
+        return state
+
+    def listens(self) -> bool:
+        """Whether it takes connections; raise OSError where it does not yet."""
+        with _connect(self._tcp) as connection:
+            return receive_lines(connection, 1) == b"ok \n"
 
     def command_line(self, *words: str) -> float:
         """Run ``nun-db`` against it; give the seconds it took.
@@ -277,6 +306,7 @@ class RedisServer(Process):
     """Redis with its append-only log.
 
     :param flush: its ``appendfsync``; ``off`` for no log: then :meth:`save` keeps what it has.
+    :ivar primary: the one that it is a replica of, or None.
     """
 
     name = "Redis"
@@ -285,6 +315,7 @@ class RedisServer(Process):
         super().__init__(directory, core)
         self._flush = flush
         self.dialect: Dialect = Redis()
+        self.primary: RedisServer | None = None
         self._port = free_port()
 
     @staticmethod
@@ -303,8 +334,13 @@ class RedisServer(Process):
             "maxclients": "10100",
             "tcp-backlog": "1024",
             "loglevel": "warning",
+            "repl-diskless-sync-delay": "0",
         }
-        options = [word for name, value in settings.items() for word in (f"--{name}", value)]
+        if self.primary is not None:
+            settings["replicaof"] = f"{HOST} {self.primary._port}"
+        options = [
+            word for name, value in settings.items() for word in (f"--{name}", *value.split(" "))
+        ]
         return ["redis-server", *options]
 
     def answers(self) -> bool:
@@ -319,6 +355,11 @@ class RedisServer(Process):
         """Write all of it to its RDB file."""
         with _connect(self._port) as connection:
             _expect(ask(connection, resp(b"SAVE"), 1), b"+OK")
+
+    def replicas(self) -> int:
+        """How many replicas have all it has."""
+        with _connect(self._port) as connection:
+            return int(ask(connection, resp(b"WAIT", b"0", b"1000"), 1)[1:])
 
     def subscribe(self, count: int, topic: bytes) -> list[socket.socket]:
         """Give connections that have subscribed to a topic."""

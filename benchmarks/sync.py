@@ -1,0 +1,150 @@
+"""How long a node takes to have all that its primary has.
+
+- *full*: an empty node joins a set of two with a million keys, whose log no longer reaches back to
+  the beginning, so it takes a copy of all. Meanwhile one client writes at the primary and another one
+  asks the new node, one request after the other: their longest waits tell what others had to
+  wait. The memory of both is looked at every 20 milliseconds; what counts is what came on top of
+  what is there in the end.
+- *partial*: it is stopped, 100,000 sets are made, and it is started again.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+from benchmarks import sets
+from benchmarks.bench import Bench
+from benchmarks.figures import Row, Side
+from benchmarks.load import Channel
+from benchmarks.servers import DATABASE, Node, ServerError, ask, closing_all, receive_lines
+from benchmarks.throughput import fill
+from benchmarks.wire import KEY_SPACE, sets_in_order
+
+LOOK = 0.02
+SYNC_PATIENCE = 300.0
+SETTINGS = {"NUN_DECLUTTER_INTERVAL": "1000000", "NUN_MAX_OP_LOG_SIZE": "64MiB"}
+"""A log that is cut soon, so that it does not reach back to the beginning."""
+
+
+def run(bench: Bench) -> Iterator[Row]:
+    """Give the rows of the group ``sync``."""
+    keys = bench.settings.keys
+    with ExitStack() as running:
+        nodes = [running.enter_context(bench.made_node(SETTINGS)) for _ in range(3)]
+        primary, second, other = nodes
+        sets.introduce(nodes)
+        primary.start()
+        second.start(second.listens)
+        _wait(primary, second)
+        bench.say(f"full sync of {keys:,} keys")
+        fill(bench, primary, keys)
+        primary.admin(b"snapshot true $admin|" + DATABASE)
+        primary.admin(b"oplog-clean 0", b"oplog-clean")
+        yield from _full(primary, other)
+        bench.say("partial sync")
+        other.stop()
+        ring = sets_in_order(primary.dialect, 100, 0, KEY_SPACE)
+        with closing_all(primary.connect(1)) as (connection,):
+            limit = KEY_SPACE // 100
+            bench.engine.drive([Channel(connection, ring, limit=limit)], SYNC_PATIENCE)
+        begin = time.monotonic()
+        started = other.start(other.listens)
+        _wait(primary, other)
+        side = Side([time.monotonic() - begin], notes={"start": started})
+        yield Row("sync-partial", f"Start and catch up with {KEY_SPACE:,} sets", "s", side)
+
+
+def _full(primary: Node, other: Node) -> Iterator[Row]:
+    before = primary.memory()
+    begin = time.monotonic()
+    other.start(other.listens)
+    looks = Looks([primary, other])
+    probes = [Probe(primary, b"set probe x\n", 1), Probe(other, b"ping\n", 2)]
+    try:
+        _wait(primary, other)
+        took = time.monotonic() - begin
+    finally:
+        for probe in probes:
+            probe.stop()
+        looks.stop()
+    time.sleep(1.0)
+    there = other.memory()
+    yield Row("sync-full", "Full sync to an empty node", "s", Side([took]))
+    grown = (looks.highest[0] - before) / 1e6, (looks.highest[1] - there) / 1e6
+    notes = {"before": before / 1e6, "highest": looks.highest[0] / 1e6}
+    yield Row("sync-memory-sender", "  memory on top, sender", "MB", Side([grown[0]], notes=notes))
+    notes = {"after": there / 1e6, "highest": looks.highest[1] / 1e6}
+    yield Row(
+        "sync-memory-receiver", "  memory on top, receiver", "MB", Side([grown[1]], notes=notes)
+    )
+    for probe, end in zip(probes, ("primary", "receiver"), strict=True):
+        side = Side([probe.longest * 1000], notes={"count": float(probe.count)})
+        yield Row(f"sync-wait-{end}", f"  longest wait at the {end}", "ms", side)
+
+
+def _wait(primary: Node, other: Node) -> None:
+    sets.wait_until(lambda: sets.follows(primary, other), "the sync", SYNC_PATIENCE)
+
+
+class Looks:
+    """Looks at the memory of servers, in a thread.
+
+    :ivar highest: the most that each had, in bytes.
+    """
+
+    def __init__(self, servers: list[Node]) -> None:
+        self.highest = [server.memory() for server in servers]
+        self._servers = servers
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._over.wait(LOOK):
+            now = [server.memory() for server in self._servers]
+            self.highest = [max(pair) for pair in zip(self.highest, now, strict=True)]
+
+    def stop(self) -> None:
+        """End it."""
+        self._over.set()
+        self._thread.join()
+
+
+class Probe:
+    """Asks a node the same again and again, in a thread.
+
+    :param newlines: of an answer.
+    :ivar longest: the longest wait for one, in seconds.
+    """
+
+    def __init__(self, node: Node, request: bytes, newlines: int) -> None:
+        self.longest, self.count = 0.0, 0
+        self._request, self._newlines = request, newlines
+        self._over = False
+        host, port = node.address.split(":")
+        self._connection = socket.create_connection((host, int(port)))
+        receive_lines(self._connection, 1)
+        if newlines == 1:
+            ask(self._connection, b"use-db %b bench-token\n" % DATABASE, 1)
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._over:
+            begin = time.monotonic()
+            answer = ask(self._connection, self._request, self._newlines)
+            if not answer.endswith(b"ok \n"):
+                raise ServerError(f"a probe was answered {answer!r}")
+            self.longest = max(self.longest, time.monotonic() - begin)
+            self.count += 1
+            time.sleep(0.001)
+
+    def stop(self) -> None:
+        """End it."""
+        self._over = True
+        self._thread.join()
+        self._connection.close()
