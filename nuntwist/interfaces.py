@@ -327,6 +327,21 @@ class IElection(Interface):
         of who is neither a member nor a learner are passed over; who asks, or is the primary, may
         be a member by what this node lacks yet."""
 
+    def heard_of(sender: int, number: int, now: float) -> bool:
+        """A node that serves the epoch ``number`` has sent a part of its log.
+
+        A heartbeat behind megabytes of the log comes late, so this is as good as one.
+
+        :return: whether that is the primary that this node follows. Where it is not, this node
+            must neither take the log nor acknowledge it.
+        """
+
+    def answered(sender: int, number: int, sent: float) -> None:
+        """A node that follows this one in the epoch ``number`` has acknowledged a part of the log.
+
+        :param sent: when that was sent, in seconds of this node's clock.
+        """
+
     def link(node: int, up: bool, now: float) -> None:
         """A connection with a member is there, or gone."""
 

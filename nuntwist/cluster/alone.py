@@ -81,6 +81,13 @@ class Alone:
     def receive(self, sender: int, message: object, now: float) -> None:
         """Nobody is asked, so nobody is heard."""
 
+    def heard_of(self, sender: int, number: int, now: float) -> bool:
+        """It follows nobody."""
+        return False
+
+    def answered(self, sender: int, number: int, sent: float) -> None:
+        """Nobody's answer is needed."""
+
     def link(self, node: int, up: bool, now: float) -> None:
         """Who is connected does not count."""
         (self.linked.add if up else self.linked.discard)(node)

@@ -368,9 +368,33 @@ class Bully:
             self._fire(Event.HEARD, now)
         elif self.state is not State.FOLLOWING:
             self._fire(Event.HEARD, now)
+        self._be_loyal(now)
+        self._send(sender, Obeyed(number, message.sent, self._position))
+
+    def _be_loyal(self, now: float) -> None:
         self._loyal_until = now + self._timing.suspicion
         self.due = now + self._timing.suspicion * self._chance.uniform(1.0, 2.0)
-        self._send(sender, Obeyed(number, message.sent, self._position))
+
+    def heard_of(self, sender: int, number: int, now: float) -> bool:
+        """The log of the primary has come, behind which a heartbeat may have to wait."""
+        if sender != self.primary or number != self.number or number < self.promised:
+            return False
+        if self.state in (State.ELECTED, State.PRIMARY):
+            return False
+        if self.state is not State.FOLLOWING:
+            self._fire(Event.HEARD, now)
+            self._be_loyal(now)
+            return True
+        # Each time, as the primary counts on it when it is acknowledged.
+        self._loyal_until = now + self._timing.suspicion
+        if self.due < self._loyal_until:
+            self._be_loyal(now)
+        return True
+
+    def answered(self, sender: int, number: int, sent: float) -> None:
+        """A secondary has the log up to what was sent at a time."""
+        if self.state is State.PRIMARY and number == self.number:
+            self._lease.note(sender, sent)
 
     def _obeyed(self, sender: int, obeyed: Obeyed, now: float) -> None:
         if self.state not in (State.ELECTED, State.PRIMARY) or obeyed.number != self.number:

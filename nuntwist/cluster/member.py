@@ -26,6 +26,7 @@ from twisted.logger import Logger
 
 from nuntwist.cluster.ailing import Ailing
 from nuntwist.cluster.belonging import Belonging, Terms
+from nuntwist.cluster.copies import CopyBegins, CopyEnds, CopyPiece
 from nuntwist.cluster.diary import Diary
 from nuntwist.cluster.effects import Keep, Means, Send, Timing, Turned
 from nuntwist.cluster.elections import BULLY
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
 MEND_SECONDS = 1.0
 """Seconds until a node tries again to follow whose log could not take something."""
+_FROM_PRIMARY = frozenset({CopyBegins, CopyPiece, CopyEnds})
+"""What only a primary sends, and by megabytes; heartbeats come behind it."""
 
 
 class Link(Protocol):
@@ -351,6 +354,8 @@ class Member:
             elif kind is Records or kind is Cut:
                 self._from_primary(node, message)
             elif kind in self.handlers:
+                if kind in _FROM_PRIMARY:
+                    self.election.heard_of(node, message.number, self.clock.seconds())
                 self.handlers[kind](node, message)
             else:
                 self.election.receive(node, message, self.clock.seconds())
@@ -413,12 +418,17 @@ class Member:
             reign.begin_stream(node, message)
         else:
             reign.acknowledged(node, message)
+            stream = reign.outgoing.get(node)
+            if stream is not None:
+                self.election.answered(node, message.number, stream.answered)
         self.machine.guard(reign.in_step())
         self.look()
 
     def _from_primary(self, node: int, message: Records | Cut) -> None:
         incoming = self.incoming
-        if incoming is None or self.election.primary != node:
+        if incoming is None or not self.election.heard_of(
+            node, message.number, self.clock.seconds()
+        ):
             return
         try:
             if isinstance(message, Records):

@@ -119,6 +119,7 @@ class Outgoing:
     :param seconds: monotonic time, in seconds.
     :ivar lacks: called when the log here no longer has what the secondary needs first.
     :ivar stage: how far it is.
+    :ivar answered: when that was sent which was acknowledged last, in seconds.
     :ivar took: how long the acknowledged records were under way that were acknowledged last, in
         seconds.
     :ivar applied: the last index the secondary has.
@@ -140,6 +141,7 @@ class Outgoing:
         self._seconds = seconds
         self._under_way: deque[tuple[int, int, float]] = deque()
         self.took = 0.0
+        self.answered = float("-inf")
         self._bytes = 0
         self._sent = 0
         self._committed = 0
@@ -181,7 +183,7 @@ class Outgoing:
         while self._under_way and self._under_way[0][0] <= self.applied:
             _, size, sent = self._under_way.popleft()
             self._bytes -= size
-            self.took = self._seconds() - sent
+            self.answered, self.took = sent, self._seconds() - sent
         self.flow()
 
     def refused(self, refused: Refused) -> None:

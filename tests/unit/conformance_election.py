@@ -340,6 +340,36 @@ class Several(One):
         three.run(0.3)
         assert three.elections[primary].confirmed() < cut
 
+    def test_a_log_that_comes_is_as_good_as_a_heartbeat(self, three: Room) -> None:
+        """Behind megabytes of it heartbeats come late."""
+        primary, number = three.primary, max(three.won)
+        followers = set(three.ids) - {primary}
+        for _ in range(30):
+            three.cut = {(a, b) for a in three.ids for b in three.ids if primary in (a, b)}
+            sent = three.now
+            three.run(0.1)
+            for node in followers:
+                three.call(node, lambda election: election.heard_of(primary, number, three.now))
+                assert three.elections[node].primary == primary
+                three.elections[primary].answered(node, number, sent)
+            assert three.elections[primary].serves(three.now)
+        three.run(3.0)
+        assert not three.elections[primary].serves(three.now)
+        assert max(three.won) > number or len(self.leaders) == 1
+
+    def test_only_the_log_of_the_primary_that_is_followed_counts(self, three: Room) -> None:
+        primary, number = three.primary, max(three.won)
+        one, other = sorted(set(three.ids) - {primary})
+        assert three.elections[one].heard_of(primary, number, three.now)
+        for sender, of in ((other, number), (primary, number - 1), (primary, number + 1)):
+            assert not three.elections[one].heard_of(sender, of, three.now)
+        assert not three.elections[primary].heard_of(one, number, three.now)
+        three.isolate(primary)
+        three.run(0.3)
+        before = three.elections[primary].confirmed()
+        three.call(primary, lambda election: election.answered(one, number - 1, three.now))
+        assert three.elections[primary].confirmed() == before
+
     def test_laying_it_down_lets_a_later_epoch_be_won(self, three: Room) -> None:
         old, before = three.primary, max(three.won)
         others = sorted(self.leaders - {old}) or [old]
