@@ -42,13 +42,12 @@ def introduce(nodes: Sequence[Node]) -> None:
 def follows(primary: Node, node: Node) -> bool:
     """Whether a node is a member and has all that the primary has."""
     try:
-        state = primary.state()
+        state, theirs = primary.state(), node.state()
     except (OSError, ServerError):
         return False
-    return any(
-        one["address"] == node.address and one["member"] and one["connected"] and one["lag"] == 0
-        for one in state["replicas"]
-    )
+    members = {one["address"] for one in state["replicas"] if one["member"] and one["connected"]}
+    same = ("set_id", "epoch", "last", "primary")
+    return node.address in members and all(state[name] == theirs[name] for name in same)
 
 
 def primary_of(nodes: list[Node]) -> Node:
