@@ -64,7 +64,8 @@ def _full(primary: Node, other: Node) -> Iterator[Row]:
     begin = time.monotonic()
     other.start(other.listens)
     looks = Looks([primary, other])
-    probes = [Probe(primary, b"set probe x\n", 1), Probe(other, b"ping\n", 2)]
+    (writer,) = primary.connect(1)
+    probes = [Probe(writer, b"set probe x\n", 1), Probe(_reach(other), b"ping\n", 2)]
     try:
         _wait(primary, other)
         took = time.monotonic() - begin
@@ -89,6 +90,14 @@ def _full(primary: Node, other: Node) -> Iterator[Row]:
 
 def _wait(primary: Node, other: Node) -> None:
     sets.wait_until(partial(sets.follows, primary, other), "the sync", SYNC_PATIENCE)
+
+
+def _reach(node: Node) -> socket.socket:
+    """Give a connection to a node that has no database yet."""
+    host, port = node.address.split(":")
+    connection = socket.create_connection((host, int(port)))
+    receive_lines(connection, 1)
+    return connection
 
 
 class Looks:
@@ -118,23 +127,27 @@ class Looks:
 class Probe:
     """Asks a node the same again and again, in a thread.
 
+    :param connection: to the node; closed at the end.
     :param newlines: of an answer.
     :ivar longest: the longest wait for one, in seconds.
     """
 
-    def __init__(self, node: Node, request: bytes, newlines: int) -> None:
+    def __init__(self, connection: socket.socket, request: bytes, newlines: int) -> None:
         self.longest, self.count = 0.0, 0
         self._request, self._newlines = request, newlines
         self._over = False
-        host, port = node.address.split(":")
-        self._connection = socket.create_connection((host, int(port)))
-        receive_lines(self._connection, 1)
-        if newlines == 1:
-            ask(self._connection, b"use-db %b bench-token\n" % DATABASE, 1)
+        self._problem: Exception | None = None
+        self._connection = connection
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
     def _run(self) -> None:
+        try:
+            self._ask()
+        except (OSError, ServerError) as problem:
+            self._problem = problem
+
+    def _ask(self) -> None:
         while not self._over:
             begin = time.monotonic()
             answer = ask(self._connection, self._request, self._newlines)
@@ -145,7 +158,12 @@ class Probe:
             time.sleep(0.001)
 
     def stop(self) -> None:
-        """End it."""
+        """End it.
+
+        :raise ServerError: it was not answered as it should be: its longest wait is worth nothing.
+        """
         self._over = True
         self._thread.join()
         self._connection.close()
+        if self._problem is not None:
+            raise ServerError(f"a probe failed: {self._problem}")

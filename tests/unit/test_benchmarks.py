@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import random
+import socket
+import threading
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
 
 from benchmarks import __main__ as command_line
+from benchmarks import failover, lag, sets
 from benchmarks.bench import QUICK, Sample, Settings, side
 from benchmarks.figures import TARGETS, Reach, Row, Side, Target, percentile
 from benchmarks.load import Channel, LoadError, Outcome, check
+from benchmarks.replication import with_wait
 from benchmarks.report import goal, number, row_as_data, shares, table
+from benchmarks.servers import Node, ServerError
+from benchmarks.sync import Probe
 from benchmarks.wire import (
     NunTcp,
     NunWebSocket,
@@ -255,3 +262,109 @@ class TestCommandLine:
             raise LoadError("closed")
 
         assert command_line.collect([failing(), iter([row])]) == ([row, row], ["closed"])
+
+
+class TestReplicaSets:
+    def test_a_wait_follows_every_batch_of_redis(self) -> None:
+        plain = random_sets(Redis(), 2, 10, 8, random.Random(1))
+        waiting = with_wait(plain)
+        answer = b"+OK\r\n+OK\r\n:1\r\n"
+        assert waiting.newlines == answer.count(b"\n")
+        assert waiting.size == len(answer)
+        wait = b"*3\r\n$4\r\nWAIT\r\n$1\r\n1\r\n$4\r\n5000\r\n"
+        assert waiting.batches == [batch + wait for batch in plain.batches]
+
+    def test_failovers_are_told_by_least_median_p90_and_worst(self) -> None:
+        told = {row.name: row.ours.figure for row in failover.rows([0.1 * n for n in range(1, 21)])}
+        assert told == {
+            "failover-median": pytest.approx(1.05),
+            "failover-least": pytest.approx(0.1),
+            "failover-p90": pytest.approx(1.8),
+            "failover-worst": pytest.approx(2.0),
+        }
+
+    def test_a_node_follows_as_a_member_that_has_all(self) -> None:
+        ahead = {"set_id": "s", "epoch": 2, "last": 9, "primary": "a:1"}
+        member = {"address": "b:1", "member": True, "connected": True}
+        leads = _Told("a:1", {**ahead, "replicas": [member]})
+        assert sets.follows(leads.node, _Told("b:1", ahead).node)
+        assert not sets.follows(leads.node, _Told("b:1", {**ahead, "last": 8}).node)
+        assert not sets.follows(leads.node, _Told("c:1", ahead).node)
+        apart = _Told("a:1", {**ahead, "replicas": [{**member, "connected": False}]})
+        assert not sets.follows(apart.node, _Told("b:1", ahead).node)
+
+    def test_the_primary_is_the_one_that_all_see(self) -> None:
+        nodes = [_Told(name, {"primary": "b:1"}).node for name in ("a:1", "b:1")]
+        assert sets.primary_of(nodes) is nodes[1]
+
+
+class _Told:
+    """A node that says what it is told to say."""
+
+    def __init__(self, address: str, state: dict[str, Any]) -> None:
+        self.address = address
+        self._state = state
+
+    def state(self) -> dict[str, Any]:
+        return self._state
+
+    @property
+    def node(self) -> Node:
+        return cast(Node, self)
+
+
+class TestCounted:
+    def test_answers_are_counted_across_the_pieces_they_come_in(self) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            counted = lag.Counted(ours, lag.EVENT)
+            pieces = [b"changed k 1\nchanged-ver", b"sion k 1 1\nchanged-version k 2 2", b"\n"]
+            counts = []
+            for piece in pieces:
+                theirs.sendall(piece)
+                counted.read()
+                counts.append(len(counted.times))
+        assert counts == [0, 1, 2]
+
+    def test_a_closed_connection_is_an_error(self) -> None:
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        with ours, pytest.raises(LoadError):
+            lag.Counted(ours, lag.REPLY).read()
+
+    def test_the_lag_of_each_write_is_from_reply_to_event(self) -> None:
+        writer, primary = socket.socketpair()
+        watcher, secondary = socket.socketpair()
+
+        def serve() -> None:
+            while data := primary.recv(65536):
+                count = data.count(b"\n")
+                primary.sendall(b"ok \n" * count)
+                secondary.sendall(b"changed k 1\nchanged-version k 1 1\n" * count)
+
+        server = threading.Thread(target=serve)
+        server.start()
+        with primary, watcher, secondary:
+            with writer:
+                lags = lag.measure(writer, watcher, 1_000, 0.02)
+            server.join()
+        assert lags
+        assert min(lags) >= 0.0
+
+
+class TestProbe:
+    @pytest.mark.parametrize("answer", [b"error refused\n", b""])
+    def test_one_that_is_refused_or_cut_off_fails_the_measure(self, answer: bytes) -> None:
+        ours, theirs = socket.socketpair()
+
+        def serve() -> None:
+            with theirs:
+                theirs.recv(65536)
+                theirs.sendall(answer)
+
+        server = threading.Thread(target=serve)
+        server.start()
+        probe = Probe(ours, b"ping\n", 2)
+        server.join()
+        with pytest.raises(ServerError, match="a probe failed"):
+            probe.stop()
