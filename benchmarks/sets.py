@@ -40,14 +40,17 @@ def introduce(nodes: Sequence[Node]) -> None:
 
 
 def follows(primary: Node, node: Node) -> bool:
-    """Whether a node is a member and has all that the primary has."""
+    """Whether a node is a member and has all that the primary had when it was asked.
+
+    The node is asked after the primary: while others write it may be ahead of that answer.
+    """
     try:
         state, theirs = primary.state(), node.state()
     except (OSError, ServerError):
         return False
     members = {one["address"] for one in state["replicas"] if one["member"] and one["connected"]}
-    same = ("set_id", "epoch", "last", "primary")
-    return node.address in members and all(state[name] == theirs[name] for name in same)
+    same = all(state[name] == theirs[name] for name in ("set_id", "epoch", "primary"))
+    return node.address in members and same and theirs["last"] >= state["last"]
 
 
 def primary_of(nodes: list[Node]) -> Node:

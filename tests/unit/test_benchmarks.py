@@ -288,7 +288,10 @@ class TestReplicaSets:
         member = {"address": "b:1", "member": True, "connected": True}
         leads = _Told("a:1", {**ahead, "replicas": [member]})
         assert sets.follows(leads.node, _Told("b:1", ahead).node)
+        # Others write meanwhile: it was asked later.
+        assert sets.follows(leads.node, _Told("b:1", {**ahead, "last": 10}).node)
         assert not sets.follows(leads.node, _Told("b:1", {**ahead, "last": 8}).node)
+        assert not sets.follows(leads.node, _Told("b:1", {**ahead, "epoch": 1}).node)
         assert not sets.follows(leads.node, _Told("c:1", ahead).node)
         apart = _Told("a:1", {**ahead, "replicas": [{**member, "connected": False}]})
         assert not sets.follows(apart.node, _Told("b:1", ahead).node)
