@@ -91,7 +91,10 @@ def measure(
             ends[ready].read()
             last = now
         if now - last > SILENCE:
-            raise LoadError(f"{len(events.times)} events came of {sent} writes")
+            raise LoadError(
+                f"{len(events.times)} events came of {sent} writes,"
+                f" {len(replies.times)} of which were answered by ok"
+            )
     while len(replies.times) < sent:
         replies.read()
     return [max(0.0, e - r) for r, e in zip(replies.times, events.times, strict=True)]

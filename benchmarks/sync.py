@@ -3,8 +3,9 @@
 - *full*: an empty node joins a set of two with a million keys, whose log no longer reaches back to
   the beginning, so it takes a copy of all. Meanwhile one client writes at the primary and another
   one asks the new node, one request after the other: their longest waits tell what others had to
-  wait. The memory of both is looked at every 20 milliseconds; what counts is what came on top of
-  what is there in the end.
+  wait. The core time of both (of the receiver with its start) says what it takes on machines of
+  their own. The memory of both is looked at every 20 milliseconds; what counts is what came on top
+  of what is there in the end.
 - *partial*: it is stopped, 100,000 sets are made, and it is started again.
 """
 
@@ -62,7 +63,7 @@ def run(bench: Bench) -> Iterator[Row]:
 
 
 def _full(primary: Node, other: Node) -> Iterator[Row]:
-    before = primary.memory()
+    before, cpu_before = primary.memory(), primary.cpu()
     begin = time.monotonic()
     other.start(other.listens)
     looks = Looks([primary, other])
@@ -71,6 +72,7 @@ def _full(primary: Node, other: Node) -> Iterator[Row]:
     try:
         _wait(primary, other)
         took = time.monotonic() - begin
+        cpu = primary.cpu() - cpu_before, other.cpu()
     finally:
         for probe in probes:
             probe.stop()
@@ -78,6 +80,8 @@ def _full(primary: Node, other: Node) -> Iterator[Row]:
     time.sleep(1.0)
     there = other.memory()
     yield Row("sync-full", "Full sync to an empty node", "s", Side([took]))
+    for end, seconds in zip(("sender", "receiver"), cpu, strict=True):
+        yield Row(f"sync-cpu-{end}", f"  core time of the {end}", "s", Side([seconds]))
     grown = (looks.highest[0] - before) / 1e6, (looks.highest[1] - there) / 1e6
     notes = {"before": before / 1e6, "highest": looks.highest[0] / 1e6}
     yield Row("sync-memory-sender", "  memory on top, sender", "MB", Side([grown[0]], notes=notes))
