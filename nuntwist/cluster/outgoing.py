@@ -11,6 +11,9 @@ this tells where they part (:func:`common_index`)::
 While it is streaming, records go out as they are written, the very bytes, as long as what is
 not yet acknowledged fits the window. What does not fit is read from the log again when there is
 room, so a slow secondary costs no memory: only the window's bytes are under way.
+
+Heartbeats and all else on the link come behind what is under way, so the window shrinks where that
+takes long to be acknowledged, and grows again where it does not.
 """
 
 from __future__ import annotations
@@ -26,8 +29,13 @@ from nuntwist.values import NO_EPOCH, Epoch, Position
 
 WINDOW: Final = 4 << 20
 """Bytes of records that may be under way to one secondary."""
-PIECE: Final = 1 << 18
-"""Bytes read from the log at once for one that is behind."""
+LEAST_WINDOW: Final = 1 << 17
+"""As few it may become."""
+QUICK: Final = 0.1
+"""Seconds in which what is sent should be acknowledged; over a slow way, twice its delay."""
+PIECE: Final = 1 << 16
+"""Bytes read from the log at once for one that is behind: others wait at the secondary while it
+takes them."""
 
 
 class Log(Protocol):
@@ -137,7 +145,8 @@ class Outgoing:
         self._log = log
         self._number = number
         self._send = send
-        self._window = window
+        self._most = self._window = window
+        self._least_took = float("inf")
         self._seconds = seconds
         self._under_way: deque[tuple[int, int, float]] = deque()
         self.took = 0.0
@@ -184,7 +193,17 @@ class Outgoing:
             _, size, sent = self._under_way.popleft()
             self._bytes -= size
             self.answered, self.took = sent, self._seconds() - sent
+            self._adapt(size)
         self.flow()
+
+    def _adapt(self, size: int) -> None:
+        """Some bytes were acknowledged, more or less soon."""
+        self._least_took = min(self._least_took, self.took)
+        if self.took <= max(QUICK, 2 * self._least_took):
+            self._window = min(self._most, self._window + size)
+        else:
+            least = min(self._most, LEAST_WINDOW)
+            self._window = max(least, self._window - size // 2)
 
     def refused(self, refused: Refused) -> None:
         """It could not append what was sent; it says anew what it has."""

@@ -18,7 +18,7 @@ from nuntwist.errors import CorruptData, NeedsCopy, OutcomeUnknown, StorageUnava
 from nuntwist.interfaces import Received
 from nuntwist.oplog.memory import MemoryOplog
 from nuntwist.oplog.record import split
-from nuntwist.values import INDEX, START, Epoch, Position
+from nuntwist.values import INDEX, NO_EPOCH, START, Epoch, Position
 from tests.unit.conformance_oplog import all_of, op, run
 
 NUMBER = 9
@@ -271,6 +271,43 @@ def test_no_more_is_under_way_than_the_window() -> None:
     for message in stream.seen:
         if isinstance(message, Records):
             assert len(message.data) <= 3 * size
+
+
+@pytest.mark.parametrize(
+    ("delay", "takes", "least", "most"),
+    [
+        # A secondary near by that is slow: heartbeats come in time.
+        (0.001, 2_000_000, 1 << 17, 400_000),
+        # One that is quick, near or far: as much as may be.
+        (0.001, 80_000_000, 1 << 20, 1 << 20),
+        (0.3, 80_000_000, 1 << 20, 1 << 20),
+    ],
+)
+def test_the_window_is_as_large_as_is_acknowledged_soon(
+    delay: float, takes: float, least: int, most: int
+) -> None:
+    """:param delay: of the way there and back, in seconds; :param takes: bytes a second."""
+    log, now = MemoryOplog(), [0.0]
+    log.open()
+    for first in range(1, 40_001, 100):
+        log.append(Epoch(NUMBER, 1), run(first, 100))
+    sent: deque[tuple[float, Any]] = deque()
+    outgoing = Outgoing(
+        log, NUMBER, lambda one: sent.append((now[0], one)), 1 << 20, lambda: now[0]
+    )
+    outgoing.have(Have(NUMBER, Position(NO_EPOCH, 0), ()))
+    under_way: list[int] = []
+    free = 0.0
+    while sent:
+        under_way.append(sum(len(one.data) for _, one in sent))
+        at, message = sent.popleft()
+        free = max(free, at + delay) + len(message.data) / takes
+        now[0] = max(now[0], free)
+        index = last_index(message.data)
+        outgoing.acknowledged(Applied(NUMBER, index, index))
+    assert outgoing.applied == 40_000
+    steady = under_way[len(under_way) // 2 : len(under_way) * 3 // 4]
+    assert least * 0.8 <= max(steady) <= most * 1.1
 
 
 def test_a_record_larger_than_the_window_goes_alone() -> None:
