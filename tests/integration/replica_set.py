@@ -243,8 +243,14 @@ class NodeSet:
 
     def primary(self, limit: float = 10.0) -> int:
         """The one that is, when there is one."""
-        wait_until(lambda: len(self.primaries()) == 1, "a primary", limit)
-        return self.primaries()[0]
+        found: list[int] = []
+
+        def there_is_one() -> bool:
+            found[:] = self.primaries()
+            return len(found) == 1
+
+        wait_until(there_is_one, "a primary", limit)
+        return found[0]
 
     def wait_until_formed(self, limit: float = 10.0) -> None:
         """Return when all that run are members, connected, and follow the same primary."""

@@ -26,6 +26,12 @@ OF_THE_K6_SCRIPT = {"NUN_URL", "NUN_DATABASE", "NUN_TOKEN"}
 OF_THE_COMMAND_LINE = {"NUN_SOURCE_PWD"}
 OF_THE_ELECTION_MODEL = {"NUN_ELECTION_SEEDS"}
 OF_THE_SLOW_LINKS = {"NUN_SLOW_SECONDS"}
+OF_THE_FAILOVERS = {
+    "NUN_FAILOVER_KILLS",
+    "NUN_FAILOVER_ROUNDS",
+    "NUN_HISTORY_SECONDS",
+    "NUN_HISTORY_SEED",
+}
 OF_THE_CRASH_TEST = {"NUN_CRASH_SEED", "NUN_CRASH_KILLS", "NUN_CRASH_SECONDS", "NUN_CRASH_ROOT"}
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -54,7 +60,7 @@ def test_files_that_are_named_exist(page: Path) -> None:
 def test_variables_that_are_named_exist(page: Path) -> None:
     known = {setting.variable for setting in SETTINGS}
     known |= OF_THE_K6_SCRIPT | OF_THE_COMMAND_LINE | OF_THE_CRASH_TEST | OF_THE_ELECTION_MODEL
-    known |= OF_THE_SLOW_LINKS
+    known |= OF_THE_SLOW_LINKS | OF_THE_FAILOVERS
     assert set(VARIABLE.findall(page.read_text())) <= known
 
 
