@@ -74,6 +74,7 @@ class Comparing:
         self.hashing = Hashing(node, every)
         self.hashing.on_check = self._made
         copier.on_given = self._given
+        copier.on_kept = self.hashing.begin_anew
         member.handlers[Checked] = self._compare
         member.handlers[Differs] = self._differs
 

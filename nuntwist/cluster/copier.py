@@ -43,6 +43,7 @@ class Copier:
     :param member: its handlers are set.
     :param files: of the data directory.
     :ivar on_placed: is called when a copy is in place.
+    :ivar on_kept: is called when a start would find it.
     :ivar on_given: is told of a node in which a copy of this one's is in place.
     """
 
@@ -54,12 +55,13 @@ class Copier:
         self._originals = Originals(node)
         self._installing = Installing(node, files, self._later)
         self._installing.doubt = member.belonging.doubt
-        self._installing.kept = member.belonging.kept
+        self._installing.kept = self._kept
         self._journal = node.pipeline.journal
         self._sender: CopySender | None = None
         self._receiver: CopyReceiver | None = None
         self._primary: int | None = None
         self.on_placed: Callable[[], None] = lambda: None
+        self.on_kept: Callable[[], None] = lambda: None
         self.on_given: Callable[[int], None] = lambda node: None
         self._journal.held_back = self._held_back
         member.copier = self
@@ -71,6 +73,10 @@ class Copier:
     def is_kept(self) -> bool:
         """Whether a start would find what this node holds."""
         return self._installing.is_kept
+
+    def _kept(self) -> None:
+        self._member.belonging.kept()
+        self.on_kept()
 
     @property
     def count(self) -> int:

@@ -3,7 +3,8 @@
 What cannot be taken back any more comes from :mod:`nuntwist.core.undo`, whoever has made it: a
 client of this node, a restore, or the primary it follows. So nothing has to be taken out of the sum
 again when a tail is cut off. Whenever the state becomes another one (a start, a copy of all, a tail
-that goes back behind where the sum began) the hash begins anew, in turns of its own.
+that goes back behind where the sum began) the hash begins anew, in turns of its own; after a copy
+when that is on the disk.
 
 Nothing here holds up the loop: what is noted waits in a list, and is summed up a slice a turn.
 """
@@ -94,8 +95,11 @@ class Hashing:
             self.begin_anew()
 
     def started_over(self) -> None:
-        """The state has become another one."""
-        self.begin_anew()
+        """The state has become that of a copy: the hash begins anew when the copy is kept
+        (:meth:`begin_anew`), as the node counts for others only then, and both would hold up each
+        other."""
+        self.state.give_up()
+        self._begins += 1
 
     def _sum_up(self) -> Iterator[None]:
         # From a turn of its own, not from within what has made something final.
