@@ -72,6 +72,7 @@ class Belonging:
         self._kept = Membership()
         self._members_index = 0
         self._whole_in = -1
+        self._asks_again = 0.0
         self._founding: Founding | None = None
         self._said: tuple[object, ...] = ()
         self._foreign: set[int] = set()
@@ -402,6 +403,9 @@ class Belonging:
         elif self.set_id and not self.is_member and now >= self.due:
             self._ask()
             self.due = now + ASK_SECONDS
+        elif now >= self._asks_again and self._may_be_unknown():
+            self._ask()
+            self._asks_again = now + ASK_SECONDS
         # What a Hello says, as far as others act on it: compared with each message that comes.
         member = self._member
         says = (
@@ -418,6 +422,17 @@ class Belonging:
             hello = self.hello()
             for node in member.links:
                 member.send(node, hello)
+
+    def _may_be_unknown(self) -> bool:
+        """Whether it may have been made a member only by a primary that was lost before a majority
+        had that: the next one does not know it, so it never hears of that as a primary."""
+        member = self._member
+        return (
+            self.is_member
+            and member.election.primary is None
+            and member.identity.standing.formed != self.set_id
+            and any(hello.serves and self.is_of_set(node) for node, hello in self._hellos.items())
+        )
 
     def _ask(self) -> None:
         if self._member.identity.standing.left == self.set_id:

@@ -80,6 +80,9 @@ class Alone:
         """Read when what is here is new enough."""
 
         def read(_: object) -> Any:
+            # The batch under way would be taken back if it could not be logged, and the answer
+            # to this would tell of it all the same.
+            self._pipeline.commit()
             outcome = self._pipeline.perform_request(client, request)
             if isinstance(outcome, Listing):
                 return self._pipeline.streams.write(client, outcome)

@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from nuntwist.cluster.ailing import Ailing
 from nuntwist.core.concern import MAJORITY, Concern
 from nuntwist.testing import Connection, LineConnection
 from nuntwist.values import VALUE
@@ -376,8 +377,10 @@ def test_who_waits_for_the_disk_when_the_primary_steps_down_is_told_as_well() ->
     assert_all_alike(nodes)
 
 
-def test_an_event_of_a_refused_write_never_comes() -> None:
+def test_an_event_of_a_refused_write_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another operation gets its index: the event must not come with that one."""
+    # Else another node would lead.
+    monkeypatch.setattr(Ailing, "begin", lambda self: None)
     nodes = MemorySet(concern=Concern(MAJORITY, 1000))
     nodes.run(2.0)
     nodes.nodes[1].admin("create-db d t")
@@ -419,3 +422,30 @@ def test_a_read_that_was_confirmed_never_shows_what_is_not_committed() -> None:
     nodes.run(3.0)
     gone = "error outcome unknown: this node is no longer primary \n"
     assert (writer.received(), reader.received()) == (gone, gone)
+
+
+def test_a_read_that_was_confirmed_never_shows_what_could_not_be_logged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is confirmed while a batch is under way for which there is no room."""
+    monkeypatch.setattr(Ailing, "begin", lambda self: None)
+    nodes = MemorySet(concern=Concern(MAJORITY, 1000))
+    nodes.run(2.0)
+    nodes.nodes[1].admin("create-db d t", "use-db d t", "set k old")
+    nodes.run(0.1)
+    writer, reader = nodes.nodes[1].tcp(), nodes.nodes[1].tcp()
+    for client in (writer, reader):
+        client.ask("use-db d t")
+    reader.ask("read-concern linearizable")
+    reader.send("get-safe k")
+    look = nodes.members[1].on_obeyed
+
+    def look_amid_a_batch() -> None:
+        nodes.disks[1].room = 0
+        writer.protocol.dataReceived(b"remove k\n")
+        look()
+
+    monkeypatch.setattr(nodes.members[1], "on_obeyed", look_amid_a_batch)
+    nodes.run(0.1)
+    assert writer.received().startswith("error storage unavailable")
+    assert reader.received() == "value-version 0 old\nok \n"

@@ -109,7 +109,7 @@ def test_a_node_is_taken_in_however_its_bytes_come(port: Port, size: int) -> Non
     caller.shake(size=size, then=encode(Idle()))
     assert port.linked_nodes == [2]
     assert port.connections == 0
-    assert port.lines.clients == set()
+    assert not port.lines.clients
     assert caller.transport.producer is caller.protocol
     caller.close()
     assert port.unlinked_nodes == 1

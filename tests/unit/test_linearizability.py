@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import random
-import time
 from collections.abc import Sequence
 
 import pytest
@@ -328,13 +327,10 @@ def test_a_write_that_is_dropped_in_silence_is_seen_by_the_next_read(
     assert check(history).verdict is FAIL
 
 
-def test_fifty_thousand_operations_take_a_second_at_most() -> None:
-    history = Execution(1, 50_000, 50, 10, lost=0.01).history
-    began = time.process_time()
-    report = check(history)
+def test_fifty_thousand_operations_take_two_steps_each_at_most() -> None:
+    report = check(Execution(1, 50_000, 50, 10, lost=0.01).history)
     assert report.verdict is PASS
     assert report.steps < 100_000
-    assert time.process_time() - began < 1.0
 
 
 def test_what_takes_too_long_is_unknown_and_no_pass() -> None:

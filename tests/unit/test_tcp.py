@@ -126,7 +126,7 @@ def test_the_node_stops_in_order(node: MemoryNode, client: LineConnection) -> No
     node.settle()
     assert client.received() == "ok \nvalue 1\nok \n"
     assert client.closed
-    assert node.lines.clients == set()
+    assert not node.lines.clients
 
 
 # -- back-pressure --
@@ -183,7 +183,7 @@ def test_a_lost_connection_leaves_nothing(node: MemoryNode, client: LineConnecti
     assert not database.watchers
     assert not database.selected
     assert not database.scans
-    assert node.lines.clients == set()
+    assert not node.lines.clients
     assert node.node.counters.connections == 0
     assert selected(node).ask("get k") == "value 1\nok \n"
 
