@@ -261,6 +261,7 @@ class SimulatedNode:
         """Stop in order. After a moment nothing is left of it but its files."""
         self._lines.finish_all()
         self.replicas.stop()
+        self.node.snapshots.wait_no_more()
         self.running = False
 
     def close(self) -> None:
