@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     parser = _parser()
     options = parser.parse_args(arguments)
-    choice = Choice(options.plan, options.nodes, options.seconds, options.faults)
+    choice = Choice(options.plan, options.nodes, options.seconds, options.faults, options.share)
     if unknown := set(filter(None, (options.faults or "").split(","))) - set(FAULTS):
         parser.error(f"these are no faults: {', '.join(sorted(unknown))}")
     if options.seed is not None:
@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--history", help="write the history of the clients of it to a file")
     parser.add_argument("--nodes", type=int, help="of the set, other than the plan has it")
     parser.add_argument("--seconds", type=float, help="of faults, likewise")
+    parser.add_argument("--share", type=float, help="of what the plan says of that, such as 0.5")
     parser.add_argument("--faults", help=f"of {', '.join(FAULTS)}; likewise; '' for none")
     return parser
 

@@ -66,7 +66,7 @@ def play(
     return [writer.taken(), reader.taken(), watcher.taken()], ops
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     framed=st.booleans(), one_turn=st.booleans(), chunks=CHUNKS, refused=st.sampled_from([0, 2, 99])
 )

@@ -433,12 +433,14 @@ def test_a_failing_seed_is_told_with_the_command_that_replays_it(
         return "never"
 
     monkeypatch.setattr("nuntwist.simulation.invariants.Invariants.unlike", never)
-    assert main(["--seeds", "1", "--start", "6", "--seconds", "2", "--faults", "crash"]) == 1
+    words = ["--seconds", "4", "--share", "0.5", "--faults", "crash"]
+    assert main(["--seeds", "1", "--start", "6", *words]) == 1
     told = capsys.readouterr().out.splitlines()
     assert told[0].startswith(f"seed 6 of plan {plan_of(6)} FAILED: at ")
     assert told[-1].startswith("1 seeds, 1 failed")
     again = told[1].strip().removeprefix(f"again: {PROGRAM} ")
-    assert again == f"--seed 6 --plan {plan_of(6)} --seconds 2.0 --faults crash --trace"
+    asked = "--seconds 4.0 --share 0.5 --faults crash"
+    assert again == f"--seed 6 --plan {plan_of(6)} {asked} --trace"
     file = tmp_path / "history"
     assert main([*shlex.split(again), "--history", str(file)]) == 1
     lines = capsys.readouterr().out.splitlines()

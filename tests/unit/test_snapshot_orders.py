@@ -121,7 +121,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(STEPS)
 def test_any_order_of_threads_and_any_kill_leaves_what_was_answered(steps: list[Any]) -> None:
     world = World()

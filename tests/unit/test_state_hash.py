@@ -118,7 +118,7 @@ def run(work: Iterator[None]) -> None:
 
 
 @given(st.data(), st.integers(0, 40), st.integers(0, 40))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_kept_up_to_date_it_is_what_it_is_from_nothing(
     data: st.DataObject, before: int, after: int
 ) -> None:
