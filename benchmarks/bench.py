@@ -91,6 +91,7 @@ class Bench:
         self.say = say
         self._directory = directory
         self._tree = tree
+        self._cores = cores
         self._core = cores[0] if cores else None
         self._made = 0
 
@@ -116,9 +117,16 @@ class Bench:
             yield redis
 
     @contextlib.contextmanager
-    def made_node(self, variables: Mapping[str, str] | None = None) -> Iterator[Node]:
-        """A node that is not started yet; removed at the end of the block."""
+    def made_node(
+        self, variables: Mapping[str, str] | None = None, pinned: bool = True
+    ) -> Iterator[Node]:
+        """A node that is not started yet; removed at the end of the block.
+
+        :param pinned: whether it has to be on the servers' core.
+        """
         node = Node(self._fresh(), self._core, self._tree, "nuntwist", variables)
+        if not pinned and self._cores is not None:
+            node.cores = set(self._cores)
         with contextlib.ExitStack() as end:
             end.callback(node.remove)
             yield node

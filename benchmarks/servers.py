@@ -66,13 +66,14 @@ class Process:
 
     :param directory: its own; made if it is not there.
     :param core: the core it is pinned to, or None.
+    :ivar cores: those that it may use; None for those of its parent.
     """
 
     name: str
 
     def __init__(self, directory: Path, core: int | None) -> None:
         self.directory = directory
-        self.core = core
+        self.cores = None if core is None else {core}
         self._child: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
 
@@ -95,7 +96,7 @@ class Process:
         :raise ServerError: it ended, or did not answer in time.
         """
         ready = ready or self.answers
-        core = self.core
+        cores = self.cores
         with open(self.directory / "output", "ab") as output:
             begin = time.monotonic()
             self._child = subprocess.Popen(
@@ -106,7 +107,7 @@ class Process:
                 stdout=output,
                 stderr=output,
                 # The parent has one thread, so this is safe; threads of the child inherit it.
-                preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, {core}),
+                preexec_fn=None if cores is None else lambda: os.sched_setaffinity(0, cores),
             )
         while time.monotonic() - begin < PATIENCE:
             if self._child.poll() is not None:

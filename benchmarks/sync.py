@@ -36,7 +36,8 @@ def run(bench: Bench) -> Iterator[Row]:
     """Give the rows of the group ``sync``."""
     keys = bench.settings.keys
     with ExitStack() as running:
-        nodes = [running.enter_context(bench.made_node(SETTINGS)) for _ in range(3)]
+        # Nothing but two probes has to be on another core, and both ends work at once.
+        nodes = [running.enter_context(bench.made_node(SETTINGS, False)) for _ in range(3)]
         primary, second, other = nodes
         sets.introduce(nodes)
         primary.start()
