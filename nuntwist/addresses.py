@@ -72,7 +72,7 @@ def client_endpoint(address: str, seconds: int) -> str:
         host = _quote(match["host"].strip("[]"))
         return f"tcp:host={host}:port={match['port']}:timeout={seconds}"
     arguments, named = split_endpoint(address)
-    if arguments[0] != "tls" or len(arguments) != 3 or not arguments[1]:
+    if arguments[:1] != ["tls"] or len(arguments) != 3 or not arguments[1]:
         raise ValueError("an address must look like host:port, or tls:host:port")
     if not _port(arguments[2]):
         raise ValueError("port 0 cannot be connected to")

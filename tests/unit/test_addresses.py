@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
 from twisted.internet.testing import MemoryReactor
@@ -171,6 +171,16 @@ def test_any_text_is_an_address_or_a_value_error(text: str) -> None:
     for endpoint in endpoints:
         is_local(endpoint)
         host_and_port(endpoint)
+
+
+@given(st.text("tls:=.\\[]019 ax") | st.text())
+@example("timeout=1")
+def test_any_text_is_the_address_of_a_node_or_a_value_error(text: str) -> None:
+    try:
+        address = parse_peer(text)
+    except ValueError:
+        return
+    assert parse_peer(address) == address == text.strip()
 
 
 @given(st.lists(st.text(min_size=1), min_size=1), st.text())
