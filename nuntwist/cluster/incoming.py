@@ -74,6 +74,7 @@ class Incoming:
         cannot be taken off, so that it needs a copy of all; None for nobody: then it stops.
     :ivar may_mend: whether it has stopped for something that may go by, such as a full disk.
     :ivar mended: whether another one is to take its place for that.
+    :ivar stopped_late: is called when it has stopped for what was taken before.
     :ivar stopped: why nothing more is taken over this link; None while it is.
     """
 
@@ -93,6 +94,7 @@ class Incoming:
         self.may_mend = self.mended = False
         self.needs_copy: Callable[[int, str], None] | None = None
         self.stopped: str | None = None
+        self.stopped_late: Callable[[], None] = _nobody_asks
         self.in_step = False
         self._said = 0
 
@@ -156,7 +158,9 @@ class Incoming:
             # It was cut off on purpose, and what is here is said anew.
             return
         reason.trap(StorageUnavailable, OutcomeUnknown)
+        self.may_mend = reason.check(StorageUnavailable) is not None
         self._stop(str(reason.value))
+        self.stopped_late()
 
     def _commit(self, index: int) -> None:
         index = min(index, self._follower.last.index)
@@ -196,3 +200,7 @@ class Incoming:
                     "this node no longer follows its primary, its data stay as they are: {why}",
                     why=why,
                 )
+
+
+def _nobody_asks() -> None:
+    """Nobody has to know."""

@@ -639,16 +639,22 @@ class Member:
         link = self.links.get(primary)
         peer = None if link is None else link.peer
         self.machine.stand_by(None if peer is None else peer.address)
-        self.incoming = Incoming(
+        incoming = self.incoming = Incoming(
             self.machine,
             self.election.number,
             lambda message: self.send(primary, message),
             self._committed,
         )
+        incoming.stopped_late = lambda: self._stopped_late(incoming)
         if self.copier is not None:
             self.copier.follow(self.election.number, primary)
-            self.incoming.needs_copy = self.copier.wanted
-        self.incoming.begin()
+            incoming.needs_copy = self.copier.wanted
+        incoming.begin()
+
+    def _stopped_late(self, incoming: Incoming) -> None:
+        if self.incoming is incoming and self._running:
+            self._note_stream(None)
+            self._mend(incoming)
 
     def replaced(self) -> None:
         """What this node holds was replaced by a copy of the primary's."""

@@ -452,3 +452,9 @@ def test_a_failing_seed_is_told_with_the_command_that_replays_it(
 def test_a_seed_that_passes_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--seed", "6", "--plan", "primary", "--seconds", "0.5", "--nodes", "2"]) == 0
     assert capsys.readouterr().out.startswith("seed 6 of plan primary: ")
+
+
+def test_a_secondary_whose_flush_fails_for_want_of_room_follows_again() -> None:
+    """It heard of that only after it had taken the records (found by the simulation)."""
+    plan = replace(PLANS["disk"], seconds=4.0)
+    assert simulate(216, plan).failure is None
