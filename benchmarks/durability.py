@@ -14,9 +14,8 @@ from functools import partial
 
 from benchmarks.bench import Bench, Player
 from benchmarks.figures import Row, Side
-from benchmarks.load import Channel
-from benchmarks.servers import Node, RedisServer, closing_all
-from benchmarks.throughput import COMMANDS
+from benchmarks.servers import Node, RedisServer
+from benchmarks.throughput import COMMANDS, drive
 from benchmarks.wire import KEY_SPACE, random_sets
 
 CONNECTIONS = (1, 50, 500)
@@ -53,11 +52,4 @@ def _rows(sides: dict[str, Side], count: int) -> Iterator[Row]:
 
 def _drive(bench: Bench, server: Server, count: int) -> float:
     ring = random_sets(server.dialect, 1, KEY_SPACE, COMMANDS, random.Random(count))
-    with closing_all(server.connect(count)) as connections:
-        step = max(1, len(ring.batches) // count)
-        channels = [
-            Channel(connection, ring, start=number * step)
-            for number, connection in enumerate(connections)
-        ]
-        outcome = bench.engine.drive(channels, bench.settings.seconds)
-    return sum(outcome.batches) / outcome.seconds
+    return drive(bench, server.connect(count), ring)

@@ -14,9 +14,8 @@ from functools import partial
 from benchmarks import sets
 from benchmarks.bench import Bench, Player
 from benchmarks.figures import Row
-from benchmarks.load import Channel
-from benchmarks.servers import Node, RedisServer, closing_all
-from benchmarks.throughput import COMMANDS, fill
+from benchmarks.servers import Node, RedisServer
+from benchmarks.throughput import COMMANDS, drive, fill
 from benchmarks.wire import KEY_SPACE, Ring, random_sets, resp
 
 DEPTHS = (1, 16)
@@ -73,12 +72,4 @@ def with_wait(ring: Ring) -> Ring:
 
 
 def _drive(bench: Bench, server: Server, ring: Ring) -> float:
-    count = bench.settings.connections
-    with closing_all(server.connect(count)) as connections:
-        step = max(1, len(ring.batches) // count)
-        channels = [
-            Channel(connection, ring, start=number * step)
-            for number, connection in enumerate(connections)
-        ]
-        outcome = bench.engine.drive(channels, bench.settings.seconds)
-    return sum(outcome.batches) * ring.depth / outcome.seconds
+    return drive(bench, server.connect(bench.settings.connections), ring)

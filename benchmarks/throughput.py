@@ -7,6 +7,7 @@ the first turn.  WebSocket sets are held against Redis' sets over TCP at the sam
 from __future__ import annotations
 
 import random
+import socket
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -65,9 +66,14 @@ def _turn(bench: Bench, server: Server, group: str, depth: int) -> Callable[[], 
 
 
 def _drive(bench: Bench, server: Server, web: bool, ring: Ring) -> float:
-    count = bench.settings.connections
     connect = server.connect_web if web and isinstance(server, Node) else server.connect
-    with closing_all(connect(count)) as connections:
+    return drive(bench, connect(bench.settings.connections), ring)
+
+
+def drive(bench: Bench, connections: list[socket.socket], ring: Ring) -> float:
+    """Run one turn over connections, which are closed then; give the operations a second."""
+    count = len(connections)
+    with closing_all(connections):
         step = max(1, len(ring.batches) // count)
         channels = [
             Channel(connection, ring, start=number * step)
