@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Final
 
-from twisted.plugin import getPlugins
 from zope.interface import implementer
 
 from nuntwist.cluster.bully import Bully
@@ -16,6 +15,7 @@ from nuntwist.cluster.effects import Means
 from nuntwist.cluster.fixed import Fixed
 from nuntwist.errors import StartError
 from nuntwist.interfaces import IElection, IElectionKind
+from nuntwist.plugins import find
 
 
 def make_bully(means: Means, kind: Any = Bully, **more: Any) -> Any:
@@ -45,16 +45,8 @@ def find_election(name: str) -> IElectionKind:
 
     :raise StartError: there is none.
     """
-    kind = _BUILT_IN.get(name)
-    if kind is not None:
-        return kind
-    plugins = {str(plugin.name): plugin for plugin in getPlugins(IElectionKind)}
-    if name not in plugins:
-        names = ", ".join([*_BUILT_IN, *sorted(plugins)])
-        raise StartError(
-            f"There is no election {name!r}, which NUN_ELECTION asks for; there are: {names}."
-        )
-    found: IElectionKind = plugins[name]
+    asked = f"election {name!r}, which NUN_ELECTION asks for"
+    found: IElectionKind = find(IElectionKind, _BUILT_IN, name, asked)
     return found
 
 

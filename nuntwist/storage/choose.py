@@ -9,13 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from twisted.plugin import getPlugins
 from zope.interface import implementer
 
 from nuntwist.config import NodeConfig
-from nuntwist.errors import StartError
 from nuntwist.files import Files
 from nuntwist.interfaces import BOTH, READ, WRITE, IStorage, IStorageKind
+from nuntwist.plugins import find
 from nuntwist.storage.disk import DiskStorage
 from nuntwist.storage.partition import InThread
 from nuntwist.storage.split import SplitStorage
@@ -57,17 +56,8 @@ def find_kind(name: str) -> IStorageKind:
 
     :raise StartError: there is none.
     """
-    kind = _BUILT_IN.get(name)
-    if kind is not None:
-        return kind
-    plugins = {str(plugin.name): plugin for plugin in getPlugins(IStorageKind)}
-    if name not in plugins:
-        names = ", ".join([*_BUILT_IN, *sorted(plugins)])
-        raise StartError(
-            f"There is no storage {name!r}, which NUN_STORAGE_STRATEGY or one of its like asks"
-            f" for; there are: {names}."
-        )
-    found: IStorageKind = plugins[name]
+    asked = f"storage {name!r}, which NUN_STORAGE_STRATEGY or one of its like asks for"
+    found: IStorageKind = find(IStorageKind, _BUILT_IN, name, asked)
     return found
 
 

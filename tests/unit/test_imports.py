@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "nuntwist"
 
 SETUP = {"addresses", "settings", "config", "logs"}
-BASE = {"", "errors", "values", "interfaces", "files", "files_on_disk", "heap"} | SETUP
+BASE = {"", "errors", "values", "interfaces", "files", "files_on_disk", "heap", "plugins"} | SETUP
 MIDDLE = BASE | {"archive", "language", "core", "oplog", "storage", "cluster"}
 TOP = MIDDLE | {"net", "secrets", "replicas", "service"}
 
@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "addresses": set(),
     "interfaces": {"values", "errors"},
     "heap": set(),
+    "plugins": {"errors"},
     "secrets": {"values", "errors", "interfaces"},
     "files": {"errors", "values", "interfaces"},
     "files_on_disk": {"errors", "files"},
