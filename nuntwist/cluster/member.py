@@ -477,6 +477,9 @@ class Member:
                 self._follow(self.election.primary)
                 self.carry_out()
 
+        if self._mend_timer is not None and self._mend_timer.active():
+            # Of an earlier stream, which is nobody's concern any more.
+            self._mend_timer.cancel()
         self._mend_timer = self.clock.callLater(MEND_SECONDS, again)
 
     @property

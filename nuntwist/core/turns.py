@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from twisted.logger import Logger
+
 from nuntwist.core.client import Client
 
 
 class Turns:
-    """Opens and ends turns.
+    """Opens and ends turns. An error in the commands of a client ends its connection.
 
     :param call_at_end: makes a call when the reactor has read all that is there.
     :param seconds: monotonic time, in seconds.
@@ -23,6 +25,8 @@ class Turns:
     :param commit: called at the end of each turn.
     :param resume: called with a client whose backlog may be run.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -69,6 +73,12 @@ class Turns:
                 break
             client = self._line.popleft()
             client.queued = False
-            self._resume(client)
+            try:
+                self._resume(client)
+            except Exception:
+                # As where it comes with the bytes: logged, and the end of that connection alone.
+                # It would wait for an answer for ever, and others for their turn.
+                self._log.failure("a command failed in a way nobody foresaw")
+                client.outlet.abort("internal error")
         if more or self._line:
             self.open()

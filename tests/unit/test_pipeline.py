@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs
 
 from nuntwist.core.limits import Limits
 from nuntwist.errors import OutcomeUnknown, StorageUnavailable
@@ -386,3 +388,28 @@ def test_reads_of_removed_keys_leave_no_tombstones(node: MemoryNode) -> None:
     database = node.node.catalogue.by_name[b"d"]
     assert database.find(b"a") is None
     assert [op[KEY] for shard in database.shards for op in shard.values() if op[0] is None] == []
+
+
+def test_an_error_in_a_later_turn_ends_that_connection_alone(
+    node: MemoryNode, oplog: FailingOplog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handler is at fault: its client would wait for ever, and others for their turn."""
+
+    def broken(*arguments: object) -> NoReturn:
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(node.node.pipeline.handlers, "ping", broken)
+    bad, good = node.admin("use-db d t"), connect(node)
+    oplog.late = []
+    bad.protocol.dataReceived(b"create-db e t\nping\nget k\n")
+    good.protocol.dataReceived(b"get k\n")
+    (durable,) = oplog.late
+    oplog.late = None
+    with capturedLogs() as logged:
+        durable.callback(None)
+        node.settle()
+    assert bad.closed
+    failures = [event["log_failure"].type for event in logged if "log_failure" in event]
+    assert failures == [ZeroDivisionError]
+    assert good.received() == "value <Empty>\nok \n"
+    assert good.ask("get k") == "value <Empty>\nok \n"
