@@ -48,6 +48,8 @@ The body begins with the number of the epoch (u64). What follows it, by kind:
 44    Invited      set u64
 45    Confirm      question u64
 46    Confirmed    question u64, index u64
+47    Count        question u64, index u64, replicas u16, milliseconds u32
+48    Counted      question u64
 ====  ===========  ==========================================================================
 
 A position is the epoch's number and node and an index (u64 each); a rank is a position, a
@@ -87,6 +89,7 @@ from nuntwist.cluster.copies import (
     CopyTaken,
     CopyWanted,
 )
+from nuntwist.cluster.counting import Count, Counted
 from nuntwist.cluster.forwards import Behind, Forward, Forwarding, Outcome
 from nuntwist.cluster.greeting import Admitted, Greeting, Hello, Invited, Joining, Whole
 from nuntwist.cluster.offers import Offer, Offered
@@ -110,6 +113,8 @@ Message: TypeAlias = (
     | Offered
     | Confirm
     | Confirmed
+    | Count
+    | Counted
     | Checked
     | Differs
     | Copying
@@ -440,6 +445,11 @@ _KINDS: Final[dict[int, tuple[type, Any]]] = {
     44: (Invited, _Fixed("Q", lambda m: (m.set_id,), Invited)),
     45: (Confirm, _Fixed("Q", lambda m: (m.question,), Confirm)),
     46: (Confirmed, _Fixed("QQ", lambda m: (m.question, m.index), Confirmed)),
+    47: (
+        Count,
+        _Fixed("QQHI", lambda m: (m.question, m.index, m.replicas, m.milliseconds), Count),
+    ),
+    48: (Counted, _Fixed("Q", lambda m: (m.question,), Counted)),
 }
 _KIND_OF: Final = {message: (kind, form) for kind, (message, form) in _KINDS.items()}
 

@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from nuntwist.cluster.comparing import Comparing
 from nuntwist.cluster.confirming import Confirming
 from nuntwist.cluster.copier import Copier
+from nuntwist.cluster.counting import Counting
 from nuntwist.cluster.forwards import Forwards
 from nuntwist.cluster.member import Member
 from nuntwist.cluster.offers import Bargains, Offer, Offered
@@ -67,6 +68,7 @@ class Serving:
         self.comparing = Comparing(member, node, self.copier, check_every)
         self.forwards = Forwards(member, node, wait)
         self.confirming = Confirming(member)
+        self.forwards.forwarder.reached = Counting(member, node.pipeline.concerns).reached
         member.on_left = self._forget
         concerns, journal = node.pipeline.concerns, node.pipeline.journal
         concerns.default = concern

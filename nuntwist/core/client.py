@@ -17,7 +17,7 @@ from nuntwist.core.database import EVERYBODY
 if TYPE_CHECKING:
     from nuntwist.core.concern import Concern
     from nuntwist.core.database import Database
-    from nuntwist.core.forwarding import Forwards
+    from nuntwist.core.lanes import Forwards
     from nuntwist.language.replies import Encoding, Reply
     from nuntwist.values import Op
 
@@ -114,6 +114,7 @@ class Client:
     :ivar paused: the transport's buffer is full.
     :ivar concern: its own write concern.
     :ivar linearizable: whether its reads are to be.
+    :ivar counts: whether the node's own concern is a number of replicas.
     :ivar careful: whether one of these, or a concern of its database, keeps it off the hot road.
     :ivar direct: what is sent to it may be written at once: it is not paused or streaming,
         and nothing is held or ready.
@@ -132,6 +133,7 @@ class Client:
         "chunks",
         "closed",
         "concern",
+        "counts",
         "database",
         "direct",
         "dirty",
@@ -194,6 +196,7 @@ class Client:
         self.stalled = False
         self.concern: Concern | None = None
         self.linearizable = False
+        self.counts = False
         self.careful = False
 
     def detach(self) -> None:
@@ -216,7 +219,8 @@ class Client:
         """See anew whether it has to be careful."""
         database = self.database
         of_database = database is not None and database.concern is not None
-        self.careful = self.linearizable or self.concern is not None or of_database
+        own = self.linearizable or self.concern is not None
+        self.careful = own or of_database or self.counts
 
     def unrestricted(self) -> bool:
         """Whether it may do everything with every plain key of the selected database."""

@@ -4,8 +4,9 @@ A *write concern* is ``primary`` (the node that decides it), ``majority``, or a 
 beside the primary. The narrowest one rules: that of the connection, else that of its database (a
 key of it, so it is replicated and kept with it), else that of the node. Where the node's own is
 ``majority`` that is part of the road: nothing is revealed before (:mod:`nuntwist.core.undo`). Where
-another one rules on a connection, its client is *careful*: its commands leave the hot road, and
-each write is answered by itself, when its concern is met or its time is over.
+another one rules on a connection, or the node's own is a number, its client is *careful*: its
+commands leave the hot road, and each write is answered by itself, when its concern is met or its
+time is over. Through a secondary that is known by :mod:`nuntwist.cluster.counting`.
 
 A write whose concern was not met in time may still survive, so the writer is told that the outcome
 is unknown.
@@ -81,7 +82,9 @@ class Concerns:
         """Whether a command of a careful client, which reads or writes a key, waits by itself."""
         if not writes:
             return client.linearizable and self.read_index is not None
-        return self.of(client).replicas != self.default.replicas or client.concern is not None
+        replicas = self.of(client).replicas
+        # A number is counted here; the node's own "majority" is part of the road.
+        return replicas > 0 or replicas != self.default.replicas or client.concern is not None
 
     # -- writes ------------------------------------------------------------------------------
 

@@ -24,8 +24,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
@@ -40,6 +41,7 @@ from nuntwist.core.forwards import (
     item_of,
     kind_of,
 )
+from nuntwist.core.lanes import Entry, Forwards, Lane
 from nuntwist.core.outcomes import read_replies
 from nuntwist.language.commands import Command
 from nuntwist.language.parser import Request
@@ -52,9 +54,6 @@ NO_PRIMARY: Final = b"no primary"
 NOT_PRIMARY: Final = b"not primary"
 NEVER_ANSWERED: Final = b"outcome unknown: no primary answered"
 NOT_READ: Final = b"outcome unknown: the primary's answer cannot be read"
-NOT_COUNTED: Final = (
-    b"outcome unknown: a write concern of a number of replicas is counted on the primary alone"
-)
 RESTORE_THERE: Final = b"restore on the primary: "
 
 OVERHEAD: Final = 200
@@ -62,62 +61,9 @@ OVERHEAD: Final = 200
 
 Send = Callable[[int, int, Sequence[Item]], None]
 """Sends a request to the primary: its lane, its number, its commands."""
-
-
-class Forwards:
-    """What a connection has forwarded.
-
-    :ivar count: commands that are not answered.
-    :ivar size: their bytes.
-    :ivar alone: whether they are one that stands alone.
-    :ivar drains: whether it waits for what was sent to it before to leave.
-    """
-
-    __slots__ = ("alone", "count", "drains", "size")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.size = 0
-        self.alone = False
-        self.drains = False
-
-
-class _Entry(NamedTuple):
-    """One command.
-
-    :ivar came: when, in seconds.
-    """
-
-    client: Client
-    item: Item
-    size: int
-    came: float
-
-
-class _Lane:
-    """A lane.
-
-    :ivar under_way: the commands of the request under way; none where it is free.
-    :ivar request: its number.
-    :ivar outcome: what must be revealed, and the replies, where the primary has answered.
-    """
-
-    __slots__ = ("number", "outcome", "queue", "request", "timer", "under_way")
-
-    def __init__(self, number: int, queue: deque[_Entry]) -> None:
-        self.number = number
-        self.queue = queue
-        self.under_way: list[_Entry] = []
-        self.request = 0
-        self.outcome: tuple[int, list[Reply]] | None = None
-        self.timer: IDelayedCall | None = None
-
-    def drop_outcome(self) -> None:
-        """What was answered is told, or may be lost."""
-        self.outcome = None
-        if self.timer is not None and self.timer.active():
-            self.timer.cancel()
-        self.timer = None
+Reached = Callable[[int, int, int], Deferred[None]]
+"""Asks the primary about an index, a number of replicas and milliseconds: fires when so many have
+all up to there; may be cancelled."""
 
 
 class Forwarder:
@@ -127,6 +73,7 @@ class Forwarder:
     :param call_later: IReactorTime.callLater.
     :param seconds: monotonic time, in seconds.
     :param wait: for how long a command waits without a primary, in seconds.
+    :ivar reached: asks the primary for concerns of a number of replicas.
     :param first_request: numbers of requests begin above it. They must rise from one start of
         the node to the next: the time of the start in milliseconds, times 2**20. Where the
         clock was set back meanwhile, the primary tells.
@@ -148,13 +95,14 @@ class Forwarder:
         self._wait = wait
         self._request = first_request
         self._send: Send | None = None
+        self.reached: Reached = _nobody_counts
         self._address = b""
         self._lost_at = seconds()
         self._timer: IDelayedCall | None = None
-        self._plain: deque[_Entry] = deque()
-        self._alone: deque[_Entry] = deque()
-        self._lanes = [_Lane(PLAIN, self._plain)]
-        self._lanes += [_Lane(number, self._alone) for number in ALONE_LANES]
+        self._plain: deque[Entry] = deque()
+        self._alone: deque[Entry] = deque()
+        self._lanes = [Lane(PLAIN, self._plain)]
+        self._lanes += [Lane(number, self._alone) for number in ALONE_LANES]
         self._count = self._size = 0
         self._without_room: dict[Client, None] = {}
         pipeline.forwarder = self
@@ -236,7 +184,7 @@ class Forwarder:
             alone = None if isinstance(request, Reply) else self._kind(client, request)
             if alone is None or (forwards.count and (alone or forwards.alone)):
                 break
-            entry = _Entry(client, item_of(client, lines[at]), len(lines[at]) + OVERHEAD, now)
+            entry = Entry(client, item_of(client, lines[at]), len(lines[at]) + OVERHEAD, now)
             if not self._has_room(entry, forwards):
                 break
             forwards.alone = alone
@@ -248,7 +196,7 @@ class Forwarder:
             at += 1
         return at
 
-    def _has_room(self, entry: _Entry, forwards: Forwards) -> bool:
+    def _has_room(self, entry: Entry, forwards: Forwards) -> bool:
         limits, size = self._pipeline.limits, entry.size
         if forwards.count and (
             forwards.count >= limits.forwards or forwards.size + size > limits.forward_bytes
@@ -315,7 +263,7 @@ class Forwarder:
                 lane.request = self._request
                 self._send_request(lane)
 
-    def _send_request(self, lane: _Lane) -> None:
+    def _send_request(self, lane: Lane) -> None:
         if self._send is not None:
             self._send(lane.number, lane.request, [entry.item for entry in lane.under_way])
 
@@ -337,18 +285,36 @@ class Forwarder:
         if len(found) != len(lane.under_way):
             self._log.error("what the primary answered to forwarded commands cannot be read")
             found = [failure(NOT_READ)] * len(lane.under_way)
-        counted = map(self._counted, lane.under_way, found)
-        lane.outcome = (index, list(counted))
+        lane.outcome = (index, found)
         concerns = self._pipeline.concerns
         milliseconds = min(concerns.time_of(entry.client) for entry in lane.under_way)
         lane.timer = self._call_later(milliseconds / 1000.0, self._expire, lane, milliseconds)
+        self._count_replicas(lane, index, found, milliseconds)
         self.revealed()
 
-    def _counted(self, entry: _Entry, reply: Reply) -> Reply:
-        """Only the primary knows how many replicas have an operation."""
+    def _count_replicas(
+        self, lane: Lane, index: int, replies: Sequence[Reply], milliseconds: int
+    ) -> None:
+        """Ask the primary, which alone knows how many replicas have an operation."""
+        entries = zip(lane.under_way, replies, strict=True)
+        asked = [self._asks(entry) for entry, reply in entries if reply.error is None]
+        most = max(asked, default=PRIMARY)
+        if most <= PRIMARY:
+            return
+        counting = lane.counting = self.reached(index, most, milliseconds)
+
+        def counted(_: object) -> None:
+            if lane.counting is counting:
+                lane.counting = None
+                # Not from within the outcome itself, nor from within what has told.
+                self._call_later(0.0, self.revealed)
+
+        counting.addCallbacks(counted, lambda reason: reason.trap(CancelledError) and None)
+
+    def _asks(self, entry: Entry) -> int:
+        """Who is to have a write: PRIMARY, MAJORITY, or a number of replicas."""
         client = entry.client
-        counts = client.careful and self._pipeline.concerns.of(client).replicas > 0
-        return failure(NOT_COUNTED) if counts and reply.error is None else reply
+        return self._pipeline.concerns.of(client).replicas if client.careful else PRIMARY
 
     def behind(self, lane_number: int, request: int, seen: int) -> None:
         """The primary knows a later request of a lane: the clock was set back between two starts.
@@ -361,7 +327,7 @@ class Forwarder:
         lane.request = self._request
         self._send_request(lane)
 
-    def _waiting_for(self, lane_number: int, request: int) -> _Lane | None:
+    def _waiting_for(self, lane_number: int, request: int) -> Lane | None:
         if self._send is None or lane_number >= len(self._lanes):
             return None
         lane = self._lanes[lane_number]
@@ -378,31 +344,41 @@ class Forwarder:
             if index <= journal.revealed and self._are_met(lane, index):
                 self._done(lane, replies)
 
-    def _done(self, lane: _Lane, replies: list[Reply]) -> None:
+    def _done(self, lane: Lane, replies: list[Reply]) -> None:
         entries, lane.under_way = lane.under_way, []
         lane.drop_outcome()
         self._answer(entries, replies)
 
-    def _are_met(self, lane: _Lane, index: int) -> bool:
+    def _are_met(self, lane: Lane, index: int) -> bool:
         """Whether the write concerns of those who wait are met, as far as that is seen here."""
-        concerns, undo = self._pipeline.concerns, self._pipeline.journal.undo
-        if undo is None or index <= undo.settled:
-            return True
-        return not any(
-            entry.client.careful and concerns.of(entry.client).replicas != PRIMARY
-            for entry in lane.under_way
-        )
+        return all(self._is_met(entry, lane, index) for entry in lane.under_way)
 
-    def _expire(self, lane: _Lane, milliseconds: int) -> None:
-        """What the primary has answered is not revealed here in time, or its concern not met."""
+    def _is_met(self, entry: Entry, lane: Lane, index: int) -> bool:
+        asks, undo = self._asks(entry), self._pipeline.journal.undo
+        if asks > 0:
+            return lane.counting is None
+        return asks == PRIMARY or undo is None or index <= undo.settled
+
+    def _expire(self, lane: Lane, milliseconds: int) -> None:
+        """What the primary has answered is not revealed here in time, or a concern not met: that
+        is told those whom it concerns."""
         lane.timer = None
-        if lane.outcome is not None:
-            unmet = b"outcome unknown: write concern not met in %d ms" % milliseconds
-            self._done(lane, [failure(unmet) if r.error is None else r for r in lane.outcome[1]])
+        if lane.outcome is None:
+            return
+        index, replies = lane.outcome
+        shown = index <= self._pipeline.journal.revealed
+        unmet = failure(b"outcome unknown: write concern not met in %d ms" % milliseconds)
+        told = [
+            reply
+            if reply.error is not None or (shown and self._is_met(entry, lane, index))
+            else unmet
+            for entry, reply in zip(lane.under_way, replies, strict=True)
+        ]
+        self._done(lane, told)
 
     # -- answers -----------------------------------------------------------------------------
 
-    def _answer(self, entries: Sequence[_Entry], replies: Sequence[Reply]) -> None:
+    def _answer(self, entries: Sequence[Entry], replies: Sequence[Reply]) -> None:
         """Answer clients, and take what they have sent meanwhile."""
         pipeline = self._pipeline
         clients: dict[Client, None] = {}
@@ -432,14 +408,14 @@ class Forwarder:
 
     # -- without a primary -------------------------------------------------------------------
 
-    def _due(self, entry: _Entry) -> float:
+    def _due(self, entry: Entry) -> float:
         return max(entry.came, self._lost_at) + self._wait
 
     def _give_up(self) -> None:
         """Answer what has waited for a primary long enough."""
         self._timer = None
         now = self._seconds()
-        failed: list[_Entry] = []
+        failed: list[Entry] = []
         replies: list[Reply] = []
         for lane in self._lanes:
             if lane.under_way and now >= self._due(lane.under_way[-1]):
@@ -468,7 +444,7 @@ class Forwarder:
         self._timer = None
 
 
-def _first_of(queue: deque[_Entry], limit: int) -> list[_Entry]:
+def _first_of(queue: deque[Entry], limit: int) -> list[Entry]:
     """Take the commands of one request from a queue: at least one."""
     entries = [queue.popleft()]
     size = entries[0].size
@@ -477,3 +453,8 @@ def _first_of(queue: deque[_Entry], limit: int) -> list[_Entry]:
         entries.append(entry)
         size += entry.size
     return entries
+
+
+def _nobody_counts(index: int, replicas: int, milliseconds: int) -> Deferred[None]:
+    """Nobody is asked: it is not known in time."""
+    return Deferred()

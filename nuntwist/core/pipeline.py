@@ -425,6 +425,8 @@ class Pipeline:
     def connect(self, client: Client) -> None:
         """A connection is there."""
         self.counters.connections += 1
+        client.counts = self.concerns.default.replicas > 0
+        client.heed()
 
     def set_paused(self, client: Client, paused: bool) -> None:
         """The transport's buffer is full, or empty again."""

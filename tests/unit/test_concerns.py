@@ -139,10 +139,73 @@ def test_a_forwarded_write_waits_for_the_majority(three: MemorySet) -> None:
     careful.send("set a 1\nget a")
     three.run(0.1)
     assert careful.received() == "ok \nvalue 1\nok \n"
-    counting = client(three, 2, "write-concern 2")
-    counting.send("set a 2")
+
+
+def test_a_forwarded_write_waits_for_a_number_of_replicas(three: MemorySet) -> None:
+    two = client(three, 2, "write-concern 2 400")
+    more = client(three, 3, "write-concern 3 300")
+    three.delay = 0.05
+    two.send("set a 1\nget a\nset-safe a -2 x")
+    more.send("set b 1")
+    three.run(0.18)
+    # It is here, and on the other secondary, but the primary has not said so.
+    assert two.received() == ""
     three.run(0.1)
-    assert "counted on the primary alone" in counting.received()
+    assert two.received() == "ok \nvalue 1\nok \n"
+    three.run(0.3)
+    assert more.received() == "error outcome unknown: write concern not met in 300 ms \n"
+    assert more.ask("get b") == "value 1\nok \n"
+    assert two.received() == "error Invalid version! \n"
+
+
+def test_who_asks_for_less_is_not_told_that_more_was_not_met(three: MemorySet) -> None:
+    plain, two = client(three, 2), client(three, 2, "write-concern 2 400")
+    three.isolate(3)
+    # Both go in one request.
+    two.protocol.dataReceived(b"set a 2\n")
+    plain.protocol.dataReceived(b"set a 3\n")
+    three.run(0.5)
+    assert two.received() == "error outcome unknown: write concern not met in 400 ms \n"
+    assert plain.received() == "ok \n"
+    assert plain.ask("get a") == "value 3\nok \n"
+
+
+def test_a_number_that_is_asked_for_goes_on_with_the_next_primary(three: MemorySet) -> None:
+    two = client(three, 2, "write-concern 2 60000")
+    three.isolate(3)
+    two.send("set a 1")
+    three.run(0.1)
+    three.members[1].release(2)
+    three.run(2.0)
+    assert three.primary() == 2
+    assert two.received() == ""
+    three.heal()
+    three.run(3.0)
+    assert two.received() == "ok \n"
+    for me in three.ids:
+        assert client(three, me).ask("get a") == "value 1\nok \n"
+
+
+@pytest.mark.parametrize("me", [1, 2])
+def test_the_nodes_own_concern_may_be_a_number(me: int) -> None:
+    nodes = MemorySet(concern=Concern(2, 300))
+    nodes.run(2.0)
+    nodes.nodes[1].admin("create-db d t")
+    nodes.run(0.5)
+    writer, less = client(nodes, me), client(nodes, me, "write-concern primary")
+    nodes.delay = 0.02
+    writer.send("set a 1")
+    nodes.run(0.03)
+    assert writer.received() == ""
+    nodes.run(0.2)
+    assert writer.received() == "ok \n"
+    nodes.isolate(3)
+    writer.send("set a 2")
+    less.send("set b 2")
+    nodes.run(0.4)
+    assert writer.received() == "error outcome unknown: write concern not met in 300 ms \n"
+    nodes.run(0.4)
+    assert less.received() == "ok \n"
 
 
 def test_a_narrower_concern_than_that_of_the_node() -> None:

@@ -34,6 +34,7 @@ from nuntwist.cluster.copies import (
     CopyTaken,
     CopyWanted,
 )
+from nuntwist.cluster.counting import Count, Counted
 from nuntwist.cluster.forwards import Behind, Forward, Outcome
 from nuntwist.cluster.frames import FrameError, FrameReader, Message, encode
 from nuntwist.cluster.greeting import Admitted, Hello, Invited, Joining, Whole
@@ -96,6 +97,8 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(Invited, U64, U64),
     st.builds(Confirm, U64, U64),
     st.builds(Confirmed, U64, U64, U64),
+    st.builds(Count, U64, U64, U64, st.integers(0, 2**16 - 1), st.integers(0, 2**32 - 1)),
+    st.builds(Counted, U64, U64),
 )
 
 
@@ -127,7 +130,7 @@ def test_each_kind_of_message_has_a_number_and_keeps_its_bytes() -> None:
         *range(30, 33),
         34,
         35,
-        *range(40, 47),
+        *range(40, 49),
     }
     assert set(frames._KINDS) == numbers
     rank = Rank(Position(Epoch(1, 2), 3), -4, 5)
