@@ -196,7 +196,7 @@ def test_nodes_find_each_other_and_keep_one_link_a_pair(logged: list[LogEvent]) 
     yield until(lambda: all(len(place.messages) == 2 for place in places), "messages")
     # A node is no client.
     assert all(place.node.node.counters.connections == 0 for place in places)
-    assert all(place.factory.clients == set() for place in places)
+    assert not any(place.factory.clients for place in places)
     assert reasons(logged) == []
     yield close_all(places)
 
@@ -352,7 +352,7 @@ def test_others_on_the_port(sent: bytes, answer: bytes) -> Steps:
     told = yield deferToThread(_talk, _connect(place), sent)
     assert told.removeprefix(b"ok \n").startswith(answer)
     assert (told == b"ok \n") == (answer == b"")
-    yield until(lambda: place.factory.clients == set(), "its end")
+    yield until(lambda: not place.factory.clients, "its end")
     yield close_all([place])
 
 
