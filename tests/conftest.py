@@ -10,6 +10,8 @@ from typing import NoReturn
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.ports import free_ports
+
 _HERE = Path(__file__).parent
 
 # A busy machine must not fail a test for being slow; in CI every run tries the same examples.
@@ -41,7 +43,5 @@ def _no_real_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
 @pytest.fixture
 def free_port() -> int:
     """A TCP port of the loopback interface that nobody uses right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    (port,) = free_ports(1)
+    return port

@@ -26,7 +26,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-ROOT = Path(__file__).parents[2]
+from tests.integration.forkserver import ROOT, Forked, fork_node
+
 TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 USER, PASSWORD = "admin", "s3cr3t-pwd"
 LIMIT = 20.0
@@ -54,6 +55,8 @@ def wait_until(condition: Callable[[], object], what: str, limit: float = LIMIT)
 def clean_environment(**variables: str) -> dict[str, str]:
     """The environment without settings of a node, then ``variables``."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("NUN_")}
+    # Where this is set, each process would compile all modules anew.
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)
     return {**kept, "PYTHONPATH": str(ROOT), **variables}
 
 
@@ -101,7 +104,7 @@ class Process:
             **(variables or {}),
         }
         self._before = tuple(before)
-        self.child: subprocess.Popen[bytes] | None = None
+        self.child: subprocess.Popen[bytes] | Forked | None = None
         self.starts = 0
         directory.mkdir(parents=True, exist_ok=True)
 
@@ -142,12 +145,17 @@ class Process:
     def launch(self) -> None:
         """Start it."""
         self.starts += 1
-        environment = {k: v for k, v in self.variables.items() if v is not None}
+        given = {k: v for k, v in self.variables.items() if v is not None}
+        environment = clean_environment(**given)
+        arguments = ["-n", "--pidfile=", "nundb", *self.options]
         with self.log_path.open("wb") as log:
+            if not self._before and all(name.startswith("NUN_") for name in given):
+                self.child = fork_node(arguments, environment, self.directory, log)
+                return
             self.child = subprocess.Popen(
-                [*self._before, *TWISTD, "-n", "--pidfile=", "nundb", *self.options],
+                [*self._before, *TWISTD, *arguments],
                 cwd=self.directory,
-                env=clean_environment(**environment),
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

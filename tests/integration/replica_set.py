@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.integration.harness import PASSWORD, USER, Lines, Process, wait_until
-from tests.integration.s3_server import free_ports
+from tests.ports import free_ports
 
 _FIRST = re.compile(rb"peer \d+ ([0-9a-f]{16})")
 PIECE = 1 << 16

@@ -28,24 +28,13 @@ from nuntwist.storage.s3_keys import part_name
 from nuntwist.storage.s3_objects import Access, connect
 from nuntwist.values import KEY, SET, VALUE, Epoch, Op
 from tests.integration.harness import wait_until
+from tests.ports import free_ports
 
 KEY_ID, SECRET = "test-key-id", "test-secret-key"
 BUCKET = "snapshots"
 START_LIMIT = 60.0
 """Seconds until the first object can be put; it takes about 8."""
 WEED = Path(sys.executable).with_name("weed")
-
-
-def free_ports(count: int) -> list[int]:
-    """TCP ports of the loopback interface that nobody uses right now."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 class Seaweed:

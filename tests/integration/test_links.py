@@ -38,7 +38,7 @@ from nuntwist.testing import MemoryNode
 from nuntwist.values import Epoch, Position
 from tests.integration.harness import no_trace_of_trouble
 from tests.integration.replica_set import Nodes, Switch
-from tests.integration.s3_server import free_ports
+from tests.ports import free_ports
 
 reactor: Any = real_reactor
 

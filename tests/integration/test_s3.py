@@ -27,12 +27,12 @@ from tests.integration.s3_server import (
     Proxy,
     Seaweed,
     entries_of,
-    free_ports,
     manifests,
     objects_under,
     put_many,
     snapshot_settings,
 )
+from tests.ports import free_ports
 
 PREFIXES = (f"node-{number}" for number in count(1))
 CUTS, KILLS = 30, int(os.environ.get("S3_KILLS", "1"))

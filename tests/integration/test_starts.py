@@ -14,7 +14,7 @@ import pytest
 
 from tests.integration.harness import ROOT, USER, Lines, Process, no_trace_of_trouble
 from tests.integration.replica_set import Nodes
-from tests.integration.s3_server import free_ports
+from tests.ports import free_ports
 
 SERVES_WITHIN = 2.0
 """Seconds from the beginning of a first node's process until it takes a write: the default
