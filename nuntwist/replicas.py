@@ -106,24 +106,18 @@ class Replicas:
         told_of = {*config.replicate_addresses, address}
         self._bootstrap = [other for other in config.replicate_addresses if other != address]
         self._asked: set[str] = set()
-        try:
-            identity.note_start(world.boot, config.durability == "disk")
-        except OSError as error:
-            raise StartError(
-                f"The data directory {config.dbs_dir} cannot be written: {error.strerror}."
-            ) from None
+        _note_start(config, identity, world)
         self._identity = identity
-        suspicion, beat = config.suspicion_ms / 1000.0, config.heartbeat_ms / 1000.0
-        wait = config.election_timeout_ms / 1000.0
+        timing = _timing(config)
         no_primary = config.no_primary_wait_ms
-        patience = wait if no_primary is None else no_primary / 1000.0
+        patience = timing.round if no_primary is None else no_primary / 1000.0
         following = Following(node)
         self.member = Member(
             identity,
             following,
             node.oplog,
             reactor,
-            Timing(beat, suspicion, suspicion * LEASE_SHARE, wait, wait * COMPARE_SHARE),
+            timing,
             chance,
             node.info.process_id,
             Terms(address, len(told_of), config.election_quorum, config.fixed_primary or None),
@@ -139,8 +133,8 @@ class Replicas:
             self.member,
             reactor,
             chance,
-            beat,
-            2 * suspicion,
+            timing.beat,
+            2 * timing.suspicion,
         )
         self.doors = Doors(manner)
         self._peering = Peering(
@@ -234,6 +228,26 @@ def make_replicas(
 def _concern(config: NodeConfig) -> Concern:
     replicas = parse_concern(config.write_concern.encode()).replicas
     return Concern(replicas, config.write_concern_timeout_ms)
+
+
+def _timing(config: NodeConfig) -> Timing:
+    suspicion, wait = config.suspicion_ms / 1000.0, config.election_timeout_ms / 1000.0
+    return Timing(
+        config.heartbeat_ms / 1000.0,
+        suspicion,
+        suspicion * LEASE_SHARE,
+        wait,
+        wait * COMPARE_SHARE,
+    )
+
+
+def _note_start(config: NodeConfig, identity: Identity, world: World) -> None:
+    try:
+        identity.note_start(world.boot, config.durability == "disk")
+    except OSError as error:
+        raise StartError(
+            f"The data directory {config.dbs_dir} cannot be written: {error.strerror}."
+        ) from None
 
 
 def _boot_id() -> str:

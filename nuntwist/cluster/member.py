@@ -5,7 +5,7 @@ and the log of the node. The election (:mod:`nuntwist.cluster.elections`) says w
 
 - **primary**: the node leads (:mod:`nuntwist.cluster.reign`);
 - **following**: the node stands by, says to its primary what it has, and takes what comes
-  (:mod:`nuntwist.cluster.incoming`);
+  (:mod:`nuntwist.cluster.pursuit`);
 - **neither**: the node stands by.
 
 Which set it is in, and how it comes into one, is :mod:`nuntwist.cluster.belonging`.
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
@@ -31,86 +31,23 @@ from nuntwist.cluster.diary import Diary
 from nuntwist.cluster.effects import Keep, Means, Send, Timing, Turned
 from nuntwist.cluster.elections import BULLY
 from nuntwist.cluster.greeting import Greeting, Hello
-from nuntwist.cluster.handshake import Peer
 from nuntwist.cluster.identity import Identity
-from nuntwist.cluster.incoming import Follower, Incoming
+from nuntwist.cluster.incoming import Incoming
+from nuntwist.cluster.machine import Link, Machine
 from nuntwist.cluster.outgoing import Log
-from nuntwist.cluster.reign import Leader, Reign
+from nuntwist.cluster.pursuit import Pursuit
+from nuntwist.cluster.reign import Reign
 from nuntwist.cluster.states import State
 from nuntwist.cluster.stream import Applied, Cut, Have, Records, Refused
-from nuntwist.errors import CorruptData, StorageUnavailable
+from nuntwist.errors import StorageUnavailable
 from nuntwist.interfaces import IElection, IElectionKind
 from nuntwist.values import Epoch
 
 if TYPE_CHECKING:
     from nuntwist.cluster.copier import Copier
 
-MEND_SECONDS = 1.0
-"""Seconds until a node tries again to follow whose log could not take something."""
 _FROM_PRIMARY = frozenset({CopyBegins, CopyPiece, CopyEnds})
 """What only a primary sends, and by megabytes; heartbeats come behind it."""
-
-
-class Link(Protocol):
-    """A connection to another node.
-
-    :ivar heard: when something came last, in seconds of the clock.
-    """
-
-    peer: Peer | None
-    connecting: bool
-    heard: float
-
-    def send(self, message: Any) -> None:
-        """Send a message, unless the connection is gone."""
-
-    def close(self) -> None:
-        """End it."""
-
-
-class Machine(Follower, Leader, Protocol):
-    """The node, as a set needs it.
-
-    :ivar grown: called when more of the log is durable here.
-    :ivar troubled: called when a write of this node as the primary fails.
-    """
-
-    grown: Callable[[], None]
-    troubled: Callable[[], None]
-
-    @property
-    def in_trouble(self) -> bool:
-        """Whether the log takes no writes, for a while or until a restart."""
-
-    @property
-    def members(self) -> bytes | None:
-        """Who is in the set, as the state has it."""
-
-    @property
-    def holds_data(self) -> bool:
-        """Whether there is a database but for ``$admin``."""
-
-    def lead(self, epoch: Epoch) -> int:
-        """Be the primary: log the first operation of the epoch, then take writes.
-
-        :return: its index.
-        :raise StorageUnavailable: it could not be logged.
-        """
-
-    def stand_by(self, primary: str | None) -> None:
-        """Take no writes of clients.
-
-        :param primary: where the primary is; None where there is none.
-        """
-
-    def begin_anew(self) -> None:
-        """Be in another set: nothing that is known of the one before counts."""
-
-    def pause(self) -> None:
-        """Take no more writes of clients, as if there were no primary."""
-
-    def guard(self, in_step: int) -> None:
-        """Say how many replicas are in step, for those who refuse writes without."""
 
 
 class Member:
@@ -124,6 +61,8 @@ class Member:
     :param started: when the node was started, in milliseconds since 1970.
     :param kind: makes its elections.
     :ivar election: of the set it is in.
+    :ivar running: whether it takes part.
+    :ivar pursuit: what it takes of its primary.
     :ivar failed: why it takes no part any more; None while it does.
     :ivar diary: has the last transitions.
     :ivar on_primary: is told the id of the primary, itself included, or None, as it changes.
@@ -155,7 +94,7 @@ class Member:
         self.me = identity.node_id
         self.links: dict[int, Link] = {}
         self.reign: Reign | None = None
-        self.incoming: Incoming | None = None
+        self.pursuit = Pursuit(self)
         self.failed: str | None = None
         self.on_primary: Callable[[int | None], None] = _nobody_asks
         self.on_stream: Callable[[int | None], None] = _nobody_asks
@@ -175,14 +114,11 @@ class Member:
         self._began = clock.seconds()
         self._timing = timing
         self._chance = chance
-        self._committed = 0
         self._waiting: dict[int, Have] = {}
         self._timer: IDelayedCall | None = None
         self._timer_due = 0.0
-        self._running = False
+        self.running = False
         self._ailing = Ailing(self)
-        self._mending = False
-        self._mend_timer: IDelayedCall | None = None
         self._streams_from: int | None = None
         self._kind = kind
         self._doubt_shortened()
@@ -214,6 +150,14 @@ class Member:
         """
         self.identity.note(reached=self.machine.durable)
 
+    def note_cut(self) -> None:
+        """What was taken off is not missed after a start."""
+        if self.oplog.last.index < self.identity.standing.reached:
+            try:
+                self.note_reached()
+            except OSError as error:
+                self.fail(error)
+
     def _make_election(self) -> IElection:
         members = self.belonging.membership.members
         means = Means(
@@ -239,13 +183,13 @@ class Member:
 
     def begin_anew(self) -> None:
         """Be in another set, or in none: nothing of an earlier election counts."""
-        self._note_stream(None)
+        self.note_stream(None)
         if self.copier is not None:
             self.copier.turned()
         self._lay_down()
-        self._committed = 0
+        self.pursuit.committed = 0
         self.machine.begin_anew()
-        self.incoming = None
+        self.pursuit.forget()
         self.machine.stand_by(None)
         self.on_primary(None)
         self.election.stop()
@@ -253,7 +197,7 @@ class Member:
 
     def start(self) -> None:
         """Take part."""
-        self._running = True
+        self.running = True
         self.oplog.written = self._written
         self.machine.grown = self._grown
         self.machine.troubled = self._ailing.begin
@@ -262,16 +206,15 @@ class Member:
 
     def stop(self) -> None:
         """Take no part any more; the connections stay to whoever has made them."""
-        self._running = False
+        self.running = False
         self._ailing.stop()
         self.election.stop()
         self.oplog.written = None
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        if self._mend_timer is not None and self._mend_timer.active():
-            self._mend_timer.cancel()
-        self._timer = self._mend_timer = None
-        self._note_stream(None)
+        self._timer = None
+        self.pursuit.stop()
+        self.note_stream(None)
         self._lay_down()
 
     # -- connections -------------------------------------------------------------------------
@@ -315,7 +258,7 @@ class Member:
     def part(self, node: int) -> None:
         """A node is not of the same set, or not reached any more."""
         if node == self._streams_from:
-            self._note_stream(None)
+            self.note_stream(None)
         self._waiting.pop(node, None)
         if node == self.election.primary:
             self.on_parted()
@@ -338,12 +281,12 @@ class Member:
         if node not in self.election.linked:
             self.election.link(node, True, self.clock.seconds())
             if self.election.primary == node:
-                self._follow(node)
+                self.pursuit.follow(node)
 
     def received(self, link: Link, message: Any) -> None:
         """A message has come."""
         node = next((node for node, held in self.links.items() if held is link), None)
-        if node is None or self.failed is not None or not self._running:
+        if node is None or self.failed is not None or not self.running:
             return
         kind = type(message)
         if isinstance(message, Greeting):
@@ -352,7 +295,7 @@ class Member:
             if kind is Have or kind is Applied or kind is Refused:
                 self._from_secondary(node, message)
             elif kind is Records or kind is Cut:
-                self._from_primary(node, message)
+                self.pursuit.received(node, message)
             elif kind in self.handlers:
                 if kind in _FROM_PRIMARY:
                     self.election.heard_of(node, message.number, self.clock.seconds())
@@ -378,14 +321,14 @@ class Member:
     def _grown(self) -> None:
         if self.reign is not None:
             self.reign.count()
-        elif self.incoming is not None:
-            self.incoming.grown(self.machine.durable)
+        elif self.pursuit.incoming is not None:
+            self.pursuit.incoming.grown(self.machine.durable)
         if self.belonging.has_changed:
             # In a turn of its own: more may be logged by that.
             self.clock.callLater(0.0, self._look_again)
 
     def _look_again(self) -> None:
-        if self._running:
+        if self.running:
             self.look()
             self.carry_out()
 
@@ -399,7 +342,7 @@ class Member:
     @property
     def committed(self) -> int:
         """Up to which index a majority is known to have the log."""
-        return self._committed if self.reign is None else self.reign.commits.index
+        return self.pursuit.committed if self.reign is None else self.reign.commits.index
 
     def look(self) -> None:
         """See whether the members of the set have changed, and what is known of them."""
@@ -424,63 +367,10 @@ class Member:
         self.machine.guard(reign.in_step())
         self.look()
 
-    def _from_primary(self, node: int, message: Records | Cut) -> None:
-        incoming = self.incoming
-        if incoming is None or not self.election.heard_of(
-            node, message.number, self.clock.seconds()
-        ):
-            return
-        try:
-            if isinstance(message, Records):
-                incoming.records(message)
-            else:
-                incoming.cut(message)
-                self._note_cut()
-        except CorruptData as error:
-            self._log.error("what the primary sends is damaged: {error}", error=str(error))
-            self.links[node].close()
-            return
-        self._committed = incoming.committed
-        self.election.appended(self.oplog.last)
-        self._note_stream(node if incoming.in_step and incoming.stopped is None else None)
-        if incoming.stopped is not None:
-            self._mend(incoming)
-        elif self._mending and incoming.in_step:
-            self._mending = False
-            self._log.info("this node follows its primary again")
-        self.look()
-
-    def _note_cut(self) -> None:
-        """What was taken off is not missed after a start."""
-        if self.oplog.last.index < self.identity.standing.reached:
-            try:
-                self.note_reached()
-            except OSError as error:
-                self.fail(error)
-
-    def _mend(self, incoming: Incoming) -> None:
-        """Begin anew with a primary whose records the log here could not take just now."""
-        if not incoming.may_mend or self.oplog.failed is not None or incoming.mended:
-            return
-        incoming.mended = True
-        if not self._mending:
-            self._mending = True
-            self._log.error(
-                "this node cannot take what its primary sends, and tries again every {seconds:g} s;"
-                " free space or mend the disk, nothing has to be restarted: {why}",
-                seconds=MEND_SECONDS,
-                why=incoming.stopped,
-            )
-
-        def again() -> None:
-            if self.incoming is incoming and self.election.primary is not None and self._running:
-                self._follow(self.election.primary)
-                self.carry_out()
-
-        if self._mend_timer is not None and self._mend_timer.active():
-            # Of an earlier stream, which is nobody's concern any more.
-            self._mend_timer.cancel()
-        self._mend_timer = self.clock.callLater(MEND_SECONDS, again)
+    @property
+    def incoming(self) -> Incoming | None:
+        """What comes from the primary; None while this node follows nobody."""
+        return self.pursuit.incoming
 
     @property
     def streams_from(self) -> int | None:
@@ -489,11 +379,12 @@ class Member:
 
     def fall_out(self) -> None:
         """The primary sends this node nothing more before it has a copy of all."""
-        if self.incoming is not None:
-            self.incoming.in_step = False
-        self._note_stream(None)
+        if self.pursuit.incoming is not None:
+            self.pursuit.incoming.in_step = False
+        self.note_stream(None)
 
-    def _note_stream(self, node: int | None) -> None:
+    def note_stream(self, node: int | None) -> None:
+        """Note whose log this node's is the beginning of, and tell who asks."""
         if node != self._streams_from:
             self._streams_from = node
             self.on_stream(node)
@@ -507,7 +398,7 @@ class Member:
 
     def pause(self) -> None:
         """Take no more writes of clients; they wait for the next primary."""
-        self._note_stream(None)
+        self.note_stream(None)
         self.machine.pause()
 
     def release(self, successor: int) -> None:
@@ -522,7 +413,7 @@ class Member:
 
     def carry_out(self) -> None:
         """Do what the election asks for, and be called again in time."""
-        if self.failed is not None or not self._running:
+        if self.failed is not None or not self.running:
             return
         self.belonging.settle(self.clock.seconds())
         while effects := self.election.effects():
@@ -562,8 +453,8 @@ class Member:
             error=self.failed,
         )
         self.stop()
-        self.incoming = None
-        self._note_stream(None)
+        self.pursuit.forget()
+        self.note_stream(None)
         self.machine.stand_by(None)
         self.on_primary(None)
 
@@ -576,7 +467,7 @@ class Member:
         if turned.after is State.ELECTED:
             self._waiting = {}
         if turned.before in (State.PRIMARY, State.FOLLOWING):
-            self._note_stream(None)
+            self.note_stream(None)
             self.on_turned()
             if self.copier is not None:
                 self.copier.turned()
@@ -585,21 +476,21 @@ class Member:
         if turned.after is State.PRIMARY:
             self._lead(turned.number)
         elif turned.after is State.FOLLOWING and turned.primary is not None:
-            self._follow(turned.primary)
+            self.pursuit.follow(turned.primary)
             self.on_primary(turned.primary)
         elif turned.before in (State.PRIMARY, State.FOLLOWING):
-            self.incoming = None
+            self.pursuit.forget()
             self.machine.stand_by(None)
             self.on_primary(None)
 
     def _lay_down(self) -> None:
         reign, self.reign = self.reign, None
         if reign is not None:
-            self._committed = max(self._committed, reign.commits.index)
+            self.pursuit.committed = max(self.pursuit.committed, reign.commits.index)
             reign.end()
 
     def _lead(self, number: int) -> None:
-        self.incoming = None
+        self.pursuit.forget()
         try:
             begins = self.machine.lead(Epoch(number, self.me))
         except StorageUnavailable as error:
@@ -622,7 +513,7 @@ class Member:
             if node in self.links and self.reign is not None:
                 self.reign.begin_stream(node, have)
         self.machine.guard(0 if self.reign is None else self.reign.in_step())
-        self._note_stream(self.me)
+        self.note_stream(self.me)
 
     def _warn_without_majority(self) -> None:
         members = self.belonging.membership.members.keys()
@@ -637,35 +528,13 @@ class Member:
                 members=len(members),
             )
 
-    def _follow(self, primary: int) -> None:
-        self._note_stream(None)
-        link = self.links.get(primary)
-        peer = None if link is None else link.peer
-        self.machine.stand_by(None if peer is None else peer.address)
-        incoming = self.incoming = Incoming(
-            self.machine,
-            self.election.number,
-            lambda message: self.send(primary, message),
-            self._committed,
-        )
-        incoming.stopped_late = lambda: self._stopped_late(incoming)
-        if self.copier is not None:
-            self.copier.follow(self.election.number, primary)
-            incoming.needs_copy = self.copier.wanted
-        incoming.begin()
-
-    def _stopped_late(self, incoming: Incoming) -> None:
-        if self.incoming is incoming and self._running:
-            self._note_stream(None)
-            self._mend(incoming)
-
     def replaced(self) -> None:
         """What this node holds was replaced by a copy of the primary's."""
         self.election.appended(self.oplog.last)
-        self._note_cut()
+        self.note_cut()
         self.look()
-        if self.incoming is not None:
-            self.incoming.begin()
+        if self.pursuit.incoming is not None:
+            self.pursuit.incoming.begin()
         self.carry_out()
 
 

@@ -26,7 +26,8 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from nuntwist.cluster.frames import FrameError, FrameReader, Message, encode
+from nuntwist.cluster.frame_forms import FrameError
+from nuntwist.cluster.frames import FrameReader, Message, encode
 from nuntwist.cluster.handshake import (
     ITSELF,
     LONGEST,

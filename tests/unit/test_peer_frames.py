@@ -36,7 +36,8 @@ from nuntwist.cluster.copies import (
 )
 from nuntwist.cluster.counting import Count, Counted
 from nuntwist.cluster.forwards import Behind, Forward, Outcome
-from nuntwist.cluster.frames import FrameError, FrameReader, Message, encode
+from nuntwist.cluster.frame_forms import FrameError
+from nuntwist.cluster.frames import FrameReader, Message, encode
 from nuntwist.cluster.greeting import Admitted, Hello, Invited, Joining, Whole
 from nuntwist.cluster.offers import Offer, Offered
 from nuntwist.cluster.stream import Applied, Cut, Have, Idle, Records, Refused

@@ -1,0 +1,253 @@
+"""The bodies of messages between nodes: how what follows the number is written, by its shape.
+
+A form writes and reads the bodies of one or more kinds of messages; which kind has which form is in
+the table of :mod:`nuntwist.cluster.frames`, which also tells what each of them holds.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from nuntwist.cluster.ballots import Rank
+from nuntwist.cluster.copies import CopyBegins, CopyPiece
+from nuntwist.cluster.forwards import Forward, Outcome
+from nuntwist.cluster.greeting import Admitted
+from nuntwist.cluster.offers import Offer
+from nuntwist.cluster.stream import Have, Records
+from nuntwist.core.copying import Outline
+from nuntwist.core.forwards import Item
+from nuntwist.errors import NuntwistError
+from nuntwist.values import Epoch, Position
+
+NUMBER = struct.Struct("<Q")
+REIGN = struct.Struct("<QQQ")
+POSITION = "QQQ"
+RANK = POSITION + "qQ"
+
+
+class FrameError(NuntwistError):
+    """What came over a link is no message; the link cannot go on."""
+
+
+def numbers_of(position: Position) -> tuple[int, int, int]:
+    """A position as the numbers of POSITION."""
+    return (*position.epoch, position.index)
+
+
+def make_position(number: int, node: int, index: int) -> Position:
+    """The position of the numbers of POSITION."""
+    return Position(Epoch(number, node), index)
+
+
+def rank_numbers(rank: Rank) -> tuple[int, ...]:
+    """A rank as the numbers of RANK."""
+    return (*numbers_of(rank.position), rank.seniority, rank.node)
+
+
+def make_rank(number: int, node: int, index: int, seniority: int, me: int) -> Rank:
+    """The rank of the numbers of RANK."""
+    return Rank(make_position(number, node, index), seniority, me)
+
+
+def flag(value: int) -> bool:
+    """What a byte says that is 0 or 1.
+
+    :raise FrameError: it is neither.
+    """
+    if value > 1:
+        raise FrameError(f"{value} is no flag")
+    return bool(value)
+
+
+class FixedForm:
+    """How messages of one kind are written that have all the same length.
+
+    :param fields: of the struct, after the number.
+    :param take: gives the values of a message.
+    :param make: gives the message of a number and values.
+    """
+
+    def __init__(
+        self, fields: str, take: Callable[[Any], tuple[Any, ...]], make: Callable[..., Any]
+    ) -> None:
+        self._struct = struct.Struct("<Q" + fields)
+        self._take = take
+        self._make = make
+
+    def encode(self, message: Any) -> bytes:
+        return self._struct.pack(message.number, *self._take(message))
+
+    def decode(self, body: bytes) -> Any:
+        if len(body) != self._struct.size:
+            raise FrameError(f"a body of {len(body)} bytes, where {self._struct.size} must be")
+        return self._make(*self._struct.unpack(body))
+
+
+class HaveForm:
+    """A position and a list."""
+
+    _begin = struct.Struct("<Q" + POSITION + "H")
+
+    def encode(self, message: Have) -> bytes:
+        begin = self._begin.pack(message.number, *numbers_of(message.position), len(message.reigns))
+        reigns = [REIGN.pack(*epoch, first) for epoch, first in message.reigns]
+        return b"".join([begin, *reigns])
+
+    def decode(self, body: bytes) -> Have:
+        size = self._begin.size
+        if len(body) < size:
+            raise FrameError("it ends before its list")
+        number, *position, count = self._begin.unpack_from(body)
+        if len(body) != size + count * REIGN.size:
+            raise FrameError(f"it has no room for {count} epochs")
+        reigns = tuple(
+            (Epoch(epoch, node), first) for epoch, node, first in REIGN.iter_unpack(body[size:])
+        )
+        return Have(number, make_position(*position), reigns)
+
+
+class RecordsForm:
+    """What is before the records, and the records."""
+
+    _begin = struct.Struct("<Q" + POSITION + "Q")
+
+    def encode(self, message: Records) -> bytes:
+        before = numbers_of(message.before)
+        return self._begin.pack(message.number, *before, message.committed) + message.data
+
+    def decode(self, body: bytes) -> Records:
+        if len(body) < self._begin.size:
+            raise FrameError("it ends before its records")
+        number, *before, committed = self._begin.unpack_from(body)
+        return Records(number, make_position(*before), committed, body[self._begin.size :])
+
+
+class ForwardForm:
+    """A list of commands, each with an identity."""
+
+    _begin = struct.Struct("<QBQ")
+    _item = struct.Struct("<BQII")
+
+    def encode(self, message: Forward) -> bytes:
+        parts = [self._begin.pack(message.number, message.lane, message.request)]
+        for database, user, admin, text in message.items:
+            flags = (database is not None) | (user is not None) << 1 | admin << 2
+            name = user or b""
+            parts += [self._item.pack(flags, database or 0, len(name), len(text)), name, text]
+        return b"".join(parts)
+
+    def decode(self, body: bytes) -> Forward:
+        at, items = self._begin.size, []
+        if len(body) < at:
+            raise FrameError("it ends before its commands")
+        number, lane, request = self._begin.unpack_from(body)
+        while at < len(body):
+            if len(body) - at < self._item.size:
+                raise FrameError("a command of it is cut short")
+            flags, database, name, text = self._item.unpack_from(body, at)
+            at += self._item.size
+            start, end = at + name, at + name + text
+            if flags > 7 or end > len(body):
+                raise FrameError("a command of it is cut short, or has flags that are not known")
+            user = body[at:start] if flags & 2 else None
+            admin = bool(flags & 4)
+            items.append(Item(database if flags & 1 else None, user, admin, body[start:end]))
+            at = end
+        return Forward(number, lane, request, tuple(items))
+
+
+class OutcomeForm:
+    """What is before the replies, and the replies."""
+
+    _begin = struct.Struct("<QBQQ")
+
+    def encode(self, message: Outcome) -> bytes:
+        begin = self._begin.pack(message.number, message.lane, message.request, message.index)
+        return begin + message.replies
+
+    def decode(self, body: bytes) -> Outcome:
+        if len(body) < self._begin.size:
+            raise FrameError("it ends before its replies")
+        number, lane, request, index = self._begin.unpack_from(body)
+        return Outcome(number, lane, request, index, body[self._begin.size :])
+
+
+class CopyBeginsForm:
+    """What is before the list, and the list."""
+
+    _begin = struct.Struct("<QQ" + POSITION + "Q")
+    _item = struct.Struct("<QQII")
+
+    def encode(self, message: CopyBegins) -> bytes:
+        position = numbers_of(message.position)
+        parts = [self._begin.pack(message.number, message.copy_id, *position, message.stamp)]
+        for one in message.outlines:
+            sizes = len(one.name), len(one.strategy)
+            parts += (self._item.pack(one.number, one.last_index, *sizes), one.name, one.strategy)
+        return b"".join(parts)
+
+    def decode(self, body: bytes) -> CopyBegins:
+        at, outlines = self._begin.size, []
+        if len(body) < at:
+            raise FrameError("it ends before its databases")
+        number, copy_id, *position, stamp = self._begin.unpack_from(body)
+        while at < len(body):
+            if len(body) - at < self._item.size:
+                raise FrameError("a database of it is cut short")
+            database, last_index, name, strategy = self._item.unpack_from(body, at)
+            at += self._item.size
+            middle, end = at + name, at + name + strategy
+            if end > len(body):
+                raise FrameError("a database of it is cut short")
+            outlines.append(Outline(database, body[at:middle], body[middle:end], last_index))
+            at = end
+        return CopyBegins(number, copy_id, make_position(*position), stamp, tuple(outlines))
+
+
+class CopyPieceForm:
+    """What is before the entries, and the entries."""
+
+    _begin = struct.Struct("<QQQ")
+
+    def encode(self, message: CopyPiece) -> bytes:
+        return self._begin.pack(message.number, message.copy_id, message.piece) + message.data
+
+    def decode(self, body: bytes) -> CopyPiece:
+        if len(body) < self._begin.size:
+            raise FrameError("it ends before its entries")
+        number, copy_id, piece = self._begin.unpack_from(body)
+        return CopyPiece(number, copy_id, piece, body[self._begin.size :])
+
+
+class AdmittedForm:
+    """The members."""
+
+    def encode(self, message: Admitted) -> bytes:
+        return NUMBER.pack(message.number) + message.members
+
+    def decode(self, body: bytes) -> Admitted:
+        if len(body) < NUMBER.size:
+            raise FrameError("it ends before its members")
+        return Admitted(NUMBER.unpack_from(body)[0], body[NUMBER.size :])
+
+
+class OfferForm:
+    """What is before the records, and the records."""
+
+    _begin = struct.Struct("<QQ")
+
+    def encode(self, message: Offer) -> bytes:
+        return self._begin.pack(message.number, message.first) + message.data
+
+    def decode(self, body: bytes) -> Offer:
+        if len(body) < self._begin.size:
+            raise FrameError("it ends before its records")
+        number, first = self._begin.unpack_from(body)
+        return Offer(number, first, body[self._begin.size :])
+
+
+def nothing(message: Any) -> tuple[Any, ...]:
+    """A message of this kind has nothing but its number."""
+    return ()
