@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Generator
 from pathlib import Path
 from typing import NoReturn
 
+import coverage
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -20,11 +22,34 @@ settings.register_profile("ci", settings.get_profile("default"), derandomize=Tru
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark everything under tests/integration."""
+    """Mark everything under tests/integration, and what tries many cases."""
     for item in items:
         if _HERE / "integration" in item.path.parents:
             item.add_marker(pytest.mark.integration)
+        if item.get_closest_marker("hypothesis"):
+            item.add_marker(pytest.mark.many_cases)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """Measure no coverage where many cases are tried.
+
+    It would only say that one of them came by, and makes such a test three times as slow.
+    (The mark no_cover of pytest-cov is for this, but each process of pytest-xdist measures twice,
+    and what began first goes on then.)
+    """
+    stopped = []
+    if item.get_closest_marker("many_cases") is not None:
+        while (measuring := coverage.Coverage.current()) is not None:
+            measuring.stop()
+            stopped.append(measuring)
+    try:
+        return (yield)
+    finally:
+        for measured in reversed(stopped):
+            measured.start()
 
 
 @pytest.fixture(autouse=True)

@@ -77,6 +77,7 @@ def test_pieces_of_any_size_give_the_same(size: int) -> None:
     assert read(WHOLE, size) == read(WHOLE)
 
 
+@pytest.mark.many_cases
 def test_every_flipped_bit_is_seen() -> None:
     for at in range(len(WHOLE)):
         for bit in range(8):

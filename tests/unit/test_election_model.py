@@ -13,6 +13,8 @@ from nuntwist.cluster.bully import Bully
 from nuntwist.cluster.lease import Lease
 from tests.unit.election_model import Model, adversary
 
+pytestmark = pytest.mark.many_cases
+
 SEEDS = int(os.environ.get("NUN_ELECTION_SEEDS", "300"))
 SIZES = (3, 3, 5, 2, 1)
 

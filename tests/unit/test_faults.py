@@ -22,6 +22,8 @@ from tests.unit.conformance_oplog import all_of
 from tests.unit.faulty import DURABILITIES, FaultyFiles, Written
 from tests.unit.test_oplog_segments import warnings as warnings
 
+pytestmark = pytest.mark.many_cases
+
 BATCHES = 10
 """With the limit below they take three segments."""
 FULL = "No space left on device"

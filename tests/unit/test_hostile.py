@@ -14,6 +14,8 @@ from nuntwist.core.limits import Limits
 from nuntwist.language.commands import BY_WORD
 from nuntwist.testing import Connection, FrameConnection, LineConnection, MemoryNode, client_frame
 
+pytestmark = pytest.mark.many_cases
+
 COUNT = 10_000
 LIMIT = 600
 

@@ -214,6 +214,7 @@ def test_a_long_log_is_read_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- damage ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.many_cases
 def test_every_flipped_bit_is_found_and_repaired_to_what_stands_before_it() -> None:
     batches = [[run(1, 1), run(2, 3)], [run(5, 1), run(6, 2)]]
     whole = [segment(*each) for each in batches]

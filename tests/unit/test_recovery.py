@@ -25,6 +25,8 @@ from nuntwist.storage.disk import DiskStorage, manifest_name
 from nuntwist.testing import LineConnection, MemoryNode
 from nuntwist.values import SET, VALUE, VERSION
 
+pytestmark = pytest.mark.many_cases
+
 LOG = segment_name(1)
 State = dict[bytes, dict[bytes, tuple[bytes | None, int]]]
 

@@ -34,6 +34,8 @@ from nuntwist.simulation.running import Run, simulate
 from nuntwist.testing import HeapClock
 from nuntwist.values import SET, Epoch, Op
 
+pytestmark = pytest.mark.many_cases
+
 SHORT = Plan(seconds=5.0)
 
 

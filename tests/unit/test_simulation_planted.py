@@ -32,6 +32,8 @@ from nuntwist.simulation.plan import PLANS, Plan
 from nuntwist.simulation.running import Run, simulate
 from nuntwist.values import NO_EPOCH, Epoch, Position
 
+pytestmark = pytest.mark.many_cases
+
 Patch = pytest.MonkeyPatch
 Write = Callable[[bytes], None]
 
