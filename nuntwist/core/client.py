@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nuntwist.core.concern import Concern
     from nuntwist.core.database import Database
     from nuntwist.core.lanes import Forwards
+    from nuntwist.core.permissions import Permissions
     from nuntwist.language.replies import Encoding, Reply
     from nuntwist.values import Op
 
@@ -97,6 +98,8 @@ class Client:
     :ivar user: as whom it was selected; None with the database's own token.
     :ivar admin: whether ``auth`` was passed.
     :ivar watching: its watched keys, by database.
+    :ivar watched_as: as whom it watches them: as whom it had selected the database when it watched
+        the last one; None with the database's own token.
     :ivar out: encoded replies and events of the batch under way.
     :ivar needed: the log index that must be durable before ``out`` may leave.
     :ivar held: what earlier batches send while the log is not durable so far.
@@ -108,8 +111,8 @@ class Client:
     :ivar backlog: (lines, next, plain) that wait to be run.
     :ivar waiting: a command waits for a hash, a disk, a slice of a long listing or the primary.
     :ivar forwards: what it has sent to the primary; None where that is nothing.
-    :ivar mark: gives what is to be logged together with an operation that stands alone, from the
-        reply; None for clients that have a connection.
+    :ivar mark: gives what is to be logged together with operations that stand alone, from the
+        reply and how many they are; None for clients that have a connection.
     :ivar streaming: a long answer is being written; nothing else may be written between.
     :ivar paused: the transport's buffer is full.
     :ivar concern: its own write concern.
@@ -159,6 +162,7 @@ class Client:
         "user",
         "waiting",
         "watch_count",
+        "watched_as",
         "watching",
         "write",
     )
@@ -173,6 +177,7 @@ class Client:
         self.user: bytes | None = None
         self.admin = False
         self.watching: dict[Database, set[bytes]] = {}
+        self.watched_as: dict[Database, bytes | None] = {}
         self.watch_count = 0
         self.out: list[bytes] = []
         self.needed = 0
@@ -182,7 +187,7 @@ class Client:
         self.backlog: deque[tuple[list[bytes], int, bool]] = deque()
         self.waiting = False
         self.forwards: Forwards | None = None
-        self.mark: Callable[[Reply], Op] | None = None
+        self.mark: Callable[[Reply, int], Op] | None = None
         self.streaming = False
         self.paused = False
         self.direct = True
@@ -209,11 +214,27 @@ class Client:
         """Whether it has a right to a plain key of the selected database."""
         if self.admin or self.database is None:
             return self.admin
-        permissions = self.database.permissions
-        listed = permissions.get(EVERYBODY if self.user is None else self.user)
+        listed = self.permissions
         if listed is None:
             return self.user is None
         return listed.allow(letter, key)
+
+    @property
+    def may_arbitrate(self) -> bool:
+        """Whether it may decide conflicts of any key of the selected database."""
+        listed = self.permissions
+        if listed is None:
+            return self.admin or (self.database is not None and self.user is None)
+        return listed.names(b"a")
+
+    @property
+    def permissions(self) -> Permissions | None:
+        """The list that says what it may do with plain keys; None where there is none, or it is
+        an admin's connection, and rules nothing."""
+        if self.admin or self.database is None:
+            return None
+        permissions = self.database.permissions
+        return permissions.get(EVERYBODY if self.user is None else self.user)
 
     def heed(self) -> None:
         """See anew whether it has to be careful."""

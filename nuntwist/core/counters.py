@@ -21,6 +21,8 @@ class Counters:
         ``told_by_copies`` how many watched keys were another value by that.
     :ivar states_differed: how many times, on a primary, the state of another node was found not to
         be its own; on another node, its state not that of its primary.
+    :ivar watches_taken: watches that ended because permissions changed, and ``signed_out``
+        connections that were let go because their user or token was taken away.
     :ivar command_time: moving average of the time a command takes, in ms.
     """
 
@@ -35,6 +37,8 @@ class Counters:
     copies_taken: int = 0
     told_by_copies: int = 0
     states_differed: int = 0
+    watches_taken: int = 0
+    signed_out: int = 0
     command_time: float = 0.0
 
     def note_time(self, seconds: float) -> None:

@@ -33,6 +33,9 @@ MASK = SHARDS - 1
 TOKEN_KEY = b"$$token"
 USER_PREFIX = b"$$user_"
 PERMISSION_PREFIX = b"$$permission_$"
+SIGNED_OUT_PREFIX = b"$$signed_out_"
+"""What keys begin with that, when they are set, let those go who have selected the database as the
+user whose name follows; with its own token where none does."""
 CONNECTIONS_KEY = b"$connections"
 CONFLICT_PREFIX = b"$conflicts_"
 CONCERN_KEY = b"$$write_concern"

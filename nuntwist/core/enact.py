@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nuntwist.core import access
 from nuntwist.core.catalogue import STAGED
 from nuntwist.core.database import Database
 from nuntwist.core.sessions import release
@@ -56,6 +57,7 @@ def enact(node: Node, op: Op) -> Database | None:
         if op[VALUE] is None:
             node.pipeline.journal.stay(op, database)
         node.pipeline.notify(database, op)
+        access.changed(node, database, op)
     return None
 
 

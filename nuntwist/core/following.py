@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from nuntwist.core import access
 from nuntwist.core.database import MARKERS, MEMBERS_KEY
 from nuntwist.core.enact import enact
 from nuntwist.core.forwarding import NO_PRIMARY, NOT_PRIMARY
@@ -239,6 +240,7 @@ class Following:
         told = self._node.pipeline.take_off(index)
         self._apply()
         journal.let_go()
+        access.review(self._node)
         counters = self._node.counters
         counters.tails_cut += 1
         counters.operations_undone += count

@@ -281,13 +281,13 @@ class Executor:
         op = self._node.pipeline.change(self._node.catalogue.admin, SET, key, value, 0)
         job.marked = op[INDEX]
 
-    def _marker(self, job: _Job, reply: Reply) -> Op:
-        """The marker, to be logged together with one other operation."""
+    def _marker(self, job: _Job, reply: Reply, place: int) -> Op:
+        """The marker, to be logged together with so many other operations."""
         if job.dropped:
             raise CommandError(GIVEN_UP)
         value = marker_value(job.request, encode_replies([reply]))
         key = marker_key(job.sender, job.lane)
-        return self._node.pipeline.journal.make(SET, ADMIN_ID, key, value, 0, place=1)
+        return self._node.pipeline.journal.make(SET, ADMIN_ID, key, value, 0, place=place)
 
     # -- its end -----------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from nuntwist.core import access
 from nuntwist.core.copying import Aside
 from nuntwist.core.database import CONNECTIONS_KEY, SHARDS, Database
 from nuntwist.core.sessions import release
@@ -397,6 +398,8 @@ class Exchange:
 
         :return: how many keys these are.
         """
+        # First, as some may not see any more what there is to tell.
+        access.review(self._node)
         told = 0
         for database, before in self._pairs:
             for key in tuple(database.watchers):

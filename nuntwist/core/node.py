@@ -204,6 +204,14 @@ class Node:
         elif entry[VALUE] is not None:
             self.pipeline.notify(admin, entry)
 
+    def note_arbiter_gone(self, client: Client) -> None:
+        """Log that a connection resolves conflicts no more, as it has no right to."""
+        self._log.warn(
+            "the permissions of the arbiter at {peer} were changed: it is sent no more conflicts;"
+            " give it the letter a again, or let another one connect",
+            peer=client.peer,
+        )
+
     def note_refused_login(self, client: Client) -> None:
         """Log that somebody gave wrong credentials, without them."""
         self._log.info("wrong credentials from {peer}", peer=client.peer)

@@ -441,6 +441,16 @@ class Pipeline:
         client.ending = True
         self._end_if_answered(client)
 
+    def dismiss(self, client: Client) -> None:
+        """Let a connection go that has no right to be here any more: what it has sent and was not
+        run is not run, and it is told no more."""
+        client.backlog.clear()
+        for database in tuple(client.watching):
+            watches.unsubscribe_all(client, database)
+        deselect(client, self.notify)
+        client.outlet.pause_reading()
+        self.finish(client)
+
     def _end_if_answered(self, client: Client) -> None:
         if not client.closed and not client.backlog and not client.waiting:
             self.commit()

@@ -11,7 +11,7 @@ in order, are the whole sorted, each of them ready to be sent while the next is 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from nuntwist.core.database import SHARDS, Database, shown
 from nuntwist.core.permissions import matches
@@ -77,14 +77,22 @@ class Listing:
     :param database: what to list, as it is at :meth:`begin`, or when the first piece is asked for.
     :param pattern: which keys; empty for all.
     :param hidden: whether keys beginning ``$$`` are shown.
+    :param listed: says of a key whether it may be listed; None where all may.
     :ivar index: the last operation it tells of, once it has begun.
     :ivar exposed_at: what the journal had counted as taken back then, where some of it might be.
     :ivar length: the bytes of all keys, a comma before each; right once the first piece is
         there.
     """
 
-    def __init__(self, database: Database, pattern: bytes, hidden: bool) -> None:
+    def __init__(
+        self,
+        database: Database,
+        pattern: bytes,
+        hidden: bool,
+        listed: Callable[[bytes], bool] | None = None,
+    ) -> None:
         self.database = database
+        self._listed = listed
         self._scan: Scan | None = None
         self._pattern = pattern
         self._hidden = hidden
@@ -130,7 +138,7 @@ class Listing:
             keys = [key for key in keys if not key.startswith(b"$$")]
         if self._pattern:
             keys = [key for key in keys if matches(self._pattern, key)]
-        return keys
+        return keys if self._listed is None else list(filter(self._listed, keys))
 
 
 def _part(keys: list[bytes], buckets: list[list[bytes]]) -> Iterator[None]:

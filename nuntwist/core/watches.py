@@ -24,6 +24,7 @@ def subscribe(client: Client, database: Database, key: bytes, limit: int) -> Non
     if client.watch_count >= limit:
         raise CommandError(b"too many watches: the limit is %d" % limit)
     keys.add(key)
+    client.watched_as[database] = client.user
     client.watch_count += 1
     database.watchers.setdefault(key, {}).setdefault(client.encoding, {})[client] = None
 
@@ -37,6 +38,7 @@ def unsubscribe(client: Client, database: Database, key: bytes) -> None:
     client.watch_count -= 1
     if not keys:
         del client.watching[database]
+        del client.watched_as[database]
     encodings = database.watchers[key]
     clients = encodings[client.encoding]
     del clients[client]
@@ -44,6 +46,11 @@ def unsubscribe(client: Client, database: Database, key: bytes) -> None:
         del encodings[client.encoding]
     if not encodings:
         del database.watchers[key]
+
+
+def watches_as(client: Client, database: Database) -> bytes | None:
+    """As which user a client watches keys of a database; None with the database's own token."""
+    return client.watched_as.get(database)
 
 
 def unsubscribe_all(client: Client, database: Database) -> None:

@@ -63,7 +63,8 @@ class Command:
     :param arguments: in order; optional ones come last, a REST is the last of all.
     :param needs: what the connection must have passed.
     :param right: the permission letter for the key in the first argument (r, w, i, x), or
-        empty where the command names no key.
+        empty where the command names no key. (Two more, l and a, are asked for by ``keys``, and
+        by ``arbiter`` and ``resolve``.)
     :param writes: whether it can change data.
     :param waits: whether it may wait for something (a hash, a disk), or changes what the
         connection is; such a command is never in one batch with others.
@@ -204,8 +205,42 @@ TABLE: tuple[Command, ...] = (
         "set-permissions",
         (Argument("NAME"), Argument("LIST", Kind.REST)),
         _A | _D,
-        "Sets what a user (or all) may do: rw some*,other|i count|r *",
+        "Sets what a user (or all) may do: rw some*,other|i count|r *|l -",
         missing="permission list is mandatory",
+        writes=True,
+        waits=True,
+    ),
+    Command(
+        "drop-user",
+        (Argument("NAME"),),
+        _A | _D,
+        "Removes a user of the selected database, and lets those go who are connected as it.",
+        missing="drop-user must contain a name",
+        writes=True,
+        waits=True,
+    ),
+    Command(
+        "list-users",
+        (),
+        _A | _D,
+        "Lists the users of the selected database.",
+        waits=True,
+    ),
+    Command(
+        "get-permissions",
+        (Argument("NAME"),),
+        _A | _D,
+        "Shows what a user (or all) may do in the selected database.",
+        missing="get-permissions must contain a name",
+        waits=True,
+    ),
+    Command(
+        "set-token",
+        (Argument("keep|close"), Argument("USER_OR_TOKEN"), Argument("TOKEN", default=b"")),
+        _A | _D,
+        "Gives the selected database, or one of its users, a new token; connections that are"
+        " there are kept, or closed.",
+        missing="set-token takes keep or close, then a token, or a user and a token",
         writes=True,
         waits=True,
     ),

@@ -15,7 +15,8 @@ _HEADER = """\
 
 This page is generated from the command table (`nuntwist/language/commands.py`) by
 `make docs`; change the table, not the page. Arguments in brackets may be left out. "Right" is
-the letter a user needs for the key (r read, w write, i increment, x remove).
+the letter a user needs for the key (r read, w write, i increment, x remove); what `l` (list) and
+`a` (arbiter) are for is in [users.md](users.md).
 
 | command | needs | right | changes data | what it does |
 |---|---|---|---|---|

@@ -6,6 +6,7 @@ import datetime
 import http.client
 import ipaddress
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -25,6 +26,7 @@ from tests.integration.conftest import Start
 from tests.integration.harness import (
     LIMIT,
     PASSWORD,
+    ROOT,
     USER,
     Process,
     clean_environment,
@@ -430,3 +432,25 @@ def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert "Cannot listen on" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_the_script_that_changes_all_databases_does(start: Start) -> None:
+    """The one of the page about users."""
+    page = (ROOT / "docs" / "users.md").read_text()
+    (script,) = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    node = start()
+    for name in ("board", "chat"):
+        node.create(name)
+    own = f'nun-db() {{ {sys.executable} -m nuntwist.cli -h {url(node)} "$@"; }}\n'
+    ended = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", own + script],
+        env=clean_environment(U=USER, P=PASSWORD),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=LIMIT,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    for name in ("board", "chat"):
+        answer = node.post(f"use-db {name} monitor m0nitor; get $connections; get note")
+        assert answer == "empty;value 1\n;permission denied\n", answer

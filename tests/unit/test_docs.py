@@ -9,6 +9,7 @@ import pytest
 
 from nuntwist.language.commands import BY_WORD
 from nuntwist.settings import SETTINGS
+from nuntwist.testing import LineConnection, MemoryNode
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -62,6 +63,22 @@ def test_variables_that_are_named_exist(page: Path) -> None:
     known |= OF_THE_K6_SCRIPT | OF_THE_COMMAND_LINE | OF_THE_CRASH_TEST | OF_THE_ELECTION_MODEL
     known |= OF_THE_SLOW_LINKS | OF_THE_FAILOVERS
     assert set(VARIABLE.findall(page.read_text())) <= known
+
+
+def test_the_sessions_about_users_are_so() -> None:
+    node, clients = MemoryNode(user="admin", password="password"), dict[str, LineConnection]()
+    text = (ROOT / "docs" / "users.md").read_text()
+    sessions = re.findall(r"^```session (\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert len(sessions) > 10
+    for name, lines in sessions:
+        client = clients.setdefault(name, node.tcp())
+        came, *exchanges = re.split(r"^> ", lines, flags=re.MULTILINE)
+        assert client.received() == came
+        for exchange in exchanges:
+            command, answer = exchange.split("\n", 1)
+            # In the page no line ends in a space, but for one that has nothing else.
+            got = re.sub(r"(?<=.) +$", "", str(client.ask(command)), flags=re.MULTILINE)
+            assert got == re.sub(r"(?<=.) +$", "", answer, flags=re.MULTILINE), command
 
 
 @pages

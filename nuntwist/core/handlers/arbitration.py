@@ -26,11 +26,18 @@ NO_ARBITER = b"An conflitct happend and there is no arbiter client not connected
 def arbiter(node: Node, client: Client, arguments: tuple[()]) -> Reply:
     """Make this connection an arbiter; it is sent what is pending at once."""
     database = selected(client)
+    if not client.may_arbitrate:
+        return DENIED
     database.arbiters[client] = None
     if node.pipeline.journal.refusal is None:
         _clean(node, database)
     client.needed = max(client.needed, database.last_index)
-    pending = [key for keys in database.conflicts.values() for key in keys]
+    pending = [
+        conflict
+        for key, conflicts in database.conflicts.items()
+        if client.may(b"a", key)
+        for conflict in conflicts
+    ]
     messages = [database.value(key) or b"" for key in pending]
     return Reply(tuple(messages))
 
@@ -43,7 +50,8 @@ def queue(node: Node, database: Database, key: bytes, value: bytes, asked: int) 
     entry = database.find(key)
     current = version_of(entry)
     pending = database.conflicts.get(key, [])
-    if current != IN_RESOLUTION and not database.arbiters:
+    arbiters = [client for client in database.arbiters if client.may(b"a", key)]
+    if current != IN_RESOLUTION and not arbiters:
         raise CommandError(NO_ARBITER)
     old = b"" if entry is None else entry[VALUE] or b""
     shown = current
@@ -58,7 +66,7 @@ def queue(node: Node, database: Database, key: bytes, value: bytes, asked: int) 
     change(database, SET, conflict, message, 0)
     if current != IN_RESOLUTION:
         change(database, SET, key, old, IN_RESOLUTION)
-    for client in database.arbiters:
+    for client in arbiters:
         node.pipeline.answer_message(client, message)
     return Reply(error=b"$$conflitct unresolved " + conflict)
 
@@ -71,7 +79,7 @@ def resolve(node: Node, client: Client, arguments: tuple[bytes, bytes, bytes, in
         if database is not client.database:
             return NO_DATABASE
         # Which key an answer is about stands third, out of sight of the authorise stage.
-        if not client.may(b"w", key):
+        if not client.may(b"a", key):
             return DENIED
     conflict = b"%b%b_%b" % (CONFLICT_PREFIX, key, number)
     in_resolution = version_of(database.find(key)) == IN_RESOLUTION

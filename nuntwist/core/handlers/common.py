@@ -73,11 +73,20 @@ def when_durable(node: Node, database: Database, reply: Reply) -> Reply | Deferr
 def log_alone(node: Node, client: Client, op: Op, reply: Reply = OK) -> Deferred[None]:
     """Log an operation that is not one plain key, and enact it when it is durable.
 
-    :param client: whose command led to it; its mark is logged together with it.
-    :param reply: what the command is answered then.
-    :return: as of :meth:`nuntwist.core.journal.Journal.append_alone`.
+    As :func:`log_together` with one.
     """
-    ops = [op] if client.mark is None else [op, client.mark(reply)]
+    return log_together(node, client, [op], reply)
+
+
+def log_together(node: Node, client: Client, made: list[Op], reply: Reply = OK) -> Deferred[None]:
+    """Log operations that stand alone, all or none, and enact them when they are durable.
+
+    :param client: whose command led to them; its mark is logged together with them.
+    :param made: as :meth:`nuntwist.core.journal.Journal.append_together` takes them.
+    :param reply: what the command is answered then.
+    :return: as of :meth:`nuntwist.core.journal.Journal.append_together`.
+    """
+    ops = made if client.mark is None else [*made, client.mark(reply, len(made))]
 
     def apply() -> None:
         for one in ops:

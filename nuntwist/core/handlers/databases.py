@@ -33,13 +33,16 @@ DROPPED = Reply((b"drop-db success\n",))
 
 
 def use_db(node: Node, client: Client, arguments: tuple[bytes, bytes, bytes]) -> Outcome:
-    """Select a database with its token, or as one of its users."""
+    """Select a database with its token, or as one of its users; an admin also with the password."""
     name, second, third = arguments
     database = named(node, name)
     if database is node.catalogue.admin:
         # It has no users, and its token, the admin's password, may hold spaces.
         right = is_password(node, second + b" " + third if third else second)
         return _select(node, client, database, None, right)
+    if client.admin and is_password(node, second + b" " + third if third else second):
+        # Who may do everything to every database need not know its token.
+        return _select(node, client, database, None, True)
     third = third.partition(b" ")[0]
     user, token = (second, third) if third else (None, second)
     stored = database.user_token(user)

@@ -40,10 +40,16 @@ def keys(node: Node, client: Client, arguments: tuple[bytes]) -> Outcome:
     """List keys, sorted; a large database in slices."""
     (pattern,) = arguments
     database = selected(client)
+    permissions = client.permissions
+    listed = None if permissions is None or permissions.lists_all else permissions.lists
     if database.key_count() > node.limits.keys_at_once:
-        return Listing(database, pattern, client.admin)
+        return Listing(database, pattern, client.admin, listed)
     found = shown(database, database.visible_keys(client.admin))
-    chosen = sorted(key for key in found if not pattern or matches(pattern, key))
+    chosen = sorted(
+        key
+        for key in found
+        if (not pattern or matches(pattern, key)) and (listed is None or listed(key))
+    )
     reply = Reply((b"keys %b\n" % b"".join(b"," + key for key in chosen),))
     return when_durable(node, database, reply)
 

@@ -1,4 +1,4 @@
-"""auth, create-user, set-permissions."""
+"""auth; create-user and drop-user, what users may do, and tokens."""
 
 from __future__ import annotations
 
@@ -7,15 +7,35 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 
-from nuntwist.core.conflicts import ANY_VERSION
-from nuntwist.core.database import PERMISSION_PREFIX, USER_PREFIX
-from nuntwist.core.handlers.common import selected
-from nuntwist.core.handlers.writing import write_secure
-from nuntwist.language.replies import Reply
+from nuntwist.core.conflicts import ANY_VERSION, version_of
+from nuntwist.core.database import (
+    EVERYBODY,
+    PERMISSION_PREFIX,
+    SIGNED_OUT_PREFIX,
+    TOKEN_KEY,
+    TOMBSTONE_VERSION,
+    USER_PREFIX,
+)
+from nuntwist.core.handlers.common import (
+    NO_SUCH_DATABASE,
+    log_together,
+    selected,
+    when_durable,
+)
+from nuntwist.core.handlers.writing import refuse_kept, write_secure
+from nuntwist.errors import CommandError
+from nuntwist.language.parser import shorten
+from nuntwist.language.replies import EMPTY, OK, Reply
+from nuntwist.values import REMOVE, SET, Op
 
 if TYPE_CHECKING:
     from nuntwist.core.client import Client
+    from nuntwist.core.database import Database
     from nuntwist.core.node import Node
+
+NO_SUCH_USER = b"no such user: "
+NO_USERS = frozenset((EVERYBODY, b"jwt"))
+"""Names that mean something else: everybody with the database's token; a signed token."""
 
 
 def auth(node: Node, client: Client, arguments: tuple[bytes, bytes]) -> Reply:
@@ -41,6 +61,8 @@ def is_password(node: Node, given: bytes) -> bool:
 def create_user(node: Node, client: Client, arguments: tuple[bytes, bytes]) -> Deferred[Reply]:
     """Create a user, or give one a new token."""
     name, token = arguments
+    if name in NO_USERS:
+        raise CommandError(b"no user can be called " + name)
     return write_secure(node, client, selected(client), USER_PREFIX + name, token, ANY_VERSION)
 
 
@@ -50,3 +72,87 @@ def set_permissions(node: Node, client: Client, arguments: tuple[bytes, bytes]) 
     return write_secure(
         node, client, selected(client), PERMISSION_PREFIX + name, listed, ANY_VERSION
     )
+
+
+def drop_user(node: Node, client: Client, arguments: tuple[bytes]) -> Deferred[Reply]:
+    """Remove a user and its permissions; who is connected as it is let go."""
+    (name,) = arguments
+    database = selected(client)
+
+    def drop() -> Deferred[None]:
+        _still_there(node, database)
+        if database.user_token(name) is None:
+            raise CommandError(NO_SUCH_USER + shorten(name))
+        node.pipeline.commit()
+        make, gone = node.pipeline.journal.make, (USER_PREFIX + name, PERMISSION_PREFIX + name)
+        ops: list[Op] = []
+        for key in gone:
+            if database.value(key) is not None:
+                ops.append(
+                    make(REMOVE, database.number, key, None, TOMBSTONE_VERSION, place=len(ops))
+                )
+        return log_together(node, client, ops)
+
+    return node.pipeline.journal.alone(drop).addCallback(lambda _: OK)
+
+
+def list_users(node: Node, client: Client, arguments: tuple[()]) -> Reply | Deferred[Reply]:
+    """Who may select the database as a user."""
+    database = selected(client)
+    names = sorted(
+        key[len(USER_PREFIX) :]
+        for key in database.visible_keys(hidden=True)
+        if key.startswith(USER_PREFIX)
+    )
+    reply = Reply((b"users-list %b\n" % b"".join(b"," + name for name in names),))
+    return when_durable(node, database, reply)
+
+
+def get_permissions(node: Node, client: Client, arguments: tuple[bytes]) -> Reply | Deferred[Reply]:
+    """What a user, or everybody with the database's token, may do."""
+    (name,) = arguments
+    database = selected(client)
+    listed = database.value(PERMISSION_PREFIX + name)
+    reply = Reply((b"permissions %b\n" % (EMPTY if listed is None else listed),))
+    return when_durable(node, database, reply)
+
+
+def set_token(node: Node, client: Client, arguments: tuple[bytes, bytes, bytes]) -> Deferred[Reply]:
+    """Give a database or one of its users another token; who is connected stays or goes."""
+    option, second, third = arguments
+    if option not in (b"keep", b"close"):
+        raise CommandError(b"set-token takes keep or close: " + shorten(option))
+    user, token = (second, third) if third else (None, second)
+    database = selected(client)
+    key = TOKEN_KEY if user is None else USER_PREFIX + user
+    refuse_kept(node, database, key)
+
+    def change(stored: bytes) -> Deferred[None]:
+        _still_there(node, database)
+        if user is not None and database.user_token(user) is None:
+            raise CommandError(NO_SUCH_USER + shorten(user))
+        node.pipeline.commit()
+        make = node.pipeline.journal.make
+        values = {key: stored}
+        if option == b"close":
+            values[SIGNED_OUT_PREFIX + (user or b"")] = b"%d" % int(node.wall())
+        ops: list[Op] = []
+        for changed, value in values.items():
+            version = version_of(database.find(changed)) + 1
+            ops.append(make(SET, database.number, changed, value, version, place=len(ops)))
+        return log_together(node, client, ops)
+
+    def hashed(stored: bytes) -> Deferred[Reply]:
+        done = node.pipeline.journal.alone(lambda: change(stored))
+        return done.addCallback(lambda _: OK)
+
+    return node.secrets.hash(token).addCallback(hashed)
+
+
+def _still_there(node: Node, database: Database) -> None:
+    """See that a database was not dropped while its command waited.
+
+    :raise CommandError: it was.
+    """
+    if node.catalogue.by_id.get(database.number) is not database:
+        raise CommandError(NO_SUCH_DATABASE)
