@@ -56,6 +56,10 @@ class NodeConfig:
     :ivar declutter_seconds: time between two snapshots on the timer, in seconds.
     :ivar max_line: longest command, line or WebSocket message, in bytes.
     :ivar max_body: longest HTTP request body, in bytes.
+    :ivar max_connections: how many clients may be connected.
+    :ivar max_connections_of_one: how many of them from one address; 0 for any number.
+    :ivar failed_logins: failures after which logins of an address have to wait; 0 for never.
+    :ivar allowed_origins: of pages that may connect by WebSocket; empty for any.
     :ivar output_high_water: unsent bytes at which a connection is no longer read.
     :ivar output_limit: unsent bytes at which a connection is closed.
     :ivar storage_strategy: ``disk``, ``s3`` or the name of a plugin: where snapshots are.
@@ -100,6 +104,10 @@ class NodeConfig:
     declutter_seconds: float = 300.0
     max_line: int = MIB
     max_body: int = 8 * MIB
+    max_connections: int = 20_000
+    max_connections_of_one: int = 0
+    failed_logins: int = 10
+    allowed_origins: tuple[str, ...] = ()
     output_high_water: int = 256 * KIB
     output_limit: int = 16 * MIB
     storage_strategy: str = "disk"
@@ -261,6 +269,15 @@ def _check_s3(config: NodeConfig, sources: dict[str, str]) -> None:
         raise ConfigError(f"{asking[0]} is 's3' but no bucket is named: set NUN_S3_BUCKET.")
 
 
+def _is_public(config: NodeConfig) -> bool:
+    """Whether WebSocket is listened for on more than this machine."""
+    local = ("interface=127.", "interface=\\:\\:1", "interface=localhost")
+    return any(
+        not endpoint.startswith("unix:") and not any(part in endpoint for part in local)
+        for endpoint in config.websocket_endpoints
+    )
+
+
 def _warnings(config: NodeConfig, sources: dict[str, str]) -> list[str]:
     sentences = []
     if not config.credentials_configured:
@@ -268,6 +285,11 @@ def _warnings(config: NodeConfig, sources: dict[str, str]) -> list[str]:
             "No credentials are configured: the node listens on this machine only, and anybody"
             f" on it can be admin with the well-known user {config.user!r}; set NUN_USER and"
             " NUN_PWD."
+        )
+    if config.credentials_configured and not config.allowed_origins and _is_public(config):
+        sentences.append(
+            "NUN_ALLOWED_ORIGINS is not set: pages of any site may connect by WebSocket from where"
+            " their visitors are; name the origins of your pages."
         )
     if config.election_quorum == "none":
         sentences.append(

@@ -49,6 +49,7 @@ from nuntwist.core.schedule import Schedule
 from nuntwist.errors import CommandError, CorruptData, StartError
 from nuntwist.files_on_disk import DiskFiles
 from nuntwist.net.fast import SendingReactor
+from nuntwist.net.gate import Gate
 from nuntwist.net.http import NqlResource, NqlSite
 from nuntwist.net.rounds import Rounds
 from nuntwist.net.tcp import LineFactory
@@ -245,6 +246,7 @@ class NodeService(Service):
                 replay=config.max_oplog_bytes // 4,
                 partitions=config.s3_number_of_partitions,
                 min_replicas=config.min_replicas,
+                failed_logins=config.failed_logins,
             ),
             elsewhere=bool(find_kind(config.read_strategy).elsewhere),
             in_set=bool(config.replicate_addresses) or identity.standing.formed != 0,
@@ -312,10 +314,18 @@ class NodeService(Service):
 
     def _listen(self) -> None:
         pipeline, config = self.node.pipeline, self.config
-        reactor = SendingReactor(self._reactor)
+        gate = Gate(
+            config.max_connections,
+            config.max_connections_of_one,
+            self.node.counters,
+            time.monotonic,
+        )
+        reactor = SendingReactor(self._reactor, gate)
         peers = None if self._replicas is None else self._replicas.open_door
-        self._lines = LineFactory(pipeline, self._reactor.callLater, peers)
-        self._frames = FrameFactory(pipeline, self._reactor, self._reactor.callLater)
+        self._lines = LineFactory(pipeline, self._reactor.callLater, peers, gate)
+        self._frames = FrameFactory(
+            pipeline, self._reactor, self._reactor.callLater, config.allowed_origins
+        )
         resource = NqlResource(pipeline, None)
         self._site = NqlSite(resource, self._reactor, config.max_body)
         plan = (

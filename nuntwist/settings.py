@@ -129,6 +129,17 @@ def _members(text: str) -> tuple[str, ...]:
     return tuple(parse_peer(part) for part in parts if part.strip())
 
 
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(part.strip().rstrip("/").lower() for part in text.split(",") if part.strip())
+    for origin in origins:
+        if origin != "null" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/?#*]+", origin):
+            raise ValueError(
+                "it must be a comma list of origins such as https://www.example.com, with the port"
+                " if it is not the usual one, or null"
+            )
+    return origins
+
+
 def _bucket(text: str) -> str:
     if not re.fullmatch(r"arn:\S+|[A-Za-z0-9][A-Za-z0-9._-]{1,254}", text):
         raise ValueError("it must be the name of a bucket, without s3:// and without a path")
@@ -205,6 +216,23 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "output_limit", "NUN_OUTPUT_LIMIT", "output-limit", None, "16MiB",
         "Unsent bytes at which a connection is closed", _size(KIB, 16 * GIB),
+    ),
+    Setting(
+        "max_connections", "NUN_MAX_CONNECTIONS", "max-connections", None, "20000",
+        "How many clients may be connected, over all transports", _whole(1, 10_000_000),
+    ),
+    Setting(
+        "max_connections_of_one", "NUN_MAX_CONNECTIONS_PER_ADDRESS", None, None, "0",
+        "How many of them from one address; 0 for any number", _whole(0, 10_000_000),
+    ),
+    Setting(
+        "failed_logins", "NUN_FAILED_LOGINS", None, None, "10",
+        "Failed logins after which those of an address have to wait; 0 for never",
+        _whole(0, 1_000_000),
+    ),
+    Setting(
+        "allowed_origins", "NUN_ALLOWED_ORIGINS", None, None, "",
+        "Origins of pages that may connect by WebSocket, a comma list (default: any)", _origins,
     ),
     Setting(
         "election_timeout_ms", "NUN_ELECTION_TIMEOUT", "election-timeout", None, "1000",

@@ -23,6 +23,9 @@ class Counters:
         be its own; on another node, its state not that of its primary.
     :ivar watches_taken: watches that ended because permissions changed, and ``signed_out``
         connections that were let go because their user or token was taken away.
+    :ivar failed_logins: wrong names, passwords and tokens; ``delayed_logins`` those that had to
+        wait, as their address had failed too often.
+    :ivar refused_connections: connections over one of the limits of how many there may be.
     :ivar command_time: moving average of the time a command takes, in ms.
     """
 
@@ -39,6 +42,9 @@ class Counters:
     states_differed: int = 0
     watches_taken: int = 0
     signed_out: int = 0
+    failed_logins: int = 0
+    delayed_logins: int = 0
+    refused_connections: int = 0
     command_time: float = 0.0
 
     def note_time(self, seconds: float) -> None:

@@ -30,6 +30,7 @@ class Limits:
         majority is known to have.
     :ivar snapshot_commit: seconds that a snapshot waits, in a set, until all it holds is
         committed; then it is given up.
+    :ivar failed_logins: failures of one address from which its logins have to wait; 0 for never.
     :ivar keys_at_once: a database with at most this many keys is listed in one go.
     :ivar forwards: commands of one connection that a secondary may have sent to the primary and
         not answered; then the connection is not read on.
@@ -53,6 +54,7 @@ class Limits:
     min_replicas: int = 0
     undo: int = 200_000
     snapshot_commit: float = 60.0
+    failed_logins: int = 10
     keys_at_once: int = 2_000
     forwards: int = 512
     forward_bytes: int = 1 << 20

@@ -23,6 +23,7 @@ from nuntwist.core.enact import enact
 from nuntwist.core.foreign_stamps import ForeignStamps
 from nuntwist.core.handlers import HANDLERS
 from nuntwist.core.limits import Limits
+from nuntwist.core.logins import Logins
 from nuntwist.core.pipeline import Pipeline
 from nuntwist.core.recovery import Recovery
 from nuntwist.core.removals import LateRemovals
@@ -107,6 +108,8 @@ class Node:
             word: partial(handler, self) for word, handler in HANDLERS.items()
         }
         self.wall = wall
+        self.call_later = call_later
+        self.logins = Logins(self.limits.failed_logins, seconds)
         self.backups: Transfers[Backup] = Transfers("backup", call_later)
         self.restores: Transfers[Restore] = Transfers("restore", call_later)
         self.snapshots = Snapshots(self.catalogue, self.storage, self.pipeline, call_later)
@@ -214,4 +217,13 @@ class Node:
 
     def note_refused_login(self, client: Client) -> None:
         """Log that somebody gave wrong credentials, without them."""
+        self.counters.failed_logins += 1
         self._log.info("wrong credentials from {peer}", peer=client.peer)
+        if self.logins.failed(client.peer):
+            self._log.warn(
+                "there were {count} failed logins in a row from the address of {peer}: its logins"
+                " have to wait now, longer with each failure; if these are your own clients, give"
+                " them the right token, or raise NUN_FAILED_LOGINS",
+                count=self.limits.failed_logins,
+                peer=client.peer,
+            )

@@ -5,8 +5,8 @@ and a pass through the reactor for every reply, and for a server of small replie
 of its time. A :class:`SendingServer` with nothing queued gives the bytes to the socket then
 and there; what the socket does not take goes the usual way, producers and all.
 
-:class:`SendingReactor` makes any ``tcp:`` server endpoint use it: endpoints only ask their
-reactor for ``listenTCP``.
+:class:`SendingReactor` makes any ``tcp:`` or ``ssl:`` server endpoint use it: endpoints only ask
+their reactor for ``listenTCP`` or ``listenSSL``. It also counts who is connected.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from typing import Any, Protocol
 from twisted.internet import tcp
 from twisted.internet.interfaces import IReactorTCP
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python import log
 from zope.interface import implementer
 
 from nuntwist.core.client import takes_nothing
+from nuntwist.net.gate import Gate, Gated
 
 SMALL_READ = 16 << 10
 LARGE_READ = 64 << 10
@@ -85,6 +87,9 @@ class SendingServer(tcp.Server):
     def connectionLost(self, reason: Any) -> None:
         """The connection is gone."""
         self.take_back()
+        gate = getattr(self.server, "gate", None)
+        if gate is not None:
+            gate.leave(self.client[0])
         super().connectionLost(reason)
 
     def read_ready(self) -> BaseException | None:
@@ -128,14 +133,19 @@ class SendingPort(tcp.Port):
     """A listening port whose connections are :class:`SendingServer`."""
 
     transport: type[tcp.Server] = SendingServer
+    gate: Gate | None = None
 
 
 @implementer(IReactorTCP)
 class SendingReactor:
-    """A reactor whose ``listenTCP`` makes a :class:`SendingPort`; else the one it wraps."""
+    """A reactor whose ``listenTCP`` makes a :class:`SendingPort`; else the one it wraps.
 
-    def __init__(self, reactor: Any) -> None:
+    :param gate: says who may connect; None where all may.
+    """
+
+    def __init__(self, reactor: Any, gate: Gate | None = None) -> None:
         self._reactor = reactor
+        self._gate = gate
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
@@ -146,9 +156,23 @@ class SendingReactor:
         """Listen; see IReactorTCP.listenTCP."""
         if backlog == TWISTED_BACKLOG:
             backlog = BACKLOG
-        listening = SendingPort(port, factory, backlog, interface, self._reactor)
+        gated = factory if self._gate is None else Gated(factory, self._gate)
+        listening = SendingPort(port, gated, backlog, interface, self._reactor)
+        listening.gate = self._gate
         listening.startListening()
         return listening
+
+    def listenSSL(
+        self,
+        port: int,
+        factory: Any,
+        contextFactory: Any,
+        backlog: int = TWISTED_BACKLOG,
+        interface: str = "",
+    ) -> tcp.Port:
+        """Listen with TLS; see IReactorSSL.listenSSL."""
+        below = TLSMemoryBIOFactory(contextFactory, False, factory)
+        return self.listenTCP(port, below, backlog, interface)
 
     def connectTCP(self, *args: Any, **kwargs: Any) -> Any:
         """Connect; see IReactorTCP.connectTCP."""

@@ -46,7 +46,9 @@ def peer_name(transport: Any) -> str:
     """The address of the other side, for logs."""
     address = transport.getPeer()
     host = getattr(address, "host", None)
-    return f"{host}:{address.port}" if host else str(getattr(address, "name", address))
+    if not host:
+        return str(getattr(address, "name", address))
+    return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
 
 
 def tune(transport: Any) -> None:

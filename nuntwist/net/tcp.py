@@ -38,6 +38,7 @@ from nuntwist.core.pipeline import Pipeline
 from nuntwist.language.framing import LineFramer
 from nuntwist.language.replies import LINES
 from nuntwist.net.fast import SendingServer
+from nuntwist.net.gate import Gate
 from nuntwist.net.outlet import Backpressure, peer_name, tune
 
 GREETING = b"ok \n"
@@ -47,6 +48,9 @@ HTTP_REQUESTS = tuple(
 NOT_HTTP = b"error this port takes commands, not HTTP: use the HTTP port \n"
 PEER = b"peer "
 """What another node begins with."""
+TOO_MANY = b"error there are too many connections \n"
+EXCESS_SECONDS = 2.0
+"""How long a connection over the limit has to show that it is a node's."""
 LINGER_SECONDS = 1.0
 """How long the other side has to close as well, once we have said that we do."""
 
@@ -59,6 +63,7 @@ class LineProtocol(Protocol):
     :param clients: the open connections of the factory.
     :param call_later: as for :class:`LineFactory`.
     :param peers: as there.
+    :param gate: as there.
     """
 
     transport: Any
@@ -69,10 +74,13 @@ class LineProtocol(Protocol):
         clients: dict[LineProtocol, None],
         call_later: Callable[..., Any] | None = None,
         peers: Callable[[], IProtocol | None] | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._clients = clients
         self._peers = peers
+        self._gate = gate
+        self._excess: IDelayedCall | None = None
         self._held = b""
         self._call_later = call_later
         self._ending = self._input_ended = False
@@ -104,6 +112,23 @@ class LineProtocol(Protocol):
         self._pipeline.connect(self.client)
         self.transport.registerProducer(Backpressure(self._pipeline, self.client), True)
         self.write(GREETING)
+        if self._gate is not None and self._call_later is not None:
+            host = getattr(self.transport.getPeer(), "host", None)
+            if host is not None and self._gate.is_over(host):
+                self._excess = self._call_later(EXCESS_SECONDS, self._turn_away)
+
+    def _turn_away(self) -> None:
+        """It is a client, and there are too many."""
+        assert self._gate is not None
+        self._still_welcome()
+        self._gate.refused(self.transport.getPeer().host)
+        self.write(TOO_MANY)
+        self.end()
+
+    def _still_welcome(self) -> None:
+        if self._excess is not None and self._excess.active():
+            self._excess.cancel()
+        self._excess = None
 
     def dataReceived(self, data: bytes) -> None:
         """Run what is complete."""
@@ -127,6 +152,9 @@ class LineProtocol(Protocol):
             if peer is not None:
                 self._hand_over(peer, data)
                 return False
+        if self._excess is not None:
+            self._turn_away()
+            return False
         self._looked_at, self._held = True, b""
         if data.startswith(HTTP_REQUESTS):
             self.write(NOT_HTTP)
@@ -137,6 +165,7 @@ class LineProtocol(Protocol):
     def _hand_over(self, peer: IProtocol, data: bytes) -> None:
         """The other side is a node: from here on another protocol has the connection."""
         transport = self.transport
+        self._still_welcome()
         # Nothing of the client may send here any more.
         if isinstance(transport, SendingServer):
             transport.take_back()
@@ -163,6 +192,7 @@ class LineProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone."""
+        self._still_welcome()
         if self._lingering is not None and self._lingering.active():
             self._lingering.cancel()
         if self in self._clients:
@@ -214,25 +244,32 @@ class LineFactory(Factory):
         for a transport that is no socket.
     :param peers: makes the protocol for a connection of another node, or gives None where none
         is taken any more; None where there are no other nodes.
+    :param gate: says whether there are more than there may be; None where any number may.
     :ivar clients: the open ones.
+    :ivar takes_nodes: what connects may be a node.
     """
 
     noisy = False
+    takes_nodes = True
 
     def __init__(
         self,
         pipeline: Pipeline,
         call_later: Callable[..., Any] | None = None,
         peers: Callable[[], IProtocol | None] | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._call_later = call_later
         self._peers = peers
+        self._gate = gate
         self.clients: dict[LineProtocol, None] = {}
 
     def buildProtocol(self, addr: IAddress | None) -> LineProtocol:
         """Make one."""
-        protocol = LineProtocol(self._pipeline, self.clients, self._call_later, self._peers)
+        protocol = LineProtocol(
+            self._pipeline, self.clients, self._call_later, self._peers, self._gate
+        )
         protocol.factory = self
         return protocol
 

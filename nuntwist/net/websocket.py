@@ -11,8 +11,9 @@ of a chunk waits in ``_pending`` until it is whole (or, if large, until Autobahn
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from twisted.internet.protocol import connectionDone
@@ -34,6 +35,9 @@ LONGEST_HANDSHAKE = 16 << 10
 """Bytes of the longest request for an upgrade; browsers with many cookies send some KiB."""
 
 (_SEMICOLON,) = b";"
+
+NO_PAGE = ["none://none:0"]
+"""Origins of which there are none."""
 
 GOING_AWAY = 1001
 UNSUPPORTED_DATA = 1003
@@ -242,6 +246,13 @@ class FrameProtocol(WebSocketServerProtocol):
         self.transport.abortConnection()
 
 
+def _full_origin(origin: str) -> str:
+    """An origin as Autobahn compares it, with its port."""
+    parts = urlsplit(origin)
+    port = parts.port or {"https": 443, "http": 80}.get(parts.scheme)
+    return f"{parts.scheme}://{parts.hostname}:{port}"
+
+
 class _Timers:
     """Makes Autobahn's time-outs (txaio's IBatchedTimer).
 
@@ -257,6 +268,8 @@ class FrameFactory(WebSocketServerFactory):
 
     :param reactor: for Autobahn's timers.
     :param call_later: IReactorTime.callLater.
+    :param origins: of the pages that may connect, in lower case; empty for all. Who sends no
+        origin is no page.
     :ivar clients: the connections that are past their handshake.
     :ivar closing: those that were sent a close frame and have not gone yet; they do so within
         Autobahn's time-out.
@@ -265,7 +278,13 @@ class FrameFactory(WebSocketServerFactory):
     noisy = False
     protocol: Any = FrameProtocol
 
-    def __init__(self, pipeline: Pipeline, reactor: Any, call_later: Callable[..., Any]) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        reactor: Any,
+        call_later: Callable[..., Any],
+        origins: Sequence[str] = (),
+    ) -> None:
         super().__init__(reactor=reactor)
         # Autobahn's own keeps its time-outs on the global reactor, whatever it is given.
         self._batched_timer: Any = _Timers(call_later)
@@ -279,8 +298,11 @@ class FrameFactory(WebSocketServerFactory):
             failByDrop=False,
             echoCloseCodeReason=True,
             webStatus=False,
-            # Pages from a file and of sandboxed frames; left out, this call would forbid them.
-            allowNullOrigin=True,
+            # Left out, allowNullOrigin would forbid pages from a file and of sandboxed frames.
+            allowedOrigins=[_full_origin(one) for one in origins if one != "null"] or NO_PAGE
+            if origins
+            else ["*"],
+            allowNullOrigin=not origins or "null" in origins,
             openHandshakeTimeout=10,
             closeHandshakeTimeout=2,
         )

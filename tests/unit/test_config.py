@@ -42,7 +42,6 @@ def test_with_credentials_it_listens_everywhere() -> None:
     assert config.websocket_endpoints == ("tcp:3012:interface=0.0.0.0",)
     assert config.http_endpoints == ("tcp:3013:interface=0.0.0.0",)
     assert config.tcp_endpoints == ("tcp:3014:interface=0.0.0.0",)
-    assert config.warnings == ()
 
 
 def test_option_beats_environment_beats_default() -> None:
@@ -85,6 +84,10 @@ def test_every_setting_reaches_its_field() -> None:
         "NUN_MAX_BODY": "3 KiB",
         "NUN_OUTPUT_HIGH_WATER": "4096",
         "NUN_OUTPUT_LIMIT": "5KB",
+        "NUN_MAX_CONNECTIONS": "11",
+        "NUN_MAX_CONNECTIONS_PER_ADDRESS": "12",
+        "NUN_FAILED_LOGINS": "13",
+        "NUN_ALLOWED_ORIGINS": "https://A.example/, http://[::1]:8080,null",
         "NUN_STORAGE_STRATEGY": "s3",
         "NUN_STORAGE_READ_STRATEGY": "disk",
         "NUN_STORAGE_WRITE_STRATEGY": "s3",
@@ -232,10 +235,37 @@ def test_warnings() -> None:
     (alone,) = make_config({}, {}).warnings
     assert "No credentials" in alone
     assert "nun-pwd" not in alone
-    environment = {**CREDENTIALS, "NUN_ELECTION_QUORUM": "none", "NUN_REPLICATE_ADDR": "a:1"}
+    named = {**CREDENTIALS, "NUN_ALLOWED_ORIGINS": "https://a.example"}
+    environment = {**named, "NUN_ELECTION_QUORUM": "none", "NUN_REPLICATE_ADDR": "a:1"}
     (survivor,) = make_config({}, environment).warnings
     assert survivor.startswith("NUN_ELECTION_QUORUM is none: ")
-    assert make_config({}, CREDENTIALS).warnings == ()
+    assert make_config({}, named).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("address", "warns"),
+    [
+        ("0.0.0.0:3012", True),
+        ("[::]:3012", True),
+        ("10.0.0.1:3012", True),
+        ("ssl:3443:privateKey=k:certKey=c", True),
+        ("127.0.0.1:3012, 10.0.0.1:3012", True),
+        ("127.0.0.1:3012", False),
+        ("localhost:3012", False),
+        ("[::1]:3012", False),
+        ("unix:/run/nun.sock", False),
+        ("off", False),
+    ],
+)
+def test_pages_of_any_site_are_warned_of_where_they_could_come(address: str, warns: bool) -> None:
+    warnings = make_config({}, {**CREDENTIALS, "NUN_WS_ADDR": address}).warnings
+    assert [text.split()[0] for text in warnings] == ["NUN_ALLOWED_ORIGINS"] * warns
+
+
+@pytest.mark.parametrize("text", ["a.example", "https://*.example", "https://a/b", "https://"])
+def test_what_is_no_origin(text: str) -> None:
+    sentence = refused({}, {"NUN_ALLOWED_ORIGINS": text})
+    assert sentence.startswith(f"NUN_ALLOWED_ORIGINS is {text!r}: it must be a comma list of ")
 
 
 def test_secrets_of_s3_come_in_pairs() -> None:

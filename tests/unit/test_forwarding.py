@@ -10,6 +10,7 @@ import pytest
 from nuntwist.cluster.forwards import Forward, Forwarding, Outcome
 from nuntwist.core.forwards import Item
 from nuntwist.core.limits import Limits
+from nuntwist.core.logins import Logins
 from nuntwist.errors import OutcomeUnknown, StorageUnavailable
 from nuntwist.testing import Connection, MemoryNode
 from tests.unit.forwarding_set import NO_DATABASE, answers, at, formed, forwarder, rest
@@ -105,6 +106,9 @@ def test_a_conversation_reads_as_on_a_node_alone(seed: int) -> None:
     chance = random.Random(seed)
     nodes, alone = formed(), MemoryNode()
     alone.admin("create-db d t")
+    for node in (alone, *nodes.nodes.values()):
+        # Their clocks do not go alike.
+        node.node.logins = Logins(0, node.clock.seconds)
     here, there = at(nodes, 2), alone.tcp()
     there.ask("use-db d t")
     heard, expected = "", ""

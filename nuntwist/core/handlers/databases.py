@@ -16,7 +16,7 @@ from nuntwist.core.handlers.common import (
     named,
     selected,
 )
-from nuntwist.core.handlers.users import is_password
+from nuntwist.core.handlers.users import in_its_turn, is_password
 from nuntwist.errors import CommandError
 from nuntwist.language.parser import shorten
 from nuntwist.language.replies import OK, Reply
@@ -34,7 +34,10 @@ DROPPED = Reply((b"drop-db success\n",))
 
 def use_db(node: Node, client: Client, arguments: tuple[bytes, bytes, bytes]) -> Outcome:
     """Select a database with its token, or as one of its users; an admin also with the password."""
-    name, second, third = arguments
+    return in_its_turn(node, client, lambda: _use(node, client, *arguments))
+
+
+def _use(node: Node, client: Client, name: bytes, second: bytes, third: bytes) -> Outcome:
     database = named(node, name)
     if database is node.catalogue.admin:
         # It has no users, and its token, the admin's password, may hold spaces.

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 _COUNTED: Final = (
     *("tails_cut", "operations_undone", "offered_made", "offered_left"),
     *("copies_taken", "told_by_copies", "states_differed", "stamps_ahead"),
+    *("watches_taken", "signed_out", "failed_logins", "delayed_logins", "refused_connections"),
 )
-"""The counters that have to do with the set."""
+"""The counters that are shown."""
 
 
 def as_text(node: Node) -> Reply:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
@@ -32,15 +33,43 @@ if TYPE_CHECKING:
     from nuntwist.core.client import Client
     from nuntwist.core.database import Database
     from nuntwist.core.node import Node
+    from nuntwist.core.pipeline import Outcome
 
+TOO_MANY_FAILURES = b"too many failed logins from this address: try again later"
 NO_SUCH_USER = b"no such user: "
 NO_USERS = frozenset((EVERYBODY, b"jwt"))
 """Names that mean something else: everybody with the database's token; a signed token."""
 
 
-def auth(node: Node, client: Client, arguments: tuple[bytes, bytes]) -> Reply:
+def in_its_turn(node: Node, client: Client, login: Callable[[], Outcome]) -> Outcome:
+    """Log in, or be refused; now, or when an address that has failed too often may try again.
+
+    :param login: tries it; it is not tried where that would be too long.
+    """
+    wait = node.logins.wait(client.peer)
+    if wait == 0.0:
+        return login()
+    node.counters.delayed_logins += 1
+    if wait is None:
+        raise CommandError(TOO_MANY_FAILURES)
+    turn: Deferred[None] = Deferred()
+    node.call_later(wait, turn.callback, None)
+
+    def go(_: None) -> Reply | Deferred[Reply]:
+        node.pipeline.commit()
+        outcome = login()
+        assert isinstance(outcome, Reply | Deferred)
+        return outcome
+
+    return turn.addCallback(go)
+
+
+def auth(node: Node, client: Client, arguments: tuple[bytes, bytes]) -> Outcome:
     """Make this connection an admin's; a wrong try takes nothing away."""
-    user, password = arguments
+    return in_its_turn(node, client, lambda: _auth(node, client, *arguments))
+
+
+def _auth(node: Node, client: Client, user: bytes, password: bytes) -> Reply:
     right_user = hmac.compare_digest(user, node.info.user)
     right_password = is_password(node, password)
     if right_user and right_password:

@@ -1,0 +1,135 @@
+"""How many may be connected: in all, and from one address.
+
+Who is over a limit is closed as it comes in, before anything is kept of it. The port for lines
+takes a few more, because other nodes of the set come there too and look like clients until their
+first bytes: of these ``SPARE`` a client is told that there are too many, and a node goes on.
+
+Connections over unix sockets are not counted: who reaches them decides the file system.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from nuntwist.core.counters import Counters
+from nuntwist.core.logins import address_of
+
+SPARE: Final = 64
+"""Connections beyond the limits that may be nodes."""
+TELL_SECONDS: Final = 60.0
+"""How often at most it is logged that some were refused."""
+
+
+class Gate:
+    """Counts who is connected.
+
+    :param most: connections in all.
+    :param most_of_one: from one address; 0 for any number.
+    :param counters: of the node.
+    :param seconds: monotonic time, in seconds.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, most: int, most_of_one: int, counters: Counters, seconds: Callable[[], float]
+    ) -> None:
+        self._most, self._most_of_one = most, most_of_one
+        self._counters = counters
+        self._seconds = seconds
+        self._all = 0
+        self._by_address: dict[str, int] = {}
+        self._told_at: float | None = None
+        self._untold = 0
+
+    def enter(self, host: str, spare: int = 0) -> bool:
+        """Count a connection, if it may be there.
+
+        :param spare: how many more than the limits there may be.
+        """
+        address = address_of(host)
+        if self._over(address, 1 - spare):
+            self.refused(host)
+            return False
+        self._all += 1
+        self._by_address[address] = self._by_address.get(address, 0) + 1
+        return True
+
+    def leave(self, host: str) -> None:
+        """A connection that was counted is gone."""
+        address = address_of(host)
+        self._all -= 1
+        left = self._by_address[address] - 1
+        if left:
+            self._by_address[address] = left
+        else:
+            del self._by_address[address]
+
+    def is_over(self, host: str) -> bool:
+        """Whether there are more than the limits, one from this address among them."""
+        return self._over(address_of(host), 0)
+
+    def refused(self, host: str) -> None:
+        """Note that a connection was refused."""
+        self._counters.refused_connections += 1
+        self._untold += 1
+        now = self._seconds()
+        if self._told_at is not None and now < self._told_at + TELL_SECONDS:
+            return
+        self._told_at = now
+        self._log.warn(
+            "{count} connections were refused, the last one from {host}: {connected} are there; see"
+            " who they are, or raise NUN_MAX_CONNECTIONS or NUN_MAX_CONNECTIONS_PER_ADDRESS and the"
+            " limit of open files of this process",
+            count=self._untold,
+            host=host,
+            connected=self._all,
+        )
+        self._untold = 0
+
+    def _over(self, address: str, more: int) -> bool:
+        if self._all + more > self._most:
+            return True
+        of_one = self._by_address.get(address, 0) + more
+        return bool(self._most_of_one) and of_one > self._most_of_one
+
+
+@implementer(IProtocolFactory)
+class Gated:
+    """A factory whose protocols are made only for those who may come in.
+
+    :param factory: makes them.
+    :param gate: is told of each by this; that it is gone, by its transport.
+    """
+
+    def __init__(self, factory: Any, gate: Gate) -> None:
+        self._factory = factory
+        self._gate = gate
+        below_tls = getattr(factory, "wrappedFactory", factory)
+        self._spare = SPARE if getattr(below_tls, "takes_nodes", False) else 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._factory, name)
+
+    def buildProtocol(self, addr: IAddress) -> IProtocol | None:
+        """Make one, or None: then the port closes the connection."""
+        host: str = addr.host  # type: ignore[attr-defined]  # of TCP
+        if not self._gate.enter(host, self._spare):
+            return None
+        made: IProtocol | None = self._factory.buildProtocol(addr)
+        if made is None:
+            self._gate.leave(host)
+        return made
+
+    def doStart(self) -> None:
+        """A port listens."""
+        self._factory.doStart()
+
+    def doStop(self) -> None:
+        """A port does not listen any more."""
+        self._factory.doStop()

@@ -1,0 +1,61 @@
+"""Which pages may connect by WebSocket."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.address import IPv4Address
+
+from nuntwist.net.websocket import FrameFactory
+from nuntwist.testing import MemoryNode, MemoryTransport
+
+REQUEST = (
+    b"GET / HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n%b"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+def status(origins: tuple[str, ...], origin: str | None) -> int:
+    """What a handshake is answered."""
+    node = MemoryNode()
+    factory = FrameFactory(node.node.pipeline, node.clock, node.clock.callLater, origins)
+    protocol = factory.buildProtocol(IPv4Address("TCP", "10.0.0.1", 1))
+    transport = MemoryTransport()
+    protocol.makeConnection(transport)
+    header = b"" if origin is None else f"Origin: {origin}\r\n".encode()
+    protocol.dataReceived(REQUEST % header)
+    return int(transport.value().split(b" ")[1])
+
+
+TWO = ("https://a.example", "http://b.example:8080")
+
+
+@pytest.mark.parametrize(
+    ("origins", "origin", "answer"),
+    [
+        ((), "https://any.example", 101),
+        ((), "null", 101),
+        ((), None, 101),
+        (TWO, "https://a.example", 101),
+        (TWO, "https://A.EXAMPLE:443", 101),
+        (TWO, "http://b.example:8080", 101),
+        (TWO, None, 101),
+        (TWO, "http://a.example", 400),
+        (TWO, "https://a.example:8443", 400),
+        (TWO, "https://a.example.evil.example", 400),
+        (TWO, "https://evil.a.example", 400),
+        (TWO, "https://aXexample", 400),
+        (TWO, "http://b.example", 400),
+        (TWO, "null", 400),
+        (TWO, "file:///home/x.html", 400),
+        (TWO, "rubbish", 400),
+        (("null",), "null", 101),
+        (("null",), "https://a.example", 400),
+        (("http://[::1]:8080",), "http://[::1]:8080", 101),
+        (("chrome-extension://abc",), "chrome-extension://abc", 101),
+        (("chrome-extension://abc",), "chrome-extension://abcd", 400),
+    ],
+)
+def test_only_pages_that_are_named_may(
+    origins: tuple[str, ...], origin: str | None, answer: int
+) -> None:
+    assert status(origins, origin) == answer
