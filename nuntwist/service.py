@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import resource
 import signal
 import time
 from collections.abc import Callable, Generator
@@ -58,58 +59,8 @@ from nuntwist.oplog.flushed import FlushedOplog
 from nuntwist.oplog.segments import FileOplog
 from nuntwist.replicas import Replicas, make_replicas
 from nuntwist.secrets import ScryptSecrets
+from nuntwist.sentences import counted, damaged, plainly, where
 from nuntwist.storage.choose import Means, find_kind, make_storage
-
-
-def _where(port: IListeningPort) -> str:
-    """The address a port listens on, for the log."""
-    address: Any = port.getHost()
-    if not hasattr(address, "port"):
-        return str(address)
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    return f"{host}:{address.port}"
-
-
-def _plainly(reason: object) -> str:
-    """Why something failed, for somebody who does not know the code: no numbers of errors, no
-    names of functions."""
-    if isinstance(reason, SSLError | CertificateError):
-        return "its key or certificate cannot be used"
-    if isinstance(reason, LookupError):
-        return "the system handed over no such socket"
-    if isinstance(reason, TypeError | AttributeError):
-        return "it has an argument that this type of endpoint does not take, or lacks one"
-    text = getattr(reason, "strerror", None) or str(reason)
-    if text.startswith("invalid literal for int()"):
-        return f"{text.rpartition(': ')[2]} is not a number"
-    return text[:1].lower() + text[1:]
-
-
-def _damaged(error: CorruptData, where: str, from_log: bool) -> StartError:
-    """What to do about a damaged file, or object.
-
-    :param from_log: whether it is a snapshot, and can be made anew from the log.
-    """
-    if error.path.startswith("s3://"):
-        return StartError(
-            f"{error}; nothing was changed: restore an earlier version of the object, or read from"
-            " a good copy with NUN_S3_READ_PREFIX."
-        )
-    if error.path.startswith("oplog-"):
-        return StartError(
-            f"{error}; nothing was changed: `nun-db oplog verify` tells more, `nun-db oplog repair`"
-            f" cuts the log there and keeps what it cuts; or restore {where} from a backup."
-        )
-    way = "move it away to start with nothing"
-    if from_log:
-        way = "move all its database-* files away: then all is read from the log"
-    return StartError(f"{error}; nothing was changed: restore {where} from a backup, or {way}.")
-
-
-def _counted(count: int, singular: str) -> str:
-    """``1 key``, ``2,000 keys``."""
-    return f"{count:,} {singular}{'' if count == 1 else 's'}"
-
 
 HASHING_THREADS = 2
 WRITING_THREADS = 2
@@ -127,6 +78,8 @@ _ENDPOINT_ERRORS = (
 """What the parsers of endpoints raise for a wrong text."""
 FLUSH_SECONDS = 1.0
 """How often the log is flushed with durability ``interval``."""
+OPEN_FILES = 200
+"""Files beside the connections of clients that a node may need open."""
 GRACE_SECONDS = 5.0
 """How long a stop waits for clients to take what they were sent."""
 
@@ -176,6 +129,7 @@ class NodeService(Service):
         self._reactor.seconds = time.monotonic
         for warning in self.config.warnings:
             self._log.warn("{warning}", warning=warning)
+        self._allow_open_files()
         self._undo: list[Callable[[], object]] = []
         try:
             self._build()
@@ -198,6 +152,25 @@ class NodeService(Service):
             self._stop_threads()
             raise
         super().privilegedStartService()
+
+    def _allow_open_files(self) -> None:
+        """See to it that as many connections may be open as are configured."""
+        wanted = self.config.max_connections + OPEN_FILES
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft == resource.RLIM_INFINITY or soft >= wanted:
+            return
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+            soft = allowed
+        if soft < wanted:
+            self._log.warn(
+                "this process may open {allowed} files, and NUN_MAX_CONNECTIONS is {most}: set one"
+                " to fit the other (ulimit -n {wanted})",
+                allowed=soft,
+                most=self.config.max_connections,
+                wanted=wanted,
+            )
 
     def _build(self) -> None:
         config, reactor = self.config, self._reactor
@@ -222,7 +195,7 @@ class NodeService(Service):
                 part.open()
                 self._undo.append(part.close)
             except CorruptData as error:
-                raise _damaged(error, config.dbs_dir, False) from None
+                raise damaged(error, config.dbs_dir, False) from None
         self._identity = identity
         self.node = Node(
             info=NodeInfo(
@@ -280,7 +253,7 @@ class NodeService(Service):
             if isinstance(replayed.value, CorruptData):
                 error = replayed.value
                 from_log = error.path.startswith("database-") and self._oplog.first == 1
-                raise _damaged(error, self.config.dbs_dir, from_log) from None
+                raise damaged(error, self.config.dbs_dir, from_log) from None
             if isinstance(replayed.value, StartError):
                 raise replayed.value from None
             replayed.raiseException()
@@ -295,11 +268,11 @@ class NodeService(Service):
         self._log.info(
             "recovered {databases} with {keys} from {where} in {seconds:.2f} s, {replayed} of the"
             " log replayed",
-            databases=_counted(len(databases), "database"),
-            keys=_counted(keys, "key"),
+            databases=counted(len(databases), "database"),
+            keys=counted(keys, "key"),
             where=self.config.dbs_dir,
             seconds=time.monotonic() - began,
-            replayed=_counted(replayed, "operation"),
+            replayed=counted(replayed, "operation"),
         )
 
     def _raise_epoch(self) -> None:
@@ -326,8 +299,8 @@ class NodeService(Service):
         self._frames = FrameFactory(
             pipeline, self._reactor, self._reactor.callLater, config.allowed_origins
         )
-        resource = NqlResource(pipeline, None)
-        self._site = NqlSite(resource, self._reactor, config.max_body)
+        answers = NqlResource(pipeline, None)
+        self._site = NqlSite(answers, self._reactor, config.max_body)
         plan = (
             ("TCP", config.tcp_endpoints, self._lines),
             ("WebSocket", config.websocket_endpoints, self._frames),
@@ -336,21 +309,21 @@ class NodeService(Service):
         for what, endpoints, factory in plan:
             for endpoint in endpoints:
                 port = self._listen_on(reactor, endpoint, factory)
-                self._log.info("listening for {what} on {address}", what=what, address=_where(port))
-                if what == "WebSocket" and resource.ws_port is None:
-                    resource.ws_port = getattr(port.getHost(), "port", None)
+                self._log.info("listening for {what} on {address}", what=what, address=where(port))
+                if what == "WebSocket" and answers.ws_port is None:
+                    answers.ws_port = getattr(port.getHost(), "port", None)
 
     def _listen_on(self, reactor: Any, endpoint: str, factory: Any) -> IListeningPort:
         outcome: list[IListeningPort | Failure] = []
         try:
             serverFromString(reactor, endpoint).listen(factory).addBoth(outcome.append)
         except _ENDPOINT_ERRORS as error:
-            raise StartError(f"Cannot listen on {endpoint}: {_plainly(error)}.") from None
+            raise StartError(f"Cannot listen on {endpoint}: {plainly(error)}.") from None
         if not outcome or isinstance(outcome[0], Failure):
             reason: Any = outcome[0].value if outcome else "it did not open at once"  # type: ignore[union-attr]
             if isinstance(reason, CannotListenError):
                 reason = reason.socketError
-            raise StartError(f"Cannot listen on {endpoint}: {_plainly(reason)}.")
+            raise StartError(f"Cannot listen on {endpoint}: {plainly(reason)}.")
         self.ports.append(outcome[0])
         return outcome[0]
 

@@ -24,6 +24,22 @@ IDLE_SECONDS = 60
 """How long a kept-alive connection may say nothing."""
 
 
+PLAIN_TEXT = (
+    (b"content-type", b"text/plain; charset=utf-8"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),
+)
+"""What answers that are no page carry, so that a browser takes nothing in them for one, runs
+nothing and keeps nothing: they hold what clients have stored."""
+
+
+def as_plain_text(request: Request) -> None:
+    """Set the headers of an answer that is no page."""
+    for name, value in PLAIN_TEXT:
+        request.setHeader(name, value)
+
+
 class Answer:
     """One POST under way: the outlet of its client."""
 
@@ -59,7 +75,7 @@ class Answer:
         self._pipeline.disconnect(self._client)
         request = self._request
         request.setResponseCode(code)
-        request.setHeader(b"content-type", b"text/plain; charset=utf-8")
+        as_plain_text(request)
         request.setHeader(b"content-length", b"%d" % len(text))
         request.write(text)
         request.finish()
@@ -153,7 +169,7 @@ class NqlResource(Resource):
             return rendered
         request.setResponseCode(405)
         request.setHeader(b"allow", b"GET, HEAD, POST")
-        request.setHeader(b"content-type", b"text/plain; charset=utf-8")
+        as_plain_text(request)
         return b"this method is not supported: POST commands, or GET / for a page\n"
 
     def render_POST(self, request: Request) -> int:
@@ -174,7 +190,7 @@ class NqlResource(Resource):
         """The page, at ``/``."""
         if request.path != b"/":
             request.setResponseCode(404)
-            request.setHeader(b"content-type", b"text/plain; charset=utf-8")
+            as_plain_text(request)
             return b"nothing here: POST commands, or GET / for a page\n"
         body, headers = page_response(request.getHeader(b"host"), self.ws_port)
         for name, value in headers:

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "nuntwist"
 SETUP = {"addresses", "settings", "config", "logs"}
 BASE = {"", "errors", "values", "interfaces", "files", "files_on_disk", "heap", "plugins"} | SETUP
 MIDDLE = BASE | {"archive", "language", "core", "oplog", "storage", "cluster"}
-TOP = MIDDLE | {"net", "secrets", "replicas", "service"}
+TOP = MIDDLE | {"net", "secrets", "replicas", "sentences", "service"}
 
 _TO_MOVE = {
     *("cli_archive", "cli_client", "cli_files", "cli_output", "cli_progress", "cli_s3"),
@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "heap": set(),
     "plugins": {"errors"},
     "secrets": {"values", "errors", "interfaces"},
+    "sentences": {"errors"},
     "files": {"errors", "values", "interfaces"},
     "files_on_disk": {"errors", "files"},
     "settings": {"addresses", "errors"},
