@@ -76,7 +76,7 @@ _REQUESTS_A_MILLISECOND = 20
 class Forwards:
     """Forwarding at one node: what it sends as a secondary, and what it runs as the primary.
 
-    :param member: of the set; its handlers and ``on_stream`` are set.
+    :param member: of the set; its handlers are set.
     :param node: its forwarder is set.
     :param wait: for how long a write waits without a primary, in seconds.
     """
@@ -94,11 +94,10 @@ class Forwards:
             member.started << _REQUESTS_A_MILLISECOND,
         )
         self._primary: int | None = None
-        member.on_stream = self._changed
         member.handlers[Forward] = self.run
         member.handlers[Outcome] = member.handlers[Behind] = self.answered
 
-    def _changed(self, primary: int | None) -> None:
+    def turned(self, primary: int | None) -> None:
         """Another node is primary, or none, as far as this one can follow it."""
         member, link = self._member, self._member.links.get(primary or 0)
         self._executor.stop()

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+from nuntwist.cluster.arbiters import Arbiters
 from nuntwist.cluster.ballots import Rank
 from nuntwist.cluster.copies import CopyBegins, CopyPiece
 from nuntwist.cluster.forwards import Forward, Outcome
@@ -231,6 +232,19 @@ class AdmittedForm:
         if len(body) < NUMBER.size:
             raise FrameError("it ends before its members")
         return Admitted(NUMBER.unpack_from(body)[0], body[NUMBER.size :])
+
+
+class ArbitersForm:
+    """A list of numbers."""
+
+    def encode(self, message: Arbiters) -> bytes:
+        return NUMBER.pack(message.number) + b"".join(map(NUMBER.pack, message.databases))
+
+    def decode(self, body: bytes) -> Arbiters:
+        if not body or len(body) % NUMBER.size:
+            raise FrameError("its list is cut short")
+        number, *databases = (found for (found,) in NUMBER.iter_unpack(body))
+        return Arbiters(number, tuple(databases))
 
 
 class OfferForm:

@@ -50,6 +50,7 @@ The body begins with the number of the epoch (u64). What follows it, by kind:
 46    Confirmed    question u64, index u64
 47    Count        question u64, index u64, replicas u16, milliseconds u32
 48    Counted      question u64
+49    Arbiters     ids of databases, u64 each, to the end
 ====  ===========  ==========================================================================
 
 A position is the epoch's number and node and an index (u64 each); a rank is a position, a
@@ -63,6 +64,7 @@ import struct
 from typing import Any, Final, TypeAlias
 from zlib import crc32
 
+from nuntwist.cluster.arbiters import Arbiters
 from nuntwist.cluster.ballots import (
     Alive,
     Ask,
@@ -93,6 +95,7 @@ from nuntwist.cluster.frame_forms import (
     POSITION,
     RANK,
     AdmittedForm,
+    ArbitersForm,
     CopyBeginsForm,
     CopyPieceForm,
     FixedForm,
@@ -129,6 +132,7 @@ Message: TypeAlias = (
     | Confirmed
     | Count
     | Counted
+    | Arbiters
     | Checked
     | Differs
     | Copying
@@ -248,6 +252,7 @@ _KINDS: Final[dict[int, tuple[type, Any]]] = {
         FixedForm("QQHI", lambda m: (m.question, m.index, m.replicas, m.milliseconds), Count),
     ),
     48: (Counted, FixedForm("Q", lambda m: (m.question,), Counted)),
+    49: (Arbiters, ArbitersForm()),
 }
 _KIND_OF: Final = {message: (kind, form) for kind, (message, form) in _KINDS.items()}
 

@@ -4,7 +4,8 @@ What its log needs that the primary's no longer has comes as a copy
 (:mod:`nuntwist.cluster.copier`), what was cut off its log is offered
 (:mod:`nuntwist.cluster.offers`). Writes are forwarded (:mod:`nuntwist.cluster.forwards`), the
 reads that must be are confirmed (:mod:`nuntwist.cluster.confirming`), and write concerns are
-counted. Its state is compared with the primary's (:mod:`nuntwist.cluster.comparing`).
+counted. It knows where arbiters are (:mod:`nuntwist.cluster.arbiters`). Its state is compared with
+the primary's (:mod:`nuntwist.cluster.comparing`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Collection
 
 from twisted.logger import Logger
 
+from nuntwist.cluster.arbiters import Registry
 from nuntwist.cluster.comparing import Comparing
 from nuntwist.cluster.confirming import Confirming
 from nuntwist.cluster.copier import Copier
@@ -67,6 +69,8 @@ class Serving:
         member.handlers[Offer] = member.handlers[Offered] = self.bargains.received
         self.comparing = Comparing(member, node, self.copier, check_every)
         self.forwards = Forwards(member, node, wait)
+        self.arbiters = Registry(member, node)
+        member.on_stream = self._turned
         self.confirming = Confirming(member)
         self.forwards.forwarder.reached = Counting(member, node.pipeline.concerns).reached
         member.on_left = self._forget
@@ -76,6 +80,10 @@ class Serving:
         concerns.read_index = self.confirming.read_index
         if concern.replicas == MAJORITY:
             journal.by_commit = True
+
+    def _turned(self, primary: int | None) -> None:
+        self.forwards.turned(primary)
+        self.arbiters.turned(primary)
 
     def _reached(self, replicas: int) -> int:
         reign = self._member.reign

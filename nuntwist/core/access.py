@@ -54,7 +54,7 @@ def _take_watches(node: Node, database: Database, user: bytes | None) -> None:
     """Take from those who are a user (None: have the database's token) what they may not see."""
     for client in tuple(database.arbiters):
         if client.user == user and not client.may_arbitrate:
-            del database.arbiters[client]
+            database.drop_arbiter(client)
             node.note_arbiter_gone(client)
     listed = database.permissions.get(EVERYBODY if user is None else user)
     if listed is None and user is None:

@@ -14,6 +14,8 @@ drop databases; they are not operations of their own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from nuntwist.core.database import TOKEN_KEY, Database, local_entry
 from nuntwist.values import (
     ADMIN_ID,
@@ -43,9 +45,11 @@ class Catalogue:
 
     :ivar by_name: for commands.
     :ivar by_id: for operations: a database made again under a name has another id.
+    :ivar on_arbiters: is called when other clients are arbiters of one of them.
     """
 
     def __init__(self) -> None:
+        self.on_arbiters: Callable[[], None] = lambda: None
         self.admin = Database(ADMIN_ID, ADMIN_NAME, b"newer")
         self.by_name: dict[bytes, Database] = {ADMIN_NAME: self.admin}
         self.by_id: dict[int, Database] = {ADMIN_ID: self.admin}
@@ -83,9 +87,13 @@ class Catalogue:
     def restore(self, number: int, name: bytes, strategy: bytes) -> Database:
         """Add a database as a snapshot's header names it, still empty."""
         database = self.by_id[number] = Database(number, name, strategy)
+        database.on_arbiters = self._tell_arbiters
         if not name.startswith(STAGED):
             self.by_name[name] = database
         return database
+
+    def _tell_arbiters(self) -> None:
+        self.on_arbiters()
 
     def drop(self, op: Op) -> Database | None:
         """Take out the database that a DROP_DATABASE operation names; gives it back."""

@@ -11,7 +11,7 @@ for keys that do not begin with ``$``, which is all that ``store`` does for thos
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 from zlib import crc32
 
@@ -77,7 +77,8 @@ class Database:
     :ivar resolved: conflict keys whose conflict is settled, until they are cleaned away.
     :ivar version_before: for each key in resolution, the version it had before; that of others
         may be left there.
-    :ivar arbiters: the clients that resolve its conflicts.
+    :ivar arbiters: the clients of this node that resolve its conflicts.
+    :ivar on_arbiters: is called when they are others.
     :ivar concern: its write concern, where it has one of its own.
     :ivar scans: what looks at it as it was at one moment, and is told before it changes.
     :ivar last_index: the index of the last operation on it.
@@ -97,6 +98,7 @@ class Database:
         "last_index",
         "name",
         "number",
+        "on_arbiters",
         "partitions",
         "permissions",
         "removed_from",
@@ -125,6 +127,7 @@ class Database:
         self.resolved: dict[bytes, None] = {}
         self.version_before: dict[bytes, int] = {}
         self.arbiters: dict[Client, None] = {}
+        self.on_arbiters: Callable[[], None] = _nobody_asks
         self.scans: list[Scan | View] = []
         self.concern: Concern | None = None
         self.last_index = 0
@@ -215,6 +218,17 @@ class Database:
         """The stored hash that a user's token (or, for None, the database's) is checked with."""
         return self.value(TOKEN_KEY if user is None else USER_PREFIX + user)
 
+    def add_arbiter(self, client: Client) -> None:
+        """A client resolves its conflicts from now on."""
+        self.arbiters[client] = None
+        self.on_arbiters()
+
+    def drop_arbiter(self, client: Client) -> None:
+        """A client does not any more, if it did."""
+        if client in self.arbiters:
+            del self.arbiters[client]
+            self.on_arbiters()
+
     def exchange(self, other: Database) -> None:
         """Exchange what it holds with another one; those that look at it look at the other from
         now on. Who watches or has selected it stays."""
@@ -304,9 +318,13 @@ class Database:
 
 
 _CONTENT = frozenset(Database.__slots__) - {
-    *("arbiters", "number", "selected", "selected_at", "watchers")
+    *("arbiters", "number", "on_arbiters", "selected", "selected_at", "watchers")
 }
 """What a database is as its operations say, and what looks at that."""
+
+
+def _nobody_asks() -> None:
+    """Nobody has to know."""
 
 
 def partition_of(key: bytes, partitions: int) -> int:

@@ -22,9 +22,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from nuntwist.core import access
-from nuntwist.core.database import MARKERS, MEMBERS_KEY
+from nuntwist.core.database import CONFLICT_PREFIX, MARKERS, MEMBERS_KEY
 from nuntwist.core.enact import enact
 from nuntwist.core.forwarding import NO_PRIMARY, NOT_PRIMARY
+from nuntwist.core.handlers import arbitration
 from nuntwist.core.journal import failed
 from nuntwist.core.undo import Batch, Undo
 from nuntwist.errors import NeedsCopy, StorageUnavailable, TakenBack
@@ -353,6 +354,8 @@ class Following:
         if op[VALUE] is None:
             self._journal.stay(op, database)
         self._node.pipeline.notify(database, op)
+        if op[KEY].startswith(CONFLICT_PREFIX):
+            arbitration.tell(self._node, database, op)
 
 
 def _nothing() -> None:

@@ -62,6 +62,8 @@ class Node:
     :param in_set: whether it is a node of a set, which may have to take back what it has
         recovered.
     :ivar replica_set: the set it is in; None for a node alone.
+    :ivar arbiters_elsewhere: says, on a primary, whether a database may have arbiters at other
+        nodes of the set.
     """
 
     _log = Logger()
@@ -107,6 +109,7 @@ class Node:
         self.pipeline.handlers = {
             word: partial(handler, self) for word, handler in HANDLERS.items()
         }
+        self.arbiters_elsewhere: Callable[[Database], bool] = lambda database: False
         self.wall = wall
         self.call_later = call_later
         self.logins = Logins(self.limits.failed_logins, seconds)

@@ -309,13 +309,17 @@ class Pipeline:
         if not client.dirty:
             self.touch(client)
 
-    def answer_message(self, client: Client, message: bytes) -> None:
-        """Put a message that answers no command on what the batch sends to a client."""
+    def answer_message(self, client: Client, message: bytes, index: int | None = None) -> None:
+        """Put a message that answers no command on what the batch sends to a client.
+
+        :param index: of the operation that it tells of; the last one if not given.
+        """
+        index = self.journal.index if index is None else index
         data = client.encoding.message_head(len(message)) + message
         client.out.append(data)
-        client.needed = max(client.needed, self.journal.index)
+        client.needed = max(client.needed, index)
         if self.journal.undo is not None:
-            self.keep(client, Pending(self.journal.index, data, False))
+            self.keep(client, Pending(index, data, False))
         if not client.dirty:
             self.touch(client)
 

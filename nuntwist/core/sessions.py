@@ -35,7 +35,7 @@ def deselect(client: Client, notify: Notify) -> None:
     database, client.database, client.user = client.database, None, None
     if database is None:
         return
-    database.arbiters.pop(client, None)
+    database.drop_arbiter(client)
     database.selected.pop(client, None)
     client.heed()
     _count(database, notify)
@@ -54,7 +54,8 @@ def release(database: Database) -> list[Client]:
         member.database = member.user = None
         member.heed()
     database.selected.clear()
-    database.arbiters.clear()
+    for arbiter in tuple(database.arbiters):
+        database.drop_arbiter(arbiter)
     return members
 
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nuntwist.cluster import frames
+from nuntwist.cluster.arbiters import Arbiters
 from nuntwist.cluster.ballots import (
     Alive,
     Ask,
@@ -100,6 +101,7 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(Confirmed, U64, U64, U64),
     st.builds(Count, U64, U64, U64, st.integers(0, 2**16 - 1), st.integers(0, 2**32 - 1)),
     st.builds(Counted, U64, U64),
+    st.builds(Arbiters, U64, st.lists(U64, max_size=5).map(tuple)),
 )
 
 
@@ -131,7 +133,7 @@ def test_each_kind_of_message_has_a_number_and_keeps_its_bytes() -> None:
         *range(30, 33),
         34,
         35,
-        *range(40, 49),
+        *range(40, 50),
     }
     assert set(frames._KINDS) == numbers
     rank = Rank(Position(Epoch(1, 2), 3), -4, 5)

@@ -14,7 +14,7 @@ from nuntwist.core.database import CONFLICT_PREFIX, RESOLVED, TOMBSTONE_VERSION,
 from nuntwist.core.handlers.common import named, selected
 from nuntwist.errors import CommandError
 from nuntwist.language.replies import DENIED, NO_DATABASE, OK, Reply
-from nuntwist.values import IN_RESOLUTION, REMOVE, SET, VALUE
+from nuntwist.values import IN_RESOLUTION, INDEX, KEY, REMOVE, SET, VALUE, Op
 
 if TYPE_CHECKING:
     from nuntwist.core.client import Client
@@ -28,7 +28,7 @@ def arbiter(node: Node, client: Client, arguments: tuple[()]) -> Reply:
     database = selected(client)
     if not client.may_arbitrate:
         return DENIED
-    database.arbiters[client] = None
+    database.add_arbiter(client)
     if node.pipeline.journal.refusal is None:
         _clean(node, database)
     client.needed = max(client.needed, database.last_index)
@@ -51,7 +51,8 @@ def queue(node: Node, database: Database, key: bytes, value: bytes, asked: int) 
     current = version_of(entry)
     pending = database.conflicts.get(key, [])
     arbiters = [client for client in database.arbiters if client.may(b"a", key)]
-    if current != IN_RESOLUTION and not arbiters:
+    nobody = current != IN_RESOLUTION and not arbiters
+    if nobody and not node.arbiters_elsewhere(database):
         raise CommandError(NO_ARBITER)
     old = b"" if entry is None else entry[VALUE] or b""
     shown = current
@@ -69,6 +70,18 @@ def queue(node: Node, database: Database, key: bytes, value: bytes, asked: int) 
     for client in arbiters:
         node.pipeline.answer_message(client, message)
     return Reply(error=b"$$conflitct unresolved " + conflict)
+
+
+def tell(node: Node, database: Database, op: Op) -> None:
+    """The primary has put a write before arbiters: so are those that are connected here."""
+    conflict, message = op[KEY], op[VALUE]
+    if not database.arbiters or message is None or message.startswith(RESOLVED):
+        return
+    key = conflict[len(CONFLICT_PREFIX) :].rpartition(b"_")[0]
+    for client in database.arbiters:
+        # Its rights are those that it has in the database it is an arbiter of: it has selected it.
+        if client.may(b"a", key):
+            node.pipeline.answer_message(client, message, op[INDEX])
 
 
 def resolve(node: Node, client: Client, arguments: tuple[bytes, bytes, bytes, int, bytes]) -> Reply:
