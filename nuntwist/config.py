@@ -39,6 +39,7 @@ class NodeConfig:
     :ivar external_address: ``host:port`` under which others reach this node; may be empty.
     :ivar log_level: one of settings.LEVELS: the lowest that is written.
     :ivar log_format: ``text`` or ``json``.
+    :ivar audit_file: where logins and what admins do are written down; empty: nowhere.
     :ivar cluster_secret: what members prove to each other; empty: made of the credentials.
     :ivar election_timeout_ms: how long a round of an election may take, and a first node waits
         for others, in milliseconds.
@@ -88,6 +89,7 @@ class NodeConfig:
     external_address: str = ""
     log_level: str = "info"
     log_format: str = "text"
+    audit_file: str = ""
     cluster_secret: str = field(default="", repr=False)
     election_timeout_ms: int = 1000
     heartbeat_ms: int = 100

@@ -19,6 +19,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -30,11 +31,13 @@ from twisted.logger import (
     ILogFilterPredicate,
     ILogObserver,
     LogEvent,
+    Logger,
     LogLevel,
     LogLevelFilterPredicate,
     PredicateResult,
     formatEvent,
     globalLogBeginner,
+    globalLogPublisher,
 )
 from twisted.python.failure import Failure
 from zope.interface import implementer, provider
@@ -42,6 +45,10 @@ from zope.interface import implementer, provider
 from nuntwist.config import NodeConfig
 
 HIDDEN = "<hidden>"
+AUDIT = "nuntwist.audit"
+"""The namespace of what is written down of logins and admins (:mod:`nuntwist.core.audit`)."""
+AUDIT_AGAIN_SECONDS = 60.0
+"""How often at most it is told that the file for that cannot be written."""
 _SECRET_NAME = re.compile(r"passw|pwd|secret|token|credential", re.IGNORECASE)
 _UNSAFE = re.compile(
     # Controls, the line ends of Unicode, marks that turn the reading direction, surrogates.
@@ -53,8 +60,10 @@ _CHATTY = {
     "twisted.internet": LogLevel.warn,
     "twisted.application": LogLevel.warn,
     "autobahn": LogLevel.error,
+    AUDIT: LogLevel.warn,
 }
-"""Namespaces of libraries, and the level from which they are worth a line (debug shows all)."""
+"""Namespaces of libraries, and the one that has a file of its own, and the level from which they
+are worth a line (debug shows all)."""
 _PORT_CHATTER = re.compile(r"\S+ starting on \S+|\(\w+ Port \S+ Closed\)")
 
 
@@ -85,6 +94,58 @@ class LineObserver:
         if text:
             self._stream.write(text)
             self._stream.flush()
+
+
+@implementer(ILogObserver)
+class AuditFile:
+    """A file for the events of an audit, one JSON object a line.
+
+    It is only added to, so it may be cut from outside (``copytruncate`` of logrotate). Where it
+    cannot be written the node goes on, and says so.
+
+    :param path: it is made with mode 600.
+    :param seconds: monotonic time, in seconds.
+    :raise OSError: it cannot be opened.
+    """
+
+    _log = Logger()
+
+    def __init__(self, path: str, seconds: Callable[[], float]) -> None:
+        self._path, self._seconds = path, seconds
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._told_at: float | None = None
+        self._lost = 0
+        self._observer = LineObserver(self, render_json)
+        globalLogPublisher.addObserver(self)
+
+    def close(self) -> None:
+        """No more."""
+        globalLogPublisher.removeObserver(self)
+        os.close(self._file)
+
+    def __call__(self, event: LogEvent) -> None:
+        """Write an event of the audit."""
+        if event.get("log_namespace") == AUDIT:
+            self._observer(event)
+
+    def write(self, text: str) -> None:
+        """Add a line, whole or not at all as far as the system does so."""
+        try:
+            os.write(self._file, text.encode())
+        except OSError as error:
+            self._lost += 1
+            now = self._seconds()
+            if self._told_at is None or now >= self._told_at + AUDIT_AGAIN_SECONDS:
+                self._told_at = now
+                self._log.error(
+                    "the audit cannot be written to {path}: {why}; {lost} events are lost so far",
+                    path=self._path,
+                    why=error.strerror,
+                    lost=self._lost,
+                )
+
+    def flush(self) -> None:
+        """It is the system's already."""
 
 
 def make_observer(config: NodeConfig, stream: Stream) -> ILogObserver:

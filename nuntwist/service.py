@@ -42,6 +42,7 @@ from nuntwist.cluster.afresh import take_log_away
 from nuntwist.cluster.alone import AloneElection
 from nuntwist.cluster.identity import Identity
 from nuntwist.config import NodeConfig
+from nuntwist.core.audit import Audit
 from nuntwist.core.counters import NodeInfo
 from nuntwist.core.installing import begin_afresh
 from nuntwist.core.limits import Limits
@@ -49,6 +50,7 @@ from nuntwist.core.node import Node
 from nuntwist.core.schedule import Schedule
 from nuntwist.errors import CommandError, CorruptData, StartError
 from nuntwist.files_on_disk import DiskFiles
+from nuntwist.logs import AuditFile
 from nuntwist.net.fast import SendingReactor
 from nuntwist.net.gate import Gate
 from nuntwist.net.http import NqlResource, NqlSite
@@ -135,6 +137,7 @@ class NodeService(Service):
             self._build()
             self._recover()
             self._raise_epoch()
+            self._begin_audit()
             self._replicas = make_replicas(
                 self.config, self.node, self._identity, self._files, self._reactor
             )
@@ -284,6 +287,18 @@ class NodeService(Service):
             raise StartError(
                 f"The data directory {self.config.dbs_dir} cannot be written: {error.strerror}."
             ) from None
+
+    def _begin_audit(self) -> None:
+        if not self.config.audit_file:
+            return
+        try:
+            file = AuditFile(self.config.audit_file, time.monotonic)
+        except OSError as error:
+            raise StartError(
+                f"The audit cannot be written to {self.config.audit_file}: {error.strerror}."
+            ) from None
+        self._undo.append(file.close)
+        self.node.pipeline.audit = Audit()
 
     def _listen(self) -> None:
         pipeline, config = self.node.pipeline, self.config

@@ -198,6 +198,10 @@ SETTINGS: tuple[Setting, ...] = (
         "text: a readable line an event; json: a JSON object a line", _one_of("text", "json"),
     ),
     Setting(
+        "audit_file", "NUN_AUDIT_FILE", None, None, "",
+        "File for who has logged in and what admins did, a JSON object a line (default: none)", str,
+    ),
+    Setting(
         "declutter_seconds", "NUN_DECLUTTER_INTERVAL", "declutter-interval", None, "300",
         "Seconds between two snapshots of changed databases", _seconds,
     ),

@@ -187,6 +187,8 @@ class Forwarder:
             entry = Entry(client, item_of(client, lines[at]), len(lines[at]) + OVERHEAD, now)
             if not self._has_room(entry, forwards):
                 break
+            if self._pipeline.audit is not None and isinstance(request, Request):
+                self._pipeline.audit.forwarded(client, request)
             forwards.alone = alone
             forwards.count += 1
             forwards.size += entry.size

@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 
 from nuntwist.core import hotroad, watches
 from nuntwist.core.alone import Alone, stands_alone
+from nuntwist.core.audit import Audit
 from nuntwist.core.authorise import refusal_of
 from nuntwist.core.catalogue import Catalogue
 from nuntwist.core.client import Client, Pending, Run
@@ -69,6 +70,7 @@ class Pipeline:
         :mod:`nuntwist.core.node`.
     :ivar dirty: the clients that the batch under way writes to.
     :ivar concerns: for how many nodes a write waits, where that is not the node's own concern.
+    :ivar audit: is told what admins do and who logs in; None for nobody.
     :ivar forwarder: sends writes to the primary of the set; None on a node alone.
     """
 
@@ -99,6 +101,7 @@ class Pipeline:
         self.delivery = Delivery(limits, counters, self.turns.enqueue)
         self.streams = Streams(call_later, self.delivery, self.journal)
         self.handlers: dict[str, Handler] = {}
+        self.audit: Audit | None = None
         self.forwarder: Forwarder | None = None
         self.concerns = Concerns(self, call_later)
         self.alone = Alone(self)
@@ -261,12 +264,16 @@ class Pipeline:
     def perform_request(self, client: Client, request: parser.Request) -> Outcome:
         """Authorise and decide."""
         command = request.command
-        refused = refusal_of(client, command, request.arguments)
-        if refused is not None:
-            return refused
-        if command.writes and self.journal.refusal is not None and command.word != "rp":
+        outcome: Outcome | None = refusal_of(client, command, request.arguments)
+        if outcome is None and command.writes and command.word != "rp":
             # What rp carries is looked at by itself.
-            return failure(self._refusal(command))
+            outcome = None if self.journal.refusal is None else failure(self._refusal(command))
+        if outcome is None:
+            outcome = self._decide(client, request)
+        return outcome if self.audit is None else self.audit.outcome(client, request, outcome)
+
+    def _decide(self, client: Client, request: parser.Request) -> Outcome:
+        command = request.command
         try:
             outcome = self.handlers[command.word](client, request.arguments)
         except CommandError as error:

@@ -48,11 +48,14 @@ class Argument:
 
     :param name: as help shows it.
     :param default: what stands for a missing one; with ``None`` it must be there.
+    :param secret: whether it is written down nowhere: a token, a value, or a command that may hold
+        one.
     """
 
     name: str
     kind: Kind = Kind.WORD
     default: bytes | int | None = None
+    secret: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,7 @@ def _key(missing_word: str) -> str:
 
 _KEY = Argument("KEY")
 _DB = Argument("DB")
-_VALUE = Argument("VALUE", Kind.REST, b"")
+_VALUE = Argument("VALUE", Kind.REST, b"", secret=True)
 _ID = Argument("ID", Kind.NUMBER)
 _NODE = Argument("NODE", Kind.WORD, b"")
 _MEMBER = Argument("ADDRESS")
@@ -107,14 +110,14 @@ _N, _A, _D = Needs.NOTHING, Needs.ADMIN, Needs.DATABASE
 TABLE: tuple[Command, ...] = (
     Command(
         "auth",
-        (Argument("USER", default=b""), Argument("PWD", Kind.REST, default=b"")),
+        (Argument("USER", default=b""), Argument("PWD", Kind.REST, default=b"", secret=True)),
         _N,
         "Makes this connection an admin's.",
         waits=True,
     ),
     Command(
         "use-db",
-        (_DB, Argument("USER_OR_TOKEN"), Argument("TOKEN", Kind.REST, default=b"")),
+        (_DB, Argument("USER_OR_TOKEN"), Argument("TOKEN", Kind.REST, default=b"", secret=True)),
         _N,
         "Selects a database with its token, or as one of its users.",
         missing="use-db must be followed by a database name and a token",
@@ -123,7 +126,7 @@ TABLE: tuple[Command, ...] = (
     ),
     Command(
         "create-db",
-        (_DB, Argument("TOKEN"), Argument("STRATEGY", default=b"none")),
+        (_DB, Argument("TOKEN", secret=True), Argument("STRATEGY", default=b"none")),
         _A,
         "Creates a database; the strategy for conflicts is none, newer or arbiter.",
         missing="create-db must be followed by a token",
@@ -194,7 +197,7 @@ TABLE: tuple[Command, ...] = (
     ),
     Command(
         "create-user",
-        (Argument("NAME"), Argument("TOKEN")),
+        (Argument("NAME"), Argument("TOKEN", secret=True)),
         _A | _D,
         "Creates a user of the selected database, or gives one a new token.",
         missing="create-user must contain a name and a token",
@@ -236,7 +239,11 @@ TABLE: tuple[Command, ...] = (
     ),
     Command(
         "set-token",
-        (Argument("keep|close"), Argument("USER_OR_TOKEN"), Argument("TOKEN", default=b"")),
+        (
+            Argument("keep|close"),
+            Argument("USER_OR_TOKEN"),
+            Argument("TOKEN", default=b"", secret=True),
+        ),
         _A | _D,
         "Gives the selected database, or one of its users, a new token; connections that are"
         " there are kept, or closed.",
@@ -309,7 +316,7 @@ TABLE: tuple[Command, ...] = (
     ),
     Command(
         "restore-write",
-        (_ID, Argument("BASE64", Kind.REST)),
+        (_ID, Argument("BASE64", Kind.REST, secret=True)),
         _A,
         "Takes in the next piece of a backup.",
         missing="restore-write must be followed by a number and base64",
@@ -402,7 +409,7 @@ TABLE: tuple[Command, ...] = (
     ),
     Command(
         "rp",
-        (Argument("OPID"), Argument("COMMAND", Kind.REST)),
+        (Argument("OPID"), Argument("COMMAND", Kind.REST, secret=True)),
         _A,
         "Carries a command of another node.",
         missing="rp must be followed by an operation id and a command",

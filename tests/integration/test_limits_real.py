@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import socket
 import time
+from pathlib import Path
 
 from tests.integration.conftest import Start
 from tests.integration.harness import (
+    ANY_PORT,
     LIMIT,
     PASSWORD,
     USER,
     Process,
     no_trace_of_trouble,
+    run_to_end,
     wait_until,
 )
 
 MOST = 5
+ANY_PORTS = {f"NUN_{kind}_ADDR": ANY_PORT for kind in ("WS", "HTTP", "TCP")}
 
 
 def is_closed(connection: socket.socket) -> bool:
@@ -111,3 +115,26 @@ def test_who_guesses_waits_and_nobody_else(start: Start) -> None:
     for client in guessing:
         client.close()
     assert node.log.count("have to wait now") == 1
+
+
+def test_logins_and_admins_are_written_down(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "audit.json"
+    node = start(variables={"NUN_AUDIT_FILE": str(path)})
+    node.create("d", "hush")
+    assert node.post("use-db d wrong") == "Invalid token"
+    node.stop()
+    events = [json.loads(line)["fields"] for line in path.read_text().splitlines()]
+    assert [(event["command"], event["outcome"]) for event in events] == [
+        ("auth", "ok"),
+        ("create-db", "ok"),
+        ("use-db", "error Invalid token"),
+    ]
+    assert "hush" not in path.read_text()
+    assert "create-db" not in node.log
+
+
+def test_an_audit_that_cannot_be_written_stops_the_start(tmp_path: Path) -> None:
+    where = str(tmp_path / "nowhere" / "audit.json")
+    status, _, told = run_to_end(cwd=tmp_path, NUN_AUDIT_FILE=where, **ANY_PORTS)
+    assert status == 1
+    assert f"The audit cannot be written to {where}: No such file or directory." in told

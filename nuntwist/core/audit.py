@@ -1,0 +1,136 @@
+"""Who has logged in, or failed to, and what admins did: an event each, for who has to know later.
+
+Events are of the namespace ``nuntwist.audit``, with the fields ``peer``, ``who``, ``database``,
+``command``, ``arguments`` and ``outcome``. What is written down:
+
+- ``auth`` and ``use-db``, whatever comes of them;
+- commands that only an admin may give, and those that touch a key beginning ``$$``, also where
+  they are refused.
+
+Arguments that the table of commands calls secret are not in them, nor are values of keys. A
+secondary notes that it has forwarded a command, and for whom; its primary notes what came of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from nuntwist.errors import CommandError
+from nuntwist.language.commands import Command, Kind, Needs
+from nuntwist.language.parser import Request, shorten
+from nuntwist.language.replies import Reply
+
+if TYPE_CHECKING:
+    from nuntwist.core.client import Client
+    from nuntwist.core.pipeline import Outcome
+
+NAMESPACE: Final = "nuntwist.audit"
+"""What :mod:`nuntwist.logs` knows it by."""
+HIDDEN: Final = "***"
+_log = Logger(namespace=NAMESPACE)
+_LOGINS: Final = frozenset(("auth", "use-db"))
+_INVALID: Final = b"invalid auth\n"
+
+
+class Audit:
+    """Writes it down."""
+
+    def outcome(self, client: Client, request: Request, outcome: Outcome) -> Outcome:
+        """Note what has come of a command, or will; gives it back."""
+        if not is_audited(request):
+            return outcome
+        # As it was when the command came; of a login, as it is after it.
+        before = _who(client), _database(client)
+        is_login = request.command.word in _LOGINS
+
+        def note(said: str) -> None:
+            who, database = (_who(client), _database(client)) if is_login else before
+            self._note(client, who, database, request, said)
+
+        if isinstance(outcome, Deferred):
+
+            def answered(reply: Reply) -> Reply:
+                note(_said(reply))
+                return reply
+
+            def failed(reason: Failure) -> Failure:
+                error = reason.value
+                if isinstance(error, CommandError):
+                    note(f"error {_text(error.message)}")
+                else:
+                    note("failed")
+                return reason
+
+            outcome.addCallbacks(answered, failed)
+        else:
+            note(_said(outcome) if isinstance(outcome, Reply) else "ok")
+        return outcome
+
+    def forwarded(self, client: Client, request: Request) -> None:
+        """A command goes to the primary."""
+        if is_audited(request):
+            self._note(client, _who(client), _database(client), request, "forwarded")
+
+    def _note(
+        self, client: Client, who: str, database: str, request: Request, outcome: str
+    ) -> None:
+        _log.info(
+            "{peer} ({who}, {database}): {command} {arguments}: {outcome}",
+            peer=client.peer,
+            who=who,
+            database=database,
+            command=request.command.word,
+            arguments=" ".join(shown(request.command, request.arguments)),
+            outcome=outcome,
+        )
+
+
+def is_audited(request: Request) -> bool:
+    """Whether a command is written down."""
+    command = request.command
+    if command.needs & Needs.ADMIN or command.word in _LOGINS:
+        return True
+    key = request.arguments[0] if command.right else b""
+    return isinstance(key, bytes) and key.startswith(b"$$")
+
+
+def shown(command: Command, arguments: Sequence[bytes | int]) -> list[str]:
+    """The arguments of a command, without those that are secret."""
+    texts = []
+    for number, (argument, value) in enumerate(zip(command.arguments, arguments, strict=True)):
+        if value == b"":
+            continue
+        secret = argument.secret
+        if argument.name == "USER_OR_TOKEN":
+            # It is a user where one word follows, the token; more may be a password with spaces.
+            token = command.arguments[number + 1]
+            secret = token.kind is not Kind.WORD or not arguments[number + 1]
+        texts.append(HIDDEN if secret else _text(value))
+    return texts
+
+
+def _text(value: bytes | int) -> str:
+    return str(value) if isinstance(value, int) else shorten(value).decode("utf-8", "replace")
+
+
+def _said(reply: Reply) -> str:
+    if reply.error is not None:
+        return f"error {_text(reply.error.strip())}"
+    return "invalid" if _INVALID in reply.messages else "ok"
+
+
+def _who(client: Client) -> str:
+    if client.admin:
+        return "admin"
+    if client.database is None:
+        return "nobody"
+    return "token" if client.user is None else f"user {_text(client.user)}"
+
+
+def _database(client: Client) -> str:
+    return "-" if client.database is None else _text(client.database.name)
