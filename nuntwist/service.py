@@ -56,6 +56,7 @@ from nuntwist.net.gate import Gate
 from nuntwist.net.http import NqlResource, NqlSite
 from nuntwist.net.rounds import Rounds
 from nuntwist.net.tcp import LineFactory
+from nuntwist.net.tls import Renewable, context_of
 from nuntwist.net.websocket import FrameFactory
 from nuntwist.oplog.flushed import FlushedOplog
 from nuntwist.oplog.segments import FileOplog
@@ -110,6 +111,7 @@ class NodeService(Service):
     def __init__(self, config: NodeConfig, reactor: Any) -> None:
         self.config = config
         self.ports: list[IListeningPort] = []
+        self._certificates: list[tuple[str, Renewable]] = []
         self._replicas: Replicas | None = None
         self._reactor = reactor
         self._hashing = ThreadPool(0, HASHING_THREADS, name="hashing")
@@ -328,7 +330,7 @@ class NodeService(Service):
                 if what == "WebSocket" and answers.ws_port is None:
                     answers.ws_port = getattr(port.getHost(), "port", None)
 
-    def _listen_on(self, reactor: Any, endpoint: str, factory: Any) -> IListeningPort:
+    def _listen_on(self, reactor: SendingReactor, endpoint: str, factory: Any) -> IListeningPort:
         outcome: list[IListeningPort | Failure] = []
         try:
             serverFromString(reactor, endpoint).listen(factory).addBoth(outcome.append)
@@ -340,6 +342,8 @@ class NodeService(Service):
                 reason = reason.socketError
             raise StartError(f"Cannot listen on {endpoint}: {plainly(reason)}.")
         self.ports.append(outcome[0])
+        secured = len(self._certificates)
+        self._certificates += [(endpoint, new) for new in reactor.renewables[secured:]]
         return outcome[0]
 
     def startService(self) -> None:
@@ -362,10 +366,31 @@ class NodeService(Service):
         # success, and service managers look at the exit status.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop_on_signal)
+        signal.signal(signal.SIGHUP, self._renew_on_signal)
         self._log.info("nuntwist {version} is ready", version=__version__)
 
     def _stop_on_signal(self, number: int, frame: object) -> None:
         self._reactor.callFromThread(self._stop_reactor, signal.Signals(number).name)
+
+    def _renew_on_signal(self, number: int, frame: object) -> None:
+        self._reactor.callFromThread(self._renew_certificates)
+
+    def _renew_certificates(self) -> None:
+        """Read keys and certificates anew, for connections that come from now on."""
+        if not self._certificates:
+            self._log.info("SIGHUP reads certificates anew; there are none")
+        for endpoint, renewable in self._certificates:
+            try:
+                renewable.current = context_of(endpoint)
+            except _ENDPOINT_ERRORS as error:
+                self._log.error(
+                    "the certificate of {endpoint} cannot be read anew: {why}; the one of before"
+                    " stays",
+                    endpoint=endpoint,
+                    why=plainly(error),
+                )
+            else:
+                self._log.info("read the certificate of {endpoint} anew", endpoint=endpoint)
 
     def _stop_reactor(self, name: str) -> None:
         if self._stopping:

@@ -23,6 +23,7 @@ from zope.interface import implementer
 
 from nuntwist.core.client import takes_nothing
 from nuntwist.net.gate import Gate, Gated
+from nuntwist.net.tls import Renewable
 
 SMALL_READ = 16 << 10
 LARGE_READ = 64 << 10
@@ -141,11 +142,13 @@ class SendingReactor:
     """A reactor whose ``listenTCP`` makes a :class:`SendingPort`; else the one it wraps.
 
     :param gate: says who may connect; None where all may.
+    :ivar renewables: the keys and certificates of ports with TLS.
     """
 
     def __init__(self, reactor: Any, gate: Gate | None = None) -> None:
         self._reactor = reactor
         self._gate = gate
+        self.renewables: list[Renewable] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
@@ -171,8 +174,11 @@ class SendingReactor:
         interface: str = "",
     ) -> tcp.Port:
         """Listen with TLS; see IReactorSSL.listenSSL."""
-        below = TLSMemoryBIOFactory(contextFactory, False, factory)
-        return self.listenTCP(port, below, backlog, interface)
+        renewable = Renewable(contextFactory)
+        below = TLSMemoryBIOFactory(renewable, False, factory)
+        listening = self.listenTCP(port, below, backlog, interface)
+        self.renewables.append(renewable)
+        return listening
 
     def connectTCP(self, *args: Any, **kwargs: Any) -> Any:
         """Connect; see IReactorTCP.connectTCP."""

@@ -32,6 +32,7 @@ from tests.integration.harness import (
     over_tls,
     read_to_end,
     run_to_end,
+    wait_until,
 )
 
 # -- listening -------------------------------------------------------------------------------------
@@ -106,6 +107,10 @@ def test_unix_sockets(start: Start, short_path: Path) -> None:
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, Path]:
     """The files of a key and a certificate that it signed for itself."""
+    return new_certificate(tmp_path)
+
+
+def new_certificate(where: Path) -> tuple[Path, Path]:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.UTC)
@@ -120,7 +125,7 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
         .sign(key, hashes.SHA256())
     )
     pem = serialization.Encoding.PEM
-    key_path, certificate_path = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    key_path, certificate_path = where / "key.pem", where / "certificate.pem"
     key_path.write_bytes(
         key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
@@ -153,6 +158,47 @@ def test_tls(start: Start, certificate: tuple[Path, Path]) -> None:
     lines.close()
     assert node.wait() == 0
     no_trace_of_trouble(node.log)
+
+
+def test_certificates_are_read_anew(
+    start: Start, certificate: tuple[Path, Path], tmp_path: Path
+) -> None:
+    key, cert = certificate
+    endpoint = f"ssl:0:privateKey={key}:certKey={cert}:interface=127.0.0.1"
+    node = start(variables={"NUN_TCP_ADDR": endpoint, "NUN_WS_ADDR": endpoint})
+
+    def shown(what: str) -> bytes:
+        with over_tls(socket.create_connection(node.address(what), LIMIT)) as connection:
+            return connection.getpeercert(binary_form=True) or b""
+
+    def hang_up(times: int, said: str) -> None:
+        node.send_signal(signal.SIGHUP)
+        wait_until(lambda: node.log.count(said) == times, said)
+
+    first = shown("TCP")
+    there = Lines(over_tls(socket.create_connection(node.address("TCP"), LIMIT)))
+    new_certificate(tmp_path)
+    assert shown("TCP") == shown("WebSocket") == first
+    hang_up(2, "read the certificate of ssl:0")
+    second = shown("TCP")
+    assert second != first
+    assert shown("WebSocket") == second
+    cert.write_bytes(b"rubbish")
+    hang_up(2, "its key or certificate cannot be used; the one of before stays")
+    key.unlink()
+    hang_up(2, "no such file or directory; the one of before stays")
+    assert shown("TCP") == shown("WebSocket") == second
+    assert there.ask("ping") == [b"pong\n", OK]
+    there.close()
+    assert node.stop() == 0
+    assert "Traceback" not in node.log
+
+
+def test_a_hang_up_without_certificates_is_no_end(start: Start) -> None:
+    node = start()
+    node.send_signal(signal.SIGHUP)
+    wait_until(lambda: "there are none" in node.log, "a line in the log")
+    assert node.post("ping") == "pong\n"
 
 
 def test_several_listeners_and_none(start: Start) -> None:
