@@ -49,7 +49,7 @@ class Permissions:
             for pattern in patterns
             if b"l" in letters
         ]
-        shown = [pattern for letters, pattern in listing if (letters, pattern) != (b"l", _NO_KEY)]
+        shown = [p for letters, p in listing if letters.strip(b"l") or p != _NO_KEY]
         self._listing: tuple[bytes, ...] | None = tuple(shown) if listing else None
 
     @property

@@ -64,6 +64,7 @@ def framed(node: MemoryNode, who: str = "ana secret") -> FrameConnection:
         ("l -", ""),
         ("r *|l -", ""),
         ("l -,bean", "bean"),
+        ("ll -", ""),
         # With other letters it is the pattern it always was: keys that contain it.
         ("rl -", "b-c"),
     ],
