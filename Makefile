@@ -27,12 +27,12 @@ run: $(VENV)/.run-installed
 # Every check runs even if one before it fails; any failure fails the whole. The unit tests share
 # the cores, and so do the seeds of the simulation, whose faults last a SHARE of what they do in
 # `make simulate`, so that a thousand are done in less than five minutes; the integration tests,
-# which mostly wait for real processes, are run three files at a time and have the machine for
+# which mostly wait for real processes, are run two files at a time and have the machine for
 # themselves. With ARGS a part of the tests is run, and no seeds: then coverage says nothing, and
 # one half may have no such test. Modules are compiled once, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 UNIT := -n auto --dist worksteal tests/unit
-INTEGRATION := -n 3 --dist loadfile tests/integration
+INTEGRATION := -n 2 --dist loadfile tests/integration
 COVERED = $(if $(strip $(ARGS)),--no-cov,--cov)
 test: $(VENV)/.test-installed
 	@status=0; \

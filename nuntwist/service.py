@@ -133,7 +133,6 @@ class NodeService(Service):
         self._reactor.seconds = time.monotonic
         for warning in self.config.warnings:
             self._log.warn("{warning}", warning=warning)
-        self._allow_open_files()
         self._undo: list[Callable[[], object]] = []
         try:
             self._build()
@@ -158,24 +157,30 @@ class NodeService(Service):
             raise
         super().privilegedStartService()
 
-    def _allow_open_files(self) -> None:
-        """See to it that as many connections may be open as are configured."""
-        wanted = self.config.max_connections + OPEN_FILES
+    def _allowed_connections(self) -> int:
+        """How many connections there may be: as many as are configured, where the process may
+        open so many files."""
+        most = self.config.max_connections
+        wanted = most + OPEN_FILES
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft == resource.RLIM_INFINITY or soft >= wanted:
-            return
+            return most
         allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
             soft = allowed
-        if soft < wanted:
-            self._log.warn(
-                "this process may open {allowed} files, and NUN_MAX_CONNECTIONS is {most}: set one"
-                " to fit the other (ulimit -n {wanted})",
-                allowed=soft,
-                most=self.config.max_connections,
-                wanted=wanted,
-            )
+        if soft >= wanted:
+            return most
+        fitting = max(1, soft - OPEN_FILES)
+        self._log.info(
+            "this process may open {allowed} files, so {fitting} connections are allowed and not"
+            " {most} (NUN_MAX_CONNECTIONS); ulimit -n {wanted} allows them",
+            allowed=soft,
+            fitting=fitting,
+            most=most,
+            wanted=wanted,
+        )
+        return fitting
 
     def _build(self) -> None:
         config, reactor = self.config, self._reactor
@@ -305,7 +310,7 @@ class NodeService(Service):
     def _listen(self) -> None:
         pipeline, config = self.node.pipeline, self.config
         gate = Gate(
-            config.max_connections,
+            self._allowed_connections(),
             config.max_connections_of_one,
             self.node.counters,
             time.monotonic,

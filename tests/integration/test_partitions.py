@@ -102,6 +102,7 @@ def test_the_primary_is_cut_off(nodes: FarNodes) -> None:
     with nodes.admin(others_of(before, after), "use-db n t") as client:
         # Through a secondary, and where a majority is.
         assert written(client, "through", "3")
+    wait_until(lambda: before not in nodes.primaries(), "the old primary to notice")
     with nodes.admin(before, "use-db n t") as client:
         assert client.ask("set both 4")[-1].startswith(b"error no primary")
     time.sleep(PARTED)
