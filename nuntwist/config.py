@@ -61,6 +61,8 @@ class NodeConfig:
     :ivar max_connections_of_one: how many of them from one address; 0 for any number.
     :ivar failed_logins: failures after which logins of an address have to wait; 0 for never.
     :ivar allowed_origins: of pages that may connect by WebSocket; empty for any.
+    :ivar conflict_seconds: after which a conflict that nobody decides is settled; 0 for never.
+    :ivar resolved_seconds: after which decided conflicts are removed; 0 for never.
     :ivar output_high_water: unsent bytes at which a connection is no longer read.
     :ivar output_limit: unsent bytes at which a connection is closed.
     :ivar storage_strategy: ``disk``, ``s3`` or the name of a plugin: where snapshots are.
@@ -110,6 +112,8 @@ class NodeConfig:
     max_connections_of_one: int = 0
     failed_logins: int = 10
     allowed_origins: tuple[str, ...] = ()
+    conflict_seconds: int = 0
+    resolved_seconds: int = 86_400
     output_high_water: int = 256 * KIB
     output_limit: int = 16 * MIB
     storage_strategy: str = "disk"

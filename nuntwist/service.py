@@ -48,6 +48,7 @@ from nuntwist.core.installing import begin_afresh
 from nuntwist.core.limits import Limits
 from nuntwist.core.node import Node
 from nuntwist.core.schedule import Schedule
+from nuntwist.core.settling import Settling
 from nuntwist.errors import CommandError, CorruptData, StartError
 from nuntwist.files_on_disk import DiskFiles
 from nuntwist.logs import AuditFile
@@ -361,6 +362,10 @@ class NodeService(Service):
         # A log that was begun after snapshots from elsewhere needs some of its own soon.
         base, covered = self._oplog.base, node.catalogue.admin.saved_index
         self._schedule.start(at_once=base > 0 and covered < base)
+        self._settling = Settling(
+            node, self._reactor, self.config.conflict_seconds, self.config.resolved_seconds
+        )
+        self._settling.start()
         self._flush_log = LoopingCall(self._flush)
         self._flush_log.clock = self._reactor
         self._flush_log.start(FLUSH_SECONDS, now=False)
@@ -426,6 +431,7 @@ class NodeService(Service):
             return
         self._started = False
         self._flush_log.stop()
+        self._settling.stop()
         if self._replicas is not None:
             yield self._replicas.hand_over()
         yield DeferredList([self._closed(port) for port in self.ports])

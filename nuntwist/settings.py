@@ -239,6 +239,15 @@ SETTINGS: tuple[Setting, ...] = (
         "Origins of pages that may connect by WebSocket, a comma list (default: any)", _origins,
     ),
     Setting(
+        "conflict_seconds", "NUN_CONFLICT_TIMEOUT", None, None, "0",
+        "Seconds after which a conflict nobody decides goes to the newest change; 0 for never",
+        _whole(0, 1_000_000_000),
+    ),
+    Setting(
+        "resolved_seconds", "NUN_RESOLVED_KEPT", None, None, "86400",
+        "Seconds after which decided conflicts are removed; 0 for never", _whole(0, 1_000_000_000),
+    ),
+    Setting(
         "election_timeout_ms", "NUN_ELECTION_TIMEOUT", "election-timeout", None, "1000",
         "Longest round of an election, and wait of a first node, in milliseconds",
         _whole(10, 3_600_000),

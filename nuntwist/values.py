@@ -70,6 +70,11 @@ START = Position(NO_EPOCH, 0)
 _COUNTER_BITS = 16
 
 
+def stamp_milliseconds(stamp: int) -> int:
+    """The wall time in a stamp, in milliseconds since 1970."""
+    return stamp >> _COUNTER_BITS
+
+
 class StampClock:
     """A hybrid logical clock: 64 bit, unique and rising on a node even when the wall clock
     goes back.
