@@ -227,6 +227,7 @@ class NodeService(Service):
                 line=config.max_line,
                 output_high_water=config.output_high_water,
                 output_limit=config.output_limit,
+                output_total=config.output_total,
                 replay=config.max_oplog_bytes // 4,
                 partitions=config.s3_number_of_partitions,
                 min_replicas=config.min_replicas,

@@ -222,6 +222,11 @@ SETTINGS: tuple[Setting, ...] = (
         "Unsent bytes at which a connection is closed", _size(KIB, 16 * GIB),
     ),
     Setting(
+        "output_total", "NUN_OUTPUT_TOTAL", None, None, "256MiB",
+        "Unsent bytes of all connections at which those with most are closed",
+        _size(KIB, 1024 * GIB),
+    ),
+    Setting(
         "max_connections", "NUN_MAX_CONNECTIONS", "max-connections", None, "20000",
         "How many clients may be connected, over all transports", _whole(1, 10_000_000),
     ),

@@ -36,6 +36,8 @@ class Delivery:
         self._queue: deque[Client] = deque()
         self._held: dict[Client, None] = {}
         self._drained: dict[Client, Deferred[None]] = {}
+        self._behind: dict[Client, None] = {}
+        self._grown = 0
 
     @property
     def busy(self) -> bool:
@@ -230,6 +232,7 @@ class Delivery:
         client.ready.clear()
         client.out.clear()
         self._held.pop(client, None)
+        self._behind.pop(client, None)
         waiting = self._drained.pop(client, None)
         if waiting is not None:
             waiting.callback(None)
@@ -269,20 +272,49 @@ class Delivery:
         limit, before = self._limits.output_limit, client.unsent
         client.unsent += size
         if client.unsent <= limit or client.closed:
-            return not client.closed
+            self._behind[client] = None
+            self._grown += size
+            if self._grown > self._limits.output_total >> 4:
+                self._look_at_all()
+            return not client.closed and client.unsent <= limit
         if before > limit:
             # It was cut off already; its transport has not told of the end yet.
             return False
+        self._cut_off(client, limit)
+        return False
+
+    def _look_at_all(self) -> None:
+        """Where too much waits for all together, close those for whom most does.
+
+        The sum is made anew when a sixteenth of the limit has been added to it since, so it costs
+        nothing of what goes to those who read.
+        """
+        self._grown = 0
+        self._behind = {client: None for client in self._behind if client.unsent}
+        limit, waits = self._limits.output_total, sum(client.unsent for client in self._behind)
+        if waits <= limit:
+            return
+        for client in sorted(self._behind, key=lambda one: one.unsent, reverse=True):
+            waits -= client.unsent
+            del self._behind[client]
+            self._cut_off(client, limit, "NUN_OUTPUT_TOTAL")
+            # Nothing more is kept for it until its transport tells of the end.
+            client.unsent = max(client.unsent, self._limits.output_limit + 1)
+            if waits <= limit - (limit >> 3):
+                break
+
+    def _cut_off(self, client: Client, limit: int, setting: str = "NUN_OUTPUT_LIMIT") -> None:
         self._counters.watchers_closed += 1
         self._log.warn(
-            "closed {peer}: {unsent} bytes wait for it, the limit is {limit}; it reads too"
-            " slowly for what it watches (raise NUN_OUTPUT_LIMIT or make the client faster)",
+            "closed {peer}: {unsent} bytes wait for it, the limit is {limit}{of_all}; it reads too"
+            " slowly for what it watches (raise {setting} or make the client faster)",
             peer=client.peer,
             unsent=client.unsent,
             limit=limit,
+            of_all="" if setting == "NUN_OUTPUT_LIMIT" else " for all together",
+            setting=setting,
         )
         client.outlet.abort("output limit")
-        return False
 
 
 def _size(run: Run) -> int:

@@ -13,6 +13,8 @@ class Limits:
     :ivar output_high_water: reply bytes one connection may produce in a turn before its next
         commands wait for the turn after, and before that for what was sent to be taken.
     :ivar output_limit: bytes waiting to be sent to one connection at which it is closed.
+    :ivar output_total: bytes waiting to be sent to all connections together at which those for whom
+        most waits are closed.
     :ivar watches: keys one connection may watch.
     :ivar turn_seconds: how long one turn runs commands before the rest waits for the next.
     :ivar early_commit: clients with something to be sent at which a batch is committed before
@@ -43,6 +45,7 @@ class Limits:
     line: int = 1 << 20
     output_high_water: int = 256 << 10
     output_limit: int = 16 << 20
+    output_total: int = 256 << 20
     watches: int = 100_000
     turn_seconds: float = 0.004
     early_commit: int = 20

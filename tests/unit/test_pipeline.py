@@ -282,6 +282,42 @@ def test_a_watcher_that_does_not_read_is_closed_and_counted() -> None:
     assert writer.ask("get $connections") == "value 2\nok \n"
 
 
+def test_those_that_read_least_are_closed_where_too_much_waits_for_all() -> None:
+    node = MemoryNode(limits=Limits(output_limit=100_000, output_total=400_000))
+    node.admin("create-db d t").close()
+    most = [connect(node, "watch k", "watch big") for _ in range(3)]
+    few = [connect(node, "watch k") for _ in range(10)]
+    quick, writer = connect(node, "watch k", "watch big"), connect(node)
+    for client in (*most, *few):
+        client.transport.producer.pauseProducing()
+    for _ in range(8):
+        writer.send("set big " + "x" * 3000)
+    for _ in range(20):
+        writer.send("set k " + "x" * 300)
+        quick.received()
+    assert node.node.counters.watchers_closed == 0
+    # 3 * 60 KB and 10 * 12 KB are less; with 13 * 24 KB more it is too much.
+    for _ in range(40):
+        writer.send("set k " + "x" * 300)
+        quick.received()
+    closed = [client.transport.aborted for client in most]
+    assert any(closed)
+    assert not any(client.transport.aborted for client in (*few, quick, writer))
+    assert node.node.counters.watchers_closed == sum(closed)
+    # Those who go and those who read again count no more.
+    for client in few:
+        client.transport.producer.resumeProducing()
+        node.settle()
+        client.received()
+    before = node.node.counters.watchers_closed
+    for _ in range(100):
+        writer.send("set k " + "x" * 3000)
+        for client in (quick, *few):
+            client.received()
+    assert node.node.counters.watchers_closed <= before + closed.count(False)
+    assert not any(client.transport.aborted for client in (*few, quick, writer))
+
+
 class Ticking(MemoryNode):
     """A node whose every look at the time moves it on."""
 
