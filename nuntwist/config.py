@@ -66,6 +66,8 @@ class NodeConfig:
     :ivar output_high_water: unsent bytes at which a connection is no longer read.
     :ivar output_limit: unsent bytes at which a connection is closed.
     :ivar output_total: unsent bytes of all connections at which those with most are closed.
+    :ivar input_total: bytes of unfinished commands of all connections, at which those with most
+        are closed.
     :ivar storage_strategy: ``disk``, ``s3`` or the name of a plugin: where snapshots are.
     :ivar storage_read_strategy: where a start reads them from; empty: as the strategy says.
     :ivar storage_write_strategy: where they are written to; empty: as the strategy says.
@@ -116,6 +118,7 @@ class NodeConfig:
     conflict_seconds: int = 0
     resolved_seconds: int = 86_400
     output_total: int = 256 * MIB
+    input_total: int = 128 * MIB
     output_high_water: int = 256 * KIB
     output_limit: int = 16 * MIB
     storage_strategy: str = "disk"

@@ -58,6 +58,7 @@ from nuntwist.net.http import NqlResource, NqlSite
 from nuntwist.net.rounds import Rounds
 from nuntwist.net.tcp import LineFactory
 from nuntwist.net.tls import Renewable, context_of
+from nuntwist.net.unfinished import Unfinished
 from nuntwist.net.websocket import FrameFactory
 from nuntwist.oplog.flushed import FlushedOplog
 from nuntwist.oplog.segments import FileOplog
@@ -317,11 +318,12 @@ class NodeService(Service):
             self.node.counters,
             time.monotonic,
         )
+        unfinished = Unfinished(config.input_total, self.node.counters)
         reactor = SendingReactor(self._reactor, gate)
         peers = None if self._replicas is None else self._replicas.open_door
-        self._lines = LineFactory(pipeline, self._reactor.callLater, peers, gate)
+        self._lines = LineFactory(pipeline, self._reactor.callLater, peers, gate, unfinished)
         self._frames = FrameFactory(
-            pipeline, self._reactor, self._reactor.callLater, config.allowed_origins
+            pipeline, self._reactor, self._reactor.callLater, config.allowed_origins, unfinished
         )
         answers = NqlResource(pipeline, None)
         self._site = NqlSite(answers, self._reactor, config.max_body)

@@ -227,6 +227,11 @@ SETTINGS: tuple[Setting, ...] = (
         _size(KIB, 1024 * GIB),
     ),
     Setting(
+        "input_total", "NUN_INPUT_TOTAL", None, None, "128MiB",
+        "Bytes of unfinished commands of all connections at which those with most are closed",
+        _size(KIB, 1024 * GIB),
+    ),
+    Setting(
         "max_connections", "NUN_MAX_CONNECTIONS", "max-connections", None, "20000",
         "How many clients may be connected, over all transports", _whole(1, 10_000_000),
     ),

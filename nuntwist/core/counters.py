@@ -26,6 +26,8 @@ class Counters:
     :ivar failed_logins: wrong names, passwords and tokens; ``delayed_logins`` those that had to
         wait, as their address had failed too often.
     :ivar refused_connections: connections over one of the limits of how many there may be.
+    :ivar unfinished_closed: connections closed because all together held too much that was not
+        whole, and they most.
     :ivar conflicts_settled: keys in conflict that no arbiter has decided in time.
     :ivar command_time: moving average of the time a command takes, in ms.
     """
@@ -46,6 +48,7 @@ class Counters:
     failed_logins: int = 0
     delayed_logins: int = 0
     refused_connections: int = 0
+    unfinished_closed: int = 0
     conflicts_settled: int = 0
     command_time: float = 0.0
 

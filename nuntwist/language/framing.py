@@ -41,6 +41,10 @@ def is_plain(data: bytes) -> bool:
     return True
 
 
+MOST_PARTS = 1_000
+"""Pieces in which an unfinished line is kept."""
+
+
 class LineFramer:
     """Collects lines.
 
@@ -93,6 +97,9 @@ class LineFramer:
         if self._overlong:
             return
         self._parts.append(data)
+        if len(self._parts) > MOST_PARTS:
+            # Of one byte each they would take forty times what they hold.
+            self._parts = [b"".join(self._parts)]
         self.pending += len(data)
         if self.pending > self._limit:
             self._parts, self._overlong, self.pending = [], True, 0

@@ -40,6 +40,7 @@ from nuntwist.language.replies import LINES
 from nuntwist.net.fast import SendingServer
 from nuntwist.net.gate import Gate
 from nuntwist.net.outlet import Backpressure, peer_name, tune
+from nuntwist.net.unfinished import SMALL, Unfinished
 
 GREETING = b"ok \n"
 HTTP_REQUESTS = tuple(
@@ -64,6 +65,7 @@ class LineProtocol(Protocol):
     :param call_later: as for :class:`LineFactory`.
     :param peers: as there.
     :param gate: as there.
+    :param unfinished: as there.
     """
 
     transport: Any
@@ -75,12 +77,15 @@ class LineProtocol(Protocol):
         call_later: Callable[..., Any] | None = None,
         peers: Callable[[], IProtocol | None] | None = None,
         gate: Gate | None = None,
+        unfinished: Unfinished | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._clients = clients
         self._peers = peers
         self._gate = gate
         self._excess: IDelayedCall | None = None
+        self._unfinished = unfinished
+        self._in_sum = False
         self._held = b""
         self._call_later = call_later
         self._ending = self._input_ended = False
@@ -139,6 +144,15 @@ class LineProtocol(Protocol):
         chunk = self._framer.feed(data)
         if chunk is not None:
             self._pipeline.receive(self.client, chunk)
+        if self._in_sum or self._framer.pending > SMALL:
+            self._in_sum = self._unfinished is not None and self._unfinished.note(
+                self, self._framer.pending
+            )
+
+    def give_up(self) -> str:
+        """Close at once; see :class:`nuntwist.net.unfinished.Sender`."""
+        self.abort("input")
+        return self.client.peer
 
     def _may_go_on(self, data: bytes) -> bool:
         """Look at a connection's first bytes, and at what comes when it is ending."""
@@ -193,6 +207,8 @@ class LineProtocol(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone."""
         self._still_welcome()
+        if self._unfinished is not None:
+            self._unfinished.forget(self)
         if self._lingering is not None and self._lingering.active():
             self._lingering.cancel()
         if self in self._clients:
@@ -245,6 +261,7 @@ class LineFactory(Factory):
     :param peers: makes the protocol for a connection of another node, or gives None where none
         is taken any more; None where there are no other nodes.
     :param gate: says whether there are more than there may be; None where any number may.
+    :param unfinished: is told of commands that are not whole; None where nobody asks.
     :ivar clients: the open ones.
     :ivar takes_nodes: what connects may be a node.
     """
@@ -258,8 +275,10 @@ class LineFactory(Factory):
         call_later: Callable[..., Any] | None = None,
         peers: Callable[[], IProtocol | None] | None = None,
         gate: Gate | None = None,
+        unfinished: Unfinished | None = None,
     ) -> None:
         self._pipeline = pipeline
+        self._unfinished = unfinished
         self._call_later = call_later
         self._peers = peers
         self._gate = gate
@@ -268,7 +287,12 @@ class LineFactory(Factory):
     def buildProtocol(self, addr: IAddress | None) -> LineProtocol:
         """Make one."""
         protocol = LineProtocol(
-            self._pipeline, self.clients, self._call_later, self._peers, self._gate
+            self._pipeline,
+            self.clients,
+            self._call_later,
+            self._peers,
+            self._gate,
+            self._unfinished,
         )
         protocol.factory = self
         return protocol

@@ -26,6 +26,7 @@ from nuntwist.language.replies import FRAMES
 from nuntwist.net.fast import SendingServer
 from nuntwist.net.frames import frame_size, small_texts
 from nuntwist.net.outlet import Backpressure, peer_name, tune
+from nuntwist.net.unfinished import SMALL, Unfinished
 
 FRAMES_A_TURN = 32
 """Frames given to the general parser in one turn of one connection."""
@@ -51,11 +52,14 @@ class FrameProtocol(WebSocketServerProtocol):
     client: Client | None = None
     transport: Any
     current_frame: Any
+    current_frame_masker: Any
+    inside_message: bool
+    message_data_total_length: int
 
     def connectionMade(self) -> None:
         """Begin the handshake."""
         self._pending = b""
-        self._feeding = False
+        self._feeding = self._in_sum = False
         self._peer_close: tuple[int, bytes] | None = None
         super().connectionMade()
         tune(self.transport)
@@ -82,8 +86,26 @@ class FrameProtocol(WebSocketServerProtocol):
             self._pending = b""
         if self._feeding:
             self._pending = data
-            return
-        self._take(data)
+        else:
+            self._take(data)
+        if self._in_sum or self.inside_message or len(self._pending) > SMALL:
+            unfinished = self.factory.unfinished
+            self._in_sum = unfinished is not None and unfinished.note(self, self._held())
+
+    def _held(self) -> int:
+        """Bytes of a message that is not whole."""
+        size = len(self._pending)
+        if self.inside_message:
+            size += int(self.message_data_total_length)
+            if self.current_frame is not None:
+                # It counts a frame as soon as it begins.
+                size -= int(self.current_frame.length - self.current_frame_masker.pointer())
+        return size
+
+    def give_up(self) -> str:
+        """Close at once; see :class:`nuntwist.net.unfinished.Sender`."""
+        self.abort("input")
+        return peer_name(self.transport)
 
     def _shake_hands(self, data: bytes) -> bytes:
         """Give Autobahn the request for the upgrade, and only that.
@@ -208,6 +230,8 @@ class FrameProtocol(WebSocketServerProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone."""
         self.factory.closing.discard(self)
+        if self.factory.unfinished is not None:
+            self.factory.unfinished.forget(self)
         self._detach()
         super().connectionLost(reason)
 
@@ -270,6 +294,7 @@ class FrameFactory(WebSocketServerFactory):
     :param call_later: IReactorTime.callLater.
     :param origins: of the pages that may connect, in lower case; empty for all. Who sends no
         origin is no page.
+    :param unfinished: is told of messages that are not whole; None where nobody asks.
     :ivar clients: the connections that are past their handshake.
     :ivar closing: those that were sent a close frame and have not gone yet; they do so within
         Autobahn's time-out.
@@ -284,11 +309,13 @@ class FrameFactory(WebSocketServerFactory):
         reactor: Any,
         call_later: Callable[..., Any],
         origins: Sequence[str] = (),
+        unfinished: Unfinished | None = None,
     ) -> None:
         super().__init__(reactor=reactor)
         # Autobahn's own keeps its time-outs on the global reactor, whatever it is given.
         self._batched_timer: Any = _Timers(call_later)
         self.pipeline = pipeline
+        self.unfinished = unfinished
         self.call_later = call_later
         self.clients: set[FrameProtocol] = set()
         self.closing: set[FrameProtocol] = set()

@@ -85,6 +85,7 @@ def test_every_setting_reaches_its_field() -> None:
         "NUN_OUTPUT_HIGH_WATER": "4096",
         "NUN_OUTPUT_LIMIT": "5KB",
         "NUN_OUTPUT_TOTAL": "6KB",
+        "NUN_INPUT_TOTAL": "7KB",
         "NUN_MAX_CONNECTIONS": "11",
         "NUN_MAX_CONNECTIONS_PER_ADDRESS": "12",
         "NUN_FAILED_LOGINS": "13",

@@ -1,0 +1,73 @@
+"""What connections have begun to send and not ended: lines and messages that are not whole yet.
+
+Each is limited by itself, but thousands of connections may each hold back the end of a long one. So
+those that hold more than ``SMALL`` are summed up, and where the sum is over a limit, those that
+hold most are closed. Who sends whole commands is never in the sum.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from twisted.logger import Logger
+
+from nuntwist.core.counters import Counters
+
+SMALL: Final = 16 << 10
+"""Bytes of an unfinished command that are not counted."""
+
+
+class Sender(Protocol):
+    """A connection that may have sent a part of something."""
+
+    def give_up(self) -> str:
+        """Close at once; gives the address of the other side, for the log."""
+
+
+class Unfinished:
+    """The sum, and who is in it.
+
+    :param limit: bytes.
+    :param counters: of the node.
+    """
+
+    _log = Logger()
+
+    def __init__(self, limit: int, counters: Counters) -> None:
+        self._limit = limit
+        self._counters = counters
+        self._sizes: dict[Sender, int] = {}
+        self.total = 0
+
+    def note(self, sender: Sender, size: int) -> bool:
+        """A connection holds so many bytes of something that is not whole.
+
+        :return: whether it is in the sum, and has to say when it holds less.
+        """
+        self.total -= self._sizes.pop(sender, 0)
+        if size <= SMALL:
+            return False
+        self._sizes[sender] = size
+        self.total += size
+        if self.total > self._limit:
+            self._close_some()
+        return sender in self._sizes
+
+    def forget(self, sender: Sender) -> None:
+        """A connection is gone."""
+        self.total -= self._sizes.pop(sender, 0)
+
+    def _close_some(self) -> None:
+        for sender in sorted(self._sizes, key=self._sizes.__getitem__, reverse=True):
+            size = self._sizes[sender]
+            self.forget(sender)
+            self._counters.unfinished_closed += 1
+            self._log.warn(
+                "closed {peer}: it has sent {size} bytes of a command and not its end, and all"
+                " connections together may hold {limit} of such (NUN_INPUT_TOTAL)",
+                peer=sender.give_up(),
+                size=size,
+                limit=self._limit,
+            )
+            if self.total <= self._limit - (self._limit >> 3):
+                break
