@@ -15,6 +15,7 @@ from benchmarks import (
     durability,
     failover,
     fanout,
+    hostile,
     lag,
     memory,
     million,
@@ -37,6 +38,7 @@ HISTORY = TREE / "benchmarks" / "history"
 GROUPS = (
     *("set", "get", "ws", "fanout", "idle", "memory", "pause", "keys", "restart"),
     *("durability", "snapshot", "position", "replication", "lag", "failover", "sync"),
+    "hostile",
 )
 SETS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "replication": replication.run,
@@ -128,6 +130,8 @@ def stages(bench: Bench, groups: set[str]) -> Iterator[Iterator[Row]]:
         yield snapshots.run(bench)
     if "position" in groups:
         yield oplog_position.run(bench)
+    if "hostile" in groups:
+        yield hostile.run(bench)
     for name, group in SETS.items():
         if name in groups:
             yield group(bench)

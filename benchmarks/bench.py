@@ -32,6 +32,7 @@ class Settings:
     :ivar watchers: sizes of the fan-out.
     :ivar deliveries: deliveries in a turn of the fan-out, about.
     :ivar idle: idle connections.
+    :ivar hostile: hostile connections.
     :ivar keys: how many make "a million keys"; a multiple of 100,000.
     """
 
@@ -44,6 +45,7 @@ class Settings:
     deliveries: int = 100_000
     idle: int = 5000
     keys: int = 1_000_000
+    hostile: int = 10_000
 
     def facts(self) -> dict[str, object]:
         """Give them for the JSON file."""
@@ -51,7 +53,13 @@ class Settings:
 
 
 QUICK = Settings(
-    rounds=2, seconds=0.5, watchers=(100, 1000), deliveries=20_000, idle=1000, keys=200_000
+    rounds=2,
+    seconds=0.5,
+    watchers=(100, 1000),
+    deliveries=20_000,
+    idle=1000,
+    keys=200_000,
+    hostile=2000,
 )
 """For a look in between; figures of it are rough."""
 

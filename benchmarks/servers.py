@@ -284,6 +284,10 @@ class Node(Process):
             _expect(ask(connection, b"use-db %b %b\n" % (DATABASE, TOKEN), 1), b"ok \n")
         return connections
 
+    def open_web(self) -> socket.socket:
+        """Give a connection to the port of the WebSocket, without a handshake."""
+        return _connect(self._web)
+
     def connect_web(self, count: int, *commands: bytes) -> list[socket.socket]:
         """Give WebSocket connections that have selected the database and sent some commands,
         each of which is answered by a mere ``ok``."""
