@@ -221,7 +221,9 @@ def test_an_election_is_held_where_it_is_asked_for(where: str) -> None:
     assert set_.ask(place, "debug force-election") == ["ok \n"]
     set_.until(lambda: set_.primaries() and min(set_.epochs()) > epoch, 3.0)
     set_.until(set_.is_formed)
-    assert set_.epochs() == [epoch + 1] * 3
+    # Two may stand at once, and the votes of the first round part.
+    (reached,) = set(set_.epochs())
+    assert epoch < reached <= epoch + 2
     (now,) = set_.primaries()
     assert set_.ask(now, "use-db d t", "get k")[-1] == "value 1\nok \n"
     assert any("an operator asks" in line for line in set_.turns()[primary - 1])
