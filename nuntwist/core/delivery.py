@@ -269,9 +269,11 @@ class Delivery:
             client.direct = False
 
     def _fits(self, client: Client, size: int) -> bool:
+        if client.closed:
+            return False
         limit, before = self._limits.output_limit, client.unsent
         client.unsent += size
-        if client.unsent <= limit or client.closed:
+        if client.unsent <= limit:
             self._behind[client] = None
             self._grown += size
             if self._grown > self._limits.output_total >> 4:

@@ -88,6 +88,9 @@ class FrameProtocol(WebSocketServerProtocol):
             self._pending = data
         else:
             self._take(data)
+        self._note_unfinished()
+
+    def _note_unfinished(self) -> None:
         if self._in_sum or self.inside_message or len(self._pending) > SMALL:
             unfinished = self.factory.unfinished
             self._in_sum = unfinished is not None and unfinished.note(self, self._held())
@@ -147,6 +150,7 @@ class FrameProtocol(WebSocketServerProtocol):
         self._feeding = False
         data, self._pending = self._pending, b""
         self._take(data)
+        self._note_unfinished()
         if self._feeding or self.client is None:
             return
         if self.client.closed:

@@ -318,6 +318,24 @@ def test_those_that_read_least_are_closed_where_too_much_waits_for_all() -> None
     assert not any(client.transport.aborted for client in (*few, quick, writer))
 
 
+def test_who_is_gone_counts_for_nothing_whatever_comes_for_it_later() -> None:
+    node = MemoryNode(limits=Limits(output_limit=100_000, output_total=400_000))
+    node.admin("create-db d t").close()
+    delivery = node.node.pipeline.delivery
+    for _ in range(20):
+        slow = connect(node, "watch k")
+        slow.transport.producer.pauseProducing()
+        gone = slow.protocol.client
+        slow.close()
+        delivery.send(gone, b"x" * 50_000)
+        gone.paused = True
+        delivery.send(gone, b"x" * 50_000)
+    assert not delivery._behind
+    quick = connect(node, "watch k")
+    assert quick.ask("set k 1").endswith("ok \n")
+    assert node.node.counters.watchers_closed == 0
+
+
 class Ticking(MemoryNode):
     """A node whose every look at the time moves it on."""
 

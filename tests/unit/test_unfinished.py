@@ -142,6 +142,17 @@ def test_whole_commands_are_not_in_the_sum_however_they_come(kind: str) -> None:
     assert doors.unfinished.total == 0
 
 
+def test_what_is_eaten_in_later_turns_is_not_in_the_sum_after_them() -> None:
+    doors = Doors(1_000_000)
+    protocol, _ = doors.connect("ws")
+    # Pings go to the general parser, a few a turn.
+    protocol.dataReceived(client_frame(b"x" * 50, opcode=9) * 1_000)  # type: ignore[attr-defined]
+    assert doors.unfinished.total > 0
+    doors.node.settle()
+    doors.node.clock.advance(1.0)
+    assert doors.unfinished.total == 0
+
+
 def test_what_a_frame_says_of_its_length_does_not_count() -> None:
     doors = Doors(1_000_000)
     protocol, transport = doors.connect("ws")
