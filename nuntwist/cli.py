@@ -1,8 +1,8 @@
 """The command line ``nun-db``: options, subcommands, exit statuses.
 
 ``start`` becomes a node: this very process runs what ``twistd -n nundb`` runs, so there is no
-child that could be left behind. ``create-db`` and ``exec`` send commands to a node by
-:mod:`nuntwist.cli_client`, inside ``task.react``, and print the answer.
+child that could be left behind. ``create-db``, ``signing-keys`` and ``exec`` send commands to a
+node by :mod:`nuntwist.cli_client`, inside ``task.react``, and print the answer.
 
 Whatever goes wrong is one sentence on standard error and status 1. Standard output holds the
 answer and nothing else, as UTF-8 whatever the locale says; that a reader such as ``head`` has
@@ -40,6 +40,7 @@ from nuntwist.cli_client import (
 from nuntwist.cli_import import run_import
 from nuntwist.cli_oplog import OplogOptions, run_oplog
 from nuntwist.cli_session import Place
+from nuntwist.cli_signing import signing_commands
 from nuntwist.cli_transfer import new_task, run_backup, run_export, run_restore, run_task
 from nuntwist.cli_transfer_options import OPTIONS as TRANSFER_OPTIONS
 from nuntwist.tap import Options as NodeOptions
@@ -115,6 +116,41 @@ class CreateDbOptions(_Options):
             raise usage.UsageError(f"--strategy must be one of {', '.join(STRATEGIES)}")
 
 
+class SigningKeysOptions(_Options):
+    """Which database, and from where."""
+
+    synopsis = "-d NAME [--close] FILE"
+    longdesc = (
+        "Sets what signed tokens of a database are checked with. FILE holds a JWK set, public keys"
+        " in PEM, or a secret of 32 bytes or more; with --remove and no FILE there are none any"
+        " more. Without --close those stay connected who have come with a token of other keys."
+    )
+    optParameters: ClassVar[list[list[str | None]]] = [
+        ["db-name", "d", None, "Name of the database"],
+    ]
+    optFlags: ClassVar[list[list[str | None]]] = [
+        ["close", None, "Let go who is connected by a signed token"],
+        ["remove", None, "Take no signed tokens any more"],
+    ]
+
+    def parseArgs(self, *words: str) -> None:
+        """Take the file.
+
+        :raise UsageError: there is none, or several, or one too many.
+        """
+        if len(words) != (0 if self["remove"] else 1):
+            raise usage.UsageError("signing-keys takes one FILE, or --remove and none")
+        self["file"] = words[0] if words else None
+
+    def postOptions(self) -> None:
+        """Check that all is there.
+
+        :raise UsageError: it is not.
+        """
+        if self["db-name"] is None:
+            raise usage.UsageError("signing-keys needs --db-name (-d)")
+
+
 class ExecOptions(_Options):
     """The commands to run."""
 
@@ -172,6 +208,7 @@ class Options(_Options):
         ("start", None, StartOptions, "Run a node"),
         ("create-db", None, CreateDbOptions, "Create a database"),
         ("exec", None, ExecOptions, "Run commands"),
+        ("signing-keys", None, SigningKeysOptions, "Set the keys of signed tokens"),
         *TRANSFER_OPTIONS,
         ("oplog", None, OplogOptions, "Read, check or repair the log of a node"),
         ("help", None, HelpOptions, "Explain a subcommand"),
@@ -253,6 +290,8 @@ def body_of(options: Options, environment: Mapping[str, str]) -> str:
     :raise AskFailed: HTTP cannot carry it.
     """
     login, given = _login(options, environment), options.subOptions
+    if options.subCommand == "signing-keys":
+        return f"{login}; {signing_commands(given, login.split(' ', 2)[2])}"
     if options.subCommand == "exec":
         return f"{login}; {checked_text('The text of the commands', given['commands'])}"
     name = checked_word("The name of a database", given["db-name"])

@@ -30,7 +30,7 @@ from nuntwist.errors import NuntwistError
 INVALID = "invalid auth\n"
 _DATA = re.compile(
     r"(value|value-version|keys|changed|changed-version|removed|resolve|conflitcts-list|pending-ops"
-    r"|dbs-list|cluster-state|metrics-state|commands-list) "
+    r"|signing-keys|dbs-list|cluster-state|metrics-state|commands-list) "
 )
 """How messages begin that can hold a key, a value or a name, and so a semicolon."""
 _MESSAGE = re.compile(r".*?\n(?=;|\Z)", re.DOTALL)

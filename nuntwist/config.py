@@ -60,6 +60,7 @@ class NodeConfig:
     :ivar max_connections: how many clients may be connected.
     :ivar max_connections_of_one: how many of them from one address; 0 for any number.
     :ivar failed_logins: failures after which logins of an address have to wait; 0 for never.
+    :ivar token_warning: seconds before the end of a signed token at which that is announced.
     :ivar allowed_origins: of pages that may connect by WebSocket; empty for any.
     :ivar conflict_seconds: after which a conflict that nobody decides is settled; 0 for never.
     :ivar resolved_seconds: after which decided conflicts are removed; 0 for never.
@@ -114,6 +115,7 @@ class NodeConfig:
     max_connections: int = 20_000
     max_connections_of_one: int = 0
     failed_logins: int = 10
+    token_warning: int = 60
     allowed_origins: tuple[str, ...] = ()
     conflict_seconds: int = 0
     resolved_seconds: int = 86_400

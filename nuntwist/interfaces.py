@@ -417,6 +417,13 @@ class ISecrets(Interface):
         A pair found right before may be answered at once.
         """
 
+    def seal(text: bytes) -> Deferred[bytes]:
+        """Fires with the string to store for what has to be read again, and not by others."""
+
+    def unseal(stored: bytes) -> Deferred[bytes | None]:
+        """Fires with what ``stored`` was made from; with None where it is no such string, or was
+        made by a node with another secret."""
+
 
 __all__ = [
     "BOTH",

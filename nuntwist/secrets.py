@@ -7,11 +7,12 @@ can be raised later and old strings still be checked. Hashing takes tens of mill
 A pair found right is remembered as a keyed digest (BLAKE2b under a key that lives as long as
 the process), so that a connection that comes again is checked in microseconds. Wrong ones are
 not remembered: they cost the full hash each time.
+
+What has to be read again, not only compared, is sealed instead (:mod:`nuntwist.sealing`).
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 from collections import OrderedDict
@@ -22,43 +23,25 @@ from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from nuntwist.interfaces import ISecrets
+from nuntwist.scrypt import derive, parse, to_text
+from nuntwist.sealing import NONCE_BYTES, SALT_BYTES, seal, unseal
 
-PREFIX = b"$scrypt$"
+NAME = b"scrypt"
 REMEMBERED = 20_000
 """How many right pairs are remembered; the one used longest ago goes first."""
-_LENGTH = 32
-
-
-def _encode(raw: bytes) -> bytes:
-    return base64.b64encode(raw).rstrip(b"=")
-
-
-def _decode(text: bytes) -> bytes:
-    return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
-
-
-def _derive(secret: bytes, salt: bytes, log_n: int, r: int, p: int) -> bytes:
-    memory = 128 * r * (1 << log_n) * 2 + (1 << 20)
-    return hashlib.scrypt(secret, salt=salt, n=1 << log_n, r=r, p=p, dklen=_LENGTH, maxmem=memory)
 
 
 def hash_secret(secret: bytes, salt: bytes, log_n: int) -> bytes:
     """The string to store for a secret; takes tens of milliseconds."""
-    derived = _derive(secret, salt, log_n, 8, 1)
-    return b"%bln=%d,r=8,p=1$%b$%b" % (PREFIX, log_n, _encode(salt), _encode(derived))
+    return to_text(NAME, log_n, salt, derive(secret, salt, log_n, 8, 1))
 
 
 def check_secret(secret: bytes, stored: bytes) -> bool:
     """Whether a secret is the one a stored string was made from; False for any other string."""
     try:
-        _, name, costs, salt, expected = stored.split(b"$")
-        cost = dict(part.split(b"=") for part in costs.split(b","))
-        log_n, r, p = (int(cost[letter]) for letter in (b"ln", b"r", b"p"))
-        if name != b"scrypt" or not 0 < log_n <= 20 or not 0 < r <= 32 or not 0 < p <= 16:
-            return False
-        derived = _derive(secret, _decode(salt), log_n, r, p)
-        return hmac.compare_digest(derived, _decode(expected))
-    except (ValueError, KeyError):
+        log_n, r, p, salt, expected = parse(NAME, stored)
+        return hmac.compare_digest(derive(secret, salt, log_n, r, p), expected)
+    except ValueError:
         return False
 
 
@@ -70,6 +53,7 @@ class ScryptSecrets:
         ``deferToThreadPool(reactor, pool, ...)``; its pool bounds how many run at once.
     :param random_bytes: ``os.urandom`` or a seeded double.
     :param log_n: the cost: 2 to this power blocks of 1 KiB.
+    :param sealing: what it seals with.
     """
 
     def __init__(
@@ -77,10 +61,12 @@ class ScryptSecrets:
         in_thread: Callable[..., Deferred[Any]],
         random_bytes: Callable[[int], bytes],
         log_n: int = 14,
+        sealing: bytes = b"",
     ) -> None:
         self._in_thread = in_thread
         self._random_bytes = random_bytes
         self._log_n = log_n
+        self._sealing = sealing
         self._key = random_bytes(32)
         self._right: OrderedDict[bytes, None] = OrderedDict()
         self._checking: dict[bytes, list[Deferred[bool]]] = {}
@@ -88,6 +74,15 @@ class ScryptSecrets:
     def hash(self, secret: bytes) -> Deferred[bytes]:
         """Fires with the string to store."""
         return self._in_thread(hash_secret, secret, self._random_bytes(16), self._log_n)
+
+    def seal(self, text: bytes) -> Deferred[bytes]:
+        """Fires with the string to store."""
+        random = self._random_bytes(SALT_BYTES + NONCE_BYTES)
+        return self._in_thread(seal, text, self._sealing, random, self._log_n)
+
+    def unseal(self, stored: bytes) -> Deferred[bytes | None]:
+        """Fires with what it was made from; None where that was with another secret."""
+        return self._in_thread(unseal, stored, self._sealing)
 
     def verify(self, secret: bytes, stored: bytes) -> Deferred[bool]:
         """Fires with whether the secret is the one ``stored`` was made from."""

@@ -218,7 +218,9 @@ class NodeService(Service):
             ),
             oplog=self._oplog,
             storage=self._storage,
-            secrets=ScryptSecrets(self._in_thread(self._hashing), os.urandom),
+            secrets=ScryptSecrets(
+                self._in_thread(self._hashing), os.urandom, sealing=config.peer_secret
+            ),
             election=AloneElection(identity),
             wall=time.time,
             call_later=reactor.callLater,
@@ -233,6 +235,7 @@ class NodeService(Service):
                 partitions=config.s3_number_of_partitions,
                 min_replicas=config.min_replicas,
                 failed_logins=config.failed_logins,
+                token_warning=config.token_warning,
             ),
             elsewhere=bool(find_kind(config.read_strategy).elsewhere),
             in_set=bool(config.replicate_addresses) or identity.standing.formed != 0,

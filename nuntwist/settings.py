@@ -245,6 +245,10 @@ SETTINGS: tuple[Setting, ...] = (
         _whole(0, 1_000_000),
     ),
     Setting(
+        "token_warning", "NUN_TOKEN_WARNING", None, None, "60",
+        "Seconds before the end of a signed token at which that is announced", _whole(1, 86_400),
+    ),
+    Setting(
         "allowed_origins", "NUN_ALLOWED_ORIGINS", None, None, "",
         "Origins of pages that may connect by WebSocket, a comma list (default: any)", _origins,
     ),

@@ -346,7 +346,7 @@ class MemoryNode:
             info=NodeInfo("127.0.0.1:3014", user.encode(), password.encode(), 1_767_225_600_000),
             oplog=self.oplog,
             storage=self.storage,
-            secrets=ScryptSecrets(at_once, chance.randbytes, log_n=1),
+            secrets=ScryptSecrets(at_once, chance.randbytes, log_n=1, sealing=password.encode()),
             election=election or AloneElection(Identity(MemoryFiles(), chance)),
             wall=lambda: EPOCH_2026 + self.clock.seconds(),
             call_later=self.clock.callLater,

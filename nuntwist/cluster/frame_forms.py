@@ -129,14 +129,15 @@ class ForwardForm:
     """A list of commands, each with an identity."""
 
     _begin = struct.Struct("<QBQ")
-    _item = struct.Struct("<BQII")
+    _item = struct.Struct("<BQIII")
 
     def encode(self, message: Forward) -> bytes:
         parts = [self._begin.pack(message.number, message.lane, message.request)]
-        for database, user, admin, text in message.items:
+        for database, user, admin, text, rights in message.items:
             flags = (database is not None) | (user is not None) << 1 | admin << 2
-            name = user or b""
-            parts += [self._item.pack(flags, database or 0, len(name), len(text)), name, text]
+            flags |= (rights is not None) << 3
+            texts = user or b"", text, rights or b""
+            parts += [self._item.pack(flags, database or 0, *map(len, texts)), *texts]
         return b"".join(parts)
 
     def decode(self, body: bytes) -> Forward:
@@ -147,15 +148,24 @@ class ForwardForm:
         while at < len(body):
             if len(body) - at < self._item.size:
                 raise FrameError("a command of it is cut short")
-            flags, database, name, text = self._item.unpack_from(body, at)
+            flags, database, *lengths = self._item.unpack_from(body, at)
             at += self._item.size
-            start, end = at + name, at + name + text
-            if flags > 7 or end > len(body):
+            if flags > 15 or at + sum(lengths) > len(body):
                 raise FrameError("a command of it is cut short, or has flags that are not known")
-            user = body[at:start] if flags & 2 else None
-            admin = bool(flags & 4)
-            items.append(Item(database if flags & 1 else None, user, admin, body[start:end]))
-            at = end
+            texts = []
+            for length in lengths:
+                texts.append(body[at : at + length])
+                at += length
+            user, text, rights = texts
+            items.append(
+                Item(
+                    database if flags & 1 else None,
+                    user if flags & 2 else None,
+                    bool(flags & 4),
+                    text,
+                    rights if flags & 8 else None,
+                )
+            )
         return Forward(number, lane, request, tuple(items))
 
 

@@ -6,7 +6,8 @@ is gone, or was signed out, is let go. Signing out is an operation of its own, o
 ``$$signed_out_``: a new token alone leaves those connected who had the old one.
 
 Whether a key may be seen is decided once for all who watch it as the same user, so a change costs
-what is watched, and not how many watch it, but for those who lose something.
+what is watched, and not how many watch it, but for those who lose something. Who is there by a
+signed token that brings its own permissions is not concerned by those of the user.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from nuntwist.core import watches
 from nuntwist.core.database import (
     EVERYBODY,
     PERMISSION_PREFIX,
+    SIGNED,
     SIGNED_OUT_PREFIX,
     USER_PREFIX,
     Database,
@@ -43,7 +45,9 @@ def changed(node: Node, database: Database, op: Op) -> None:
 def review(node: Node) -> None:
     """Much may have changed: operations were taken back, or a copy of all has come."""
     for database in node.catalogue.by_id.values():
-        for user in {client.user for client in database.selected}:
+        # Users of signed tokens need not be there.
+        signed = [client for client in database.selected if database in client.signed]
+        for user in {client.user for client in database.selected.keys() - signed}:
             if user is not None and database.user_token(user) is None:
                 _sign_out(node, database, user)
         for user in {watches.watches_as(client, database) for client in _watchers(database)}:
@@ -53,9 +57,8 @@ def review(node: Node) -> None:
 def _take_watches(node: Node, database: Database, user: bytes | None) -> None:
     """Take from those who are a user (None: have the database's token) what they may not see."""
     for client in tuple(database.arbiters):
-        if client.user == user and not client.may_arbitrate:
-            database.drop_arbiter(client)
-            node.note_arbiter_gone(client)
+        if client.user == user:
+            _look_at_arbiter(node, database, client)
     listed = database.permissions.get(EVERYBODY if user is None else user)
     if listed is None and user is None:
         return
@@ -64,18 +67,52 @@ def _take_watches(node: Node, database: Database, user: bytes | None) -> None:
             continue
         for clients in tuple(database.watchers[key].values()):
             for client in tuple(clients):
-                if not client.admin and watches.watches_as(client, database) == user:
-                    watches.unsubscribe(client, database, key)
-                    node.counters.watches_taken += 1
-                    node.pipeline.answer_message(client, b"unwatched %b\n" % key)
+                if client.admin or watches.watches_as(client, database) != user:
+                    continue
+                if client.own_list(database) is None:
+                    _take_watch(node, database, client, key)
+
+
+def look_again(node: Node, database: Database, client: Client) -> None:
+    """A connection has selected a database as another one, or with other rights, than before: what
+    it watches there it watches as that."""
+    if client in database.arbiters:
+        _look_at_arbiter(node, database, client)
+    watched = client.watching.get(database, set())
+    if watched:
+        client.watched_as[database] = client.user
+    for key in tuple(watched):
+        if not client.admin and (key.startswith(b"$$") or not client.may(b"r", key)):
+            _take_watch(node, database, client, key)
+
+
+def _take_watch(node: Node, database: Database, client: Client, key: bytes) -> None:
+    watches.unsubscribe(client, database, key)
+    node.counters.watches_taken += 1
+    node.pipeline.answer_message(client, b"unwatched %b\n" % key)
+
+
+def _look_at_arbiter(node: Node, database: Database, client: Client) -> None:
+    if not client.may_arbitrate:
+        database.drop_arbiter(client)
+        node.note_arbiter_gone(client)
 
 
 def _sign_out(node: Node, database: Database, user: bytes | None) -> None:
-    """Let those go who have selected a database as a user, but for admins."""
+    """Let those go who are in a database as a user, or by a signed token, but for admins."""
     for client in tuple(database.selected):
-        if client.user == user and not client.admin:
+        if not client.admin and _is(client, database, client.user, user):
             node.counters.signed_out += 1
             node.pipeline.dismiss(client)
+    for client in _watchers(database):
+        # It has selected another one since, and stays there.
+        if not client.admin and _is(client, database, watches.watches_as(client, database), user):
+            for key in tuple(client.watching[database]):
+                _take_watch(node, database, client, key)
+
+
+def _is(client: Client, database: Database, has: bytes | None, user: bytes | None) -> bool:
+    return database in client.signed if user == SIGNED else has == user
 
 
 def _watchers(database: Database) -> set[Client]:

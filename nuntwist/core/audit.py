@@ -129,7 +129,10 @@ def _who(client: Client) -> str:
         return "admin"
     if client.database is None:
         return "nobody"
-    return "token" if client.user is None else f"user {_text(client.user)}"
+    if client.user is None:
+        return "token"
+    by = "signed" if client.database in client.signed else "user"
+    return f"{by} {_text(client.user)}"
 
 
 def _database(client: Client) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nuntwist.core.database import Database
     from nuntwist.core.lanes import Forwards
     from nuntwist.core.permissions import Permissions
+    from nuntwist.core.signed import Signed
     from nuntwist.language.replies import Encoding, Reply
     from nuntwist.values import Op
 
@@ -100,6 +101,7 @@ class Client:
     :ivar watching: its watched keys, by database.
     :ivar watched_as: as whom it watches them: as whom it had selected the database when it watched
         the last one; None with the database's own token.
+    :ivar signed: the signed tokens it is in databases by, by database.
     :ivar out: encoded replies and events of the batch under way.
     :ivar needed: the log index that must be durable before ``out`` may leave.
     :ivar held: what earlier batches send while the log is not durable so far.
@@ -156,6 +158,7 @@ class Client:
         "ready",
         "room",
         "send",
+        "signed",
         "stalled",
         "streaming",
         "unsent",
@@ -178,6 +181,7 @@ class Client:
         self.admin = False
         self.watching: dict[Database, set[bytes]] = {}
         self.watched_as: dict[Database, bytes | None] = {}
+        self.signed: dict[Database, Signed] = {}
         self.watch_count = 0
         self.out: list[bytes] = []
         self.needed = 0
@@ -233,8 +237,16 @@ class Client:
         an admin's connection, and rules nothing."""
         if self.admin or self.database is None:
             return None
+        own = self.own_list(self.database)
+        if own is not None:
+            return own
         permissions = self.database.permissions
         return permissions.get(EVERYBODY if self.user is None else self.user)
+
+    def own_list(self, database: Database) -> Permissions | None:
+        """The list that its signed token brings with it; None where it has none."""
+        signed = self.signed.get(database)
+        return None if signed is None else signed.permissions
 
     def heed(self) -> None:
         """See anew whether it has to be careful."""

@@ -25,6 +25,7 @@ class Counters:
         connections that were let go because their user or token was taken away.
     :ivar failed_logins: wrong names, passwords and tokens; ``delayed_logins`` those that had to
         wait, as their address had failed too often.
+    :ivar tokens_expired: signed tokens that ended while a connection was there by them.
     :ivar refused_connections: connections over one of the limits of how many there may be.
     :ivar unfinished_closed: connections closed because all together held too much that was not
         whole, and they most.
@@ -47,6 +48,7 @@ class Counters:
     signed_out: int = 0
     failed_logins: int = 0
     delayed_logins: int = 0
+    tokens_expired: int = 0
     refused_connections: int = 0
     unfinished_closed: int = 0
     conflicts_settled: int = 0

@@ -36,12 +36,18 @@ PERMISSION_PREFIX = b"$$permission_$"
 SIGNED_OUT_PREFIX = b"$$signed_out_"
 """What keys begin with that, when they are set, let those go who have selected the database as the
 user whose name follows; with its own token where none does."""
+SIGNING_KEYS = b"$$signing_keys"
+"""The keys that signed tokens are checked with: a JWK set, sealed where it holds a secret."""
 CONNECTIONS_KEY = b"$connections"
 CONFLICT_PREFIX = b"$conflicts_"
 CONCERN_KEY = b"$$write_concern"
 """Its write concern, if it has one of its own."""
 RESOLVED = b"resolved "
 EVERYBODY = b"all"
+SIGNED = b"jwt"
+"""In the place of a user: whoever has come with a signed token."""
+NO_USERS = frozenset((EVERYBODY, SIGNED))
+"""Names that no user can have, as they mean something else."""
 FORWARDED_PREFIX = b"$$forwarded_"
 """What keys of ``$admin`` begin with that tell of forwarded writes."""
 DIVERGENT_PREFIX = b"$$divergent_"
@@ -58,8 +64,8 @@ TOMBSTONE_VERSION = -1
 
 
 def is_secret(key: bytes) -> bool:
-    """Whether the key's value is a token's hash, which is never shown."""
-    return key == TOKEN_KEY or key.startswith(USER_PREFIX)
+    """Whether the key's value is a token's hash or keys of signed tokens, which is never shown."""
+    return key in (TOKEN_KEY, SIGNING_KEYS) or key.startswith(USER_PREFIX)
 
 
 class Database:

@@ -32,6 +32,7 @@ from nuntwist.core.forwards import (
     read_marker,
 )
 from nuntwist.core.outcomes import OUTCOMES, encode_replies, read_replies
+from nuntwist.core.signed import Signed
 from nuntwist.errors import CommandError, StorageUnavailable
 from nuntwist.language.parser import Request
 from nuntwist.language.replies import Reply, failure
@@ -121,7 +122,7 @@ class _Job:
         self.request = request
         self.items = items
         self.answer = answer
-        self.clients: dict[tuple[int | None, bytes | None, bool], _Client] = {}
+        self.clients: dict[tuple[int | None, bytes | None, bool, bytes | None], _Client] = {}
         self.then: tuple[int, Sequence[Item], Answer] | None = None
         self.marked = 0
         self.dropped = False
@@ -261,7 +262,7 @@ class Executor:
         return request
 
     def _client_of(self, job: _Job, item: Item) -> _Client:
-        identity = (item.database, item.user, item.admin)
+        identity = item.identity
         client = job.clients.get(identity)
         if client is None:
             peer = f"the node {job.sender:016x}"
@@ -271,6 +272,8 @@ class Executor:
                 client.database = self._node.catalogue.by_id.get(item.database)
             client.user = None if client.database is None else item.user
             client.admin = item.admin
+            if client.database is not None and item.rights is not None:
+                client.signed[client.database] = _signed(item.rights)
         return client
 
     # -- its marker --------------------------------------------------------------------------
@@ -322,6 +325,14 @@ class Executor:
             self.run(sender, lane, *then)
 
 
+def _signed(rights: bytes) -> Signed:
+    """What a signed token lets do; nothing where that cannot be read, as of a later version."""
+    try:
+        return Signed(rights)
+    except CommandError:
+        return Signed(b"")
+
+
 def _in_order(job: _Job) -> bytes:
     """The answers to the clients of a request, in the order of its commands."""
     clients = list(job.clients.values())
@@ -330,5 +341,5 @@ def _in_order(job: _Job) -> bytes:
     answers = {
         identity: iter(read_replies(client.sent or b"")) for identity, client in job.clients.items()
     }
-    replies = [next(answers[item.database, item.user, item.admin]) for item in job.items]
+    replies = [next(answers[item.identity]) for item in job.items]
     return encode_replies(replies)

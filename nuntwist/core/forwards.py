@@ -43,18 +43,30 @@ class Item(NamedTuple):
     :ivar database: the id of the selected one.
     :ivar user: as whom it was selected; None with the database's own token.
     :ivar admin: whether ``auth`` was passed.
+    :ivar rights: the permissions that its signed token brings with it; None where those of the user
+        count.
     """
 
     database: int | None
     user: bytes | None
     admin: bool
     text: bytes
+    rights: bytes | None = None
+
+    @property
+    def identity(self) -> tuple[int | None, bytes | None, bool, bytes | None]:
+        """What is the same of all commands that are sent as the same one."""
+        return self.database, self.user, self.admin, self.rights
 
 
 def item_of(client: Client, text: bytes) -> Item:
     """A command of a client of this node."""
     database = client.database
-    return Item(None if database is None else database.number, client.user, client.admin, text)
+    if database is None:
+        return Item(None, client.user, client.admin, text)
+    signed = client.signed.get(database)
+    rights = None if signed is None else signed.rights
+    return Item(database.number, client.user, client.admin, text, rights)
 
 
 def is_forwarded(request: Request) -> bool:

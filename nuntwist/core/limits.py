@@ -33,6 +33,8 @@ class Limits:
     :ivar snapshot_commit: seconds that a snapshot waits, in a set, until all it holds is
         committed; then it is given up.
     :ivar failed_logins: failures of one address from which its logins have to wait; 0 for never.
+    :ivar token_warning: seconds before the end of a signed token at which that is announced, or
+        half of what is left of it when it comes.
     :ivar keys_at_once: a database with at most this many keys is listed in one go.
     :ivar forwards: commands of one connection that a secondary may have sent to the primary and
         not answered; then the connection is not read on.
@@ -58,6 +60,7 @@ class Limits:
     undo: int = 200_000
     snapshot_commit: float = 60.0
     failed_logins: int = 10
+    token_warning: float = 60.0
     keys_at_once: int = 2_000
     forwards: int = 512
     forward_bytes: int = 1 << 20

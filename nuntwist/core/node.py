@@ -22,6 +22,7 @@ from nuntwist.core.database import Database
 from nuntwist.core.enact import enact
 from nuntwist.core.foreign_stamps import ForeignStamps
 from nuntwist.core.handlers import HANDLERS
+from nuntwist.core.keyring import Keyring
 from nuntwist.core.limits import Limits
 from nuntwist.core.logins import Logins
 from nuntwist.core.pipeline import Pipeline
@@ -89,6 +90,7 @@ class Node:
         self.oplog = oplog
         self.storage = LateRemovals(storage, oplog)
         self.secrets = secrets
+        self.keyring = Keyring(secrets)
         self.election = election
         self.replica_set: ReplicaSet | None = None
         self.limits = limits or Limits()

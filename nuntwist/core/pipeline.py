@@ -39,7 +39,7 @@ from nuntwist.core.forwarding import Forwarder
 from nuntwist.core.journal import Journal, failed
 from nuntwist.core.limits import Limits
 from nuntwist.core.scan import Listing
-from nuntwist.core.sessions import deselect
+from nuntwist.core.sessions import deselect, let_all_go
 from nuntwist.core.streaming import Streams
 from nuntwist.core.takeback import TakeBack
 from nuntwist.core.turns import Turns
@@ -459,6 +459,7 @@ class Pipeline:
         for database in tuple(client.watching):
             watches.unsubscribe_all(client, database)
         deselect(client, self.notify)
+        let_all_go(client)
         client.outlet.pause_reading()
         self.finish(client)
 
@@ -482,6 +483,7 @@ class Pipeline:
             watches.unsubscribe_all(client, database)
         self.commit()
         deselect(client, self.notify)
+        let_all_go(client)
         self.commit()
         # First, as whoever waits to end it in order is told now.
         client.detach()

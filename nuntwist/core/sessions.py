@@ -37,8 +37,23 @@ def deselect(client: Client, notify: Notify) -> None:
         return
     database.drop_arbiter(client)
     database.selected.pop(client, None)
+    if database not in client.watching:
+        let_go(client, database)
     client.heed()
     _count(database, notify)
+
+
+def let_go(client: Client, database: Database) -> None:
+    """A connection is not in a database by a signed token any more, if it was."""
+    signed = client.signed.pop(database, None)
+    if signed is not None:
+        signed.stop()
+
+
+def let_all_go(client: Client) -> None:
+    """The same of all databases: the connection is gone, or let go."""
+    for database in tuple(client.signed):
+        let_go(client, database)
 
 
 def release(database: Database) -> list[Client]:
@@ -49,9 +64,11 @@ def release(database: Database) -> list[Client]:
     for clients in [c for e in database.watchers.values() for c in e.values()]:
         for watcher in tuple(clients):
             watches.unsubscribe_all(watcher, database)
+            let_go(watcher, database)
     members = list(database.selected)
     for member in members:
         member.database = member.user = None
+        let_go(member, database)
         member.heed()
     database.selected.clear()
     for arbiter in tuple(database.arbiters):

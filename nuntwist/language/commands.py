@@ -119,7 +119,7 @@ TABLE: tuple[Command, ...] = (
         "use-db",
         (_DB, Argument("USER_OR_TOKEN"), Argument("TOKEN", Kind.REST, default=b"", secret=True)),
         _N,
-        "Selects a database with its token, or as one of its users.",
+        "Selects a database with its token, as one of its users, or (as jwt) with a signed token.",
         missing="use-db must be followed by a database name and a token",
         waits=True,
         aliases=("use",),
@@ -249,6 +249,23 @@ TABLE: tuple[Command, ...] = (
         " there are kept, or closed.",
         missing="set-token takes keep or close, then a token, or a user and a token",
         writes=True,
+        waits=True,
+    ),
+    Command(
+        "set-signing-keys",
+        (Argument("keep|close"), Argument("KEYS", Kind.REST, secret=True)),
+        _A | _D,
+        "Sets what signed tokens of the selected database are checked with: a JWK set, a secret of"
+        " 32 bytes or more, or none; connections that are there by one are kept, or closed.",
+        missing="set-signing-keys takes keep or close, then a JWK set, a secret, or none",
+        writes=True,
+        waits=True,
+    ),
+    Command(
+        "get-signing-keys",
+        (),
+        _A | _D,
+        "Lists how signed tokens of the selected database have to be signed.",
         waits=True,
     ),
     Command(

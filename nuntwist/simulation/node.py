@@ -67,6 +67,14 @@ class _QuickSecrets:
         """Fires with whether that is the secret."""
         return succeed(stored == b"hash:" + secret.hex().encode())
 
+    def seal(self, text: bytes) -> Deferred[bytes]:
+        """Fires with the string to store."""
+        return succeed(b"$sealed$" + text.hex().encode())
+
+    def unseal(self, stored: bytes) -> Deferred[bytes | None]:
+        """Fires with what it was made from."""
+        return succeed(bytes.fromhex(stored.removeprefix(b"$sealed$").decode()))
+
 
 class SimulatedNode:
     """One node, and what outlives its process.

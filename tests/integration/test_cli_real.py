@@ -12,10 +12,12 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import jwt
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -434,16 +436,16 @@ def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_the_script_that_changes_all_databases_does(start: Start) -> None:
-    """The one of the page about users."""
+def test_the_scripts_of_the_page_about_users_do_what_it_says(start: Start, tmp_path: Path) -> None:
     page = (ROOT / "docs" / "users.md").read_text()
-    (script,) = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    scripts = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     node = start()
     for name in ("board", "chat"):
         node.create(name)
     own = f'nun-db() {{ {sys.executable} -m nuntwist.cli -h {url(node)} "$@"; }}\n'
     ended = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", own + script],
+        ["bash", "-euo", "pipefail", "-c", own + "".join(scripts)],
+        cwd=tmp_path,
         env=clean_environment(U=USER, P=PASSWORD),
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -451,6 +453,10 @@ def test_the_script_that_changes_all_databases_does(start: Start) -> None:
         timeout=LIMIT,
     )
     assert (ended.returncode, ended.stderr) == (0, "")
+    secret = (tmp_path / "board.secret").read_text().strip()
+    claims = {"db": "board", "sub": "ana", "exp": time.time() + 60, "permissions": "r *"}
+    answer = node.post(f"use-db board jwt {jwt.encode(claims, secret)}; get $connections; set a b")
+    assert answer == "empty;value 1\n;permission denied\n", answer
     for name in ("board", "chat"):
         answer = node.post(f"use-db {name} monitor m0nitor; get $connections; get note")
         assert answer == "empty;value 1\n;permission denied\n", answer

@@ -130,7 +130,7 @@ def test_a_secondary_notes_what_it_forwards_and_its_primary_the_rest(
 def test_the_table_says_of_each_argument_whether_it_is_a_secret(command: Any) -> None:
     """Names that stand for one are secret, and what is long or holds another command."""
     for argument in command.arguments:
-        likely = argument.name in ("TOKEN", "PWD", "VALUE", "BASE64", "COMMAND")
+        likely = argument.name in ("TOKEN", "PWD", "VALUE", "BASE64", "COMMAND", "KEYS")
         if command.word != "help":
             assert argument.secret == likely, argument
 

@@ -253,6 +253,10 @@ def test_what_http_cannot_carry_is_not_sent(
         (("create-db", "-d"), "-d"),
         (("create-db", "-d", "d", "-t", "t", "-s", "x"), "--strategy must be"),
         (("create-db", "-d", "d", "-t", "t", "more"), "'more' is not an option"),
+        (("signing-keys", "file"), "--db-name"),
+        (("signing-keys", "-d", "d"), "one FILE, or --remove"),
+        (("signing-keys", "-d", "d", "a", "b"), "one FILE, or --remove"),
+        (("signing-keys", "-d", "d", "--remove", "a"), "one FILE, or --remove"),
         (("start", "more"), "'more' is not an option"),
         (("--timeout", "0", "exec", "ping"), "--timeout must be"),
         (("--timeout", "inf", "exec", "ping"), "--timeout must be"),
@@ -280,7 +284,7 @@ def test_version(capfd: pytest.CaptureFixture[str], words: tuple[str, ...]) -> N
     assert capfd.readouterr() == (f"nun-db {__version__}\n", "")
 
 
-@pytest.mark.parametrize("topic", ["start", "create-db", "exec", "help"])
+@pytest.mark.parametrize("topic", ["start", "create-db", "exec", "signing-keys", "help"])
 def test_help_and_its_subcommand_say_the_same(
     capfd: pytest.CaptureFixture[str], topic: str
 ) -> None:

@@ -89,6 +89,7 @@ def test_every_setting_reaches_its_field() -> None:
         "NUN_MAX_CONNECTIONS": "11",
         "NUN_MAX_CONNECTIONS_PER_ADDRESS": "12",
         "NUN_FAILED_LOGINS": "13",
+        "NUN_TOKEN_WARNING": "14",
         "NUN_CONFLICT_TIMEOUT": "14",
         "NUN_RESOLVED_KEPT": "15",
         "NUN_ALLOWED_ORIGINS": "https://A.example/, http://[::1]:8080,null",

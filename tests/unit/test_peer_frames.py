@@ -150,13 +150,15 @@ def test_each_kind_of_message_has_a_number_and_keeps_its_bytes() -> None:
         23, struct.pack("<QQQQQQQQII", 6, 5, 1, 2, 3, 4, 9, 8, 4, 4) + b"namenone"
     )
     assert encode(CopyPiece(6, 5, 4, b"..")) == framed(24, struct.pack("<QQQ", 6, 5, 4) + b"..")
-    forward = Forward(6, 1, 7, (Item(3, b"ann", False, b"set k v"), Item(None, None, True, b"x")))
+    forward = Forward(
+        6, 1, 7, (Item(3, b"ann", False, b"set k v", b"w *"), Item(None, None, True, b"x"))
+    )
     assert encode(forward) == framed(
         30,
         struct.pack("<QBQ", 6, 1, 7)
-        + struct.pack("<BQII", 3, 3, 3, 7)
-        + b"annset k v"
-        + struct.pack("<BQII", 4, 0, 0, 1)
+        + struct.pack("<BQIII", 11, 3, 3, 7, 3)
+        + b"annset k vw *"
+        + struct.pack("<BQIII", 4, 0, 0, 1, 0)
         + b"x",
     )
     assert encode(Outcome(6, 1, 7, 8, b"..")) == framed(
@@ -203,7 +205,7 @@ def test_a_frame_that_is_not_whole_waits(message: Message) -> None:
         (framed(30, b"\0" * 16), "before its commands"),
         (framed(30, b"\0" * 17 + b"\1" * 16), "cut short"),
         (framed(30, b"\0" * 17 + b"\0" * 9 + b"\1\0\0\0" + b"\0" * 4), "cut short"),
-        (framed(30, b"\0" * 17 + b"\x08" + b"\0" * 16), "flags"),
+        (framed(30, b"\0" * 17 + b"\x10" + b"\0" * 20), "flags"),
         (framed(31, b"\0" * 24), "before its replies"),
         (framed(4, b"\0" * 8)[:-1] + b"\1", "checksum"),
     ],

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 
-from nuntwist.core import sessions
+from nuntwist.core import access, sessions, signed
 from nuntwist.core.catalogue import STRATEGIES
-from nuntwist.core.database import Database
+from nuntwist.core.database import SIGNED, SIGNING_KEYS, Database
 from nuntwist.core.handlers.common import (
     NO_SUCH_DATABASE,
     all_named,
@@ -17,6 +17,7 @@ from nuntwist.core.handlers.common import (
     selected,
 )
 from nuntwist.core.handlers.users import in_its_turn, is_password
+from nuntwist.core.signing import Claims, Keys, check
 from nuntwist.errors import CommandError
 from nuntwist.language.parser import shorten
 from nuntwist.language.replies import OK, Reply
@@ -47,6 +48,8 @@ def _use(node: Node, client: Client, name: bytes, second: bytes, third: bytes) -
         # Who may do everything to every database need not know its token.
         return _select(node, client, database, None, True)
     third = third.partition(b" ")[0]
+    if second == SIGNED and third:
+        return _use_signed(node, client, database, third)
     user, token = (second, third) if third else (None, second)
     stored = database.user_token(user)
     if stored is None:
@@ -64,15 +67,49 @@ def _use(node: Node, client: Client, name: bytes, second: bytes, third: bytes) -
     return checked.addCallback(select)
 
 
+def _use_signed(
+    node: Node, client: Client, database: Database, token: bytes
+) -> Reply | Deferred[Reply]:
+    kept = database.value(SIGNING_KEYS)
+    if kept is None:
+        return _select(node, client, database, None, False)
+
+    def select(keys: Keys | None) -> Reply:
+        if node.catalogue.by_id.get(database.number) is not database:
+            raise CommandError(NO_SUCH_DATABASE)
+        if keys is None or database.value(SIGNING_KEYS) != kept:
+            return _select(node, client, database, None, False)
+        claims = check(token, keys, database.name, node.wall())
+        if claims is None:
+            return _select(node, client, database, None, False)
+        node.pipeline.commit()
+        return _select(node, client, database, claims.subject, True, claims)
+
+    return node.keyring.keys(kept, database.name).addCallback(select)
+
+
 def _select(
-    node: Node, client: Client, database: Database, user: bytes | None, right: bool
+    node: Node,
+    client: Client,
+    database: Database,
+    user: bytes | None,
+    right: bool,
+    claims: Claims | None = None,
 ) -> Reply:
     if not right:
         node.note_refused_login(client)
         raise CommandError(INVALID_TOKEN)
     database.selected_at = node.wall()
-    if not client.closed:
-        sessions.select(client, database, user, node.pipeline.notify)
+    if client.closed:
+        return OK
+    before = client.signed.get(database)
+    sessions.select(client, database, user, node.pipeline.notify)
+    if claims is not None:
+        signed.hold(node, client, database, claims)
+    else:
+        sessions.let_go(client, database)
+    if claims is not None or before is not None:
+        access.look_again(node, database, client)
     return OK
 
 

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from nuntwist.core.conflicts import ANY_VERSION, version_of
 from nuntwist.core.database import (
-    EVERYBODY,
+    NO_USERS,
     PERMISSION_PREFIX,
     SIGNED_OUT_PREFIX,
     TOKEN_KEY,
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 TOO_MANY_FAILURES = b"too many failed logins from this address: try again later"
 NO_SUCH_USER = b"no such user: "
-NO_USERS = frozenset((EVERYBODY, b"jwt"))
-"""Names that mean something else: everybody with the database's token; a signed token."""
 
 
 def in_its_turn(node: Node, client: Client, login: Callable[[], Outcome]) -> Outcome:
@@ -109,7 +107,7 @@ def drop_user(node: Node, client: Client, arguments: tuple[bytes]) -> Deferred[R
     database = selected(client)
 
     def drop() -> Deferred[None]:
-        _still_there(node, database)
+        still_there(node, database)
         if database.user_token(name) is None:
             raise CommandError(NO_SUCH_USER + shorten(name))
         node.pipeline.commit()
@@ -149,15 +147,14 @@ def get_permissions(node: Node, client: Client, arguments: tuple[bytes]) -> Repl
 def set_token(node: Node, client: Client, arguments: tuple[bytes, bytes, bytes]) -> Deferred[Reply]:
     """Give a database or one of its users another token; who is connected stays or goes."""
     option, second, third = arguments
-    if option not in (b"keep", b"close"):
-        raise CommandError(b"set-token takes keep or close: " + shorten(option))
+    refuse_option(b"set-token", option)
     user, token = (second, third) if third else (None, second)
     database = selected(client)
     key = TOKEN_KEY if user is None else USER_PREFIX + user
     refuse_kept(node, database, key)
 
     def change(stored: bytes) -> Deferred[None]:
-        _still_there(node, database)
+        still_there(node, database)
         if user is not None and database.user_token(user) is None:
             raise CommandError(NO_SUCH_USER + shorten(user))
         node.pipeline.commit()
@@ -178,7 +175,16 @@ def set_token(node: Node, client: Client, arguments: tuple[bytes, bytes, bytes])
     return node.secrets.hash(token).addCallback(hashed)
 
 
-def _still_there(node: Node, database: Database) -> None:
+def refuse_option(word: bytes, option: bytes) -> None:
+    """See that who is connected is to be kept or let go.
+
+    :raise CommandError: it is neither.
+    """
+    if option not in (b"keep", b"close"):
+        raise CommandError(b"%b takes keep or close: %b" % (word, shorten(option)))
+
+
+def still_there(node: Node, database: Database) -> None:
     """See that a database was not dropped while its command waited.
 
     :raise CommandError: it was.

@@ -15,6 +15,7 @@ from nuntwist.core.database import (
     CONNECTIONS_KEY,
     PERMISSION_PREFIX,
     SERVERS_OWN,
+    SIGNING_KEYS,
     TOKEN_KEY,
     TOMBSTONE_VERSION,
     Database,
@@ -195,6 +196,8 @@ def refuse_kept(node: Node, database: Database, key: bytes) -> None:
         raise CommandError(b"$connections cannot be changed")
     if key.startswith(CONFLICT_PREFIX):
         raise CommandError(b"conflict keys cannot be changed: an arbiter resolves them")
+    if key == SIGNING_KEYS:
+        raise CommandError(b"set-signing-keys sets the keys of signed tokens")
     if database is node.catalogue.admin:
         if key in node.catalogue.by_name:
             raise CommandError(b"%b is a database: its key cannot be changed" % key)

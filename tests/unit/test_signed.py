@@ -1,0 +1,649 @@
+"""Signed tokens: who gets in by one, what it lets do, and what happens when it ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import execute
+
+from nuntwist.core.audit import Audit
+from nuntwist.core.signing import LONGEST_TOKEN, MOST_KEYS, check, keys_from
+from nuntwist.errors import CommandError
+from nuntwist.files import MemoryFiles
+from nuntwist.oplog.memory import MemoryOplog
+from nuntwist.oplog.segments import FileOplog
+from nuntwist.storage.memory import MemoryStorage
+from nuntwist.testing import EPOCH_2026, USER, FrameConnection, LineConnection, MemoryNode
+from tests.unit.forwarding_set import answers, at, formed
+from tests.unit.memory_set import MemorySet
+
+SECRET = "0123456789abcdef0123456789abcdef"
+OTHER = "fedcba9876543210fedcba9876543210"
+NOW = EPOCH_2026
+RSA_KEY = rsa.generate_private_key(65537, 2048)
+EC_KEY = ec.generate_private_key(ec.SECP256R1())
+OK = "ok \n"
+INVALID = "error Invalid token \n"
+
+
+def claims(**more: Any) -> dict[str, Any]:
+    """Of a right token; None takes one away."""
+    usual = {"db": "d", "sub": "ana", "exp": NOW + 300, "permissions": "r a*|w b"}
+    return {name: value for name, value in (usual | more).items() if value is not None}
+
+
+def signed(key: Any = SECRET, algorithm: str = "HS256", kid: str | None = None, **more: Any) -> str:
+    headers = None if kid is None else {"kid": kid}
+    return jwt.encode(claims(**more), key, algorithm, headers=headers)
+
+
+def jwk(key: Any, **more: Any) -> dict[str, Any]:
+    """Of the public half of a private key."""
+    algorithm = jwt.algorithms.RSAAlgorithm if key is RSA_KEY else jwt.algorithms.ECAlgorithm
+    found: dict[str, Any] = algorithm.to_jwk(key.public_key(), as_dict=True)
+    return found | more
+
+
+def node_with(keys: str = SECRET, **arguments: Any) -> MemoryNode:
+    node = MemoryNode(**arguments)
+    node.admin(
+        "create-db d t", "use-db d t", "set a1 x", "set b y", f"set-signing-keys keep {keys}"
+    ).close()
+    return node
+
+
+@pytest.fixture
+def node() -> MemoryNode:
+    return node_with()
+
+
+def using(node: MemoryNode, token: str) -> LineConnection:
+    client = node.tcp()
+    assert client.ask(f"use-db d jwt {token}") == OK
+    return client
+
+
+# -- who gets in --
+
+
+def test_a_token_lets_do_what_it_says_and_no_more(node: MemoryNode) -> None:
+    client = using(node, signed())
+    assert client.ask("get a1") == "value x\nok \n"
+    assert client.ask("set b z") == OK
+    assert "permission denied" in client.ask("set a1 z")
+    assert "permission denied" in client.ask("get b")
+    assert "permission denied" in client.ask("watch b")
+    assert client.ask("watch a1") == OK
+    assert client.ask("keys") == "keys ,$connections,a1,b\nok \n"
+    assert client.ask("get $$signing_keys").startswith("error To read security keys")
+
+
+def test_over_http_too(node: MemoryNode) -> None:
+    assert node.post(f"use-db d jwt {signed()}; get a1") == "empty;value x\n"
+    # It leaves nothing behind that waits for the end of the token.
+    assert node.clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize(
+    ("key", "algorithm"), [(SECRET, "HS256"), (RSA_KEY, "RS256"), (EC_KEY, "ES256")]
+)
+def test_each_kind_of_key(key: Any, algorithm: str) -> None:
+    keys = SECRET if key is SECRET else json.dumps(jwk(key))
+    node = node_with(keys)
+    assert using(node, signed(key, algorithm)).ask("get a1") == "value x\nok \n"
+    assert node.tcp().ask(f"use-db d jwt {signed(OTHER)}") == INVALID
+    admin = node.admin("use-db d t")
+    assert admin.ask("get-signing-keys") == f"signing-keys ,{algorithm}\nok \n"
+
+
+def test_of_several_keys_the_named_one_or_any_that_fits() -> None:
+    oct_key = {"kty": "oct", "k": jwt.utils.base64url_encode(SECRET.encode()).decode(), "kid": "h"}
+    keys = {"keys": [jwk(RSA_KEY, kid="one"), jwk(EC_KEY, use="sig"), oct_key]}
+    node = node_with(json.dumps(keys))
+    for token in (
+        signed(RSA_KEY, "RS256", "one"),
+        signed(RSA_KEY, "RS256"),
+        signed(RSA_KEY, "RS256", "renamed"),
+        signed(EC_KEY, "ES256"),
+        signed(SECRET, "HS256", "h"),
+    ):
+        using(node, token).close()
+    assert node.tcp().ask(f"use-db d jwt {signed(EC_KEY, 'ES256', 'one')}") == INVALID
+    admin = node.admin("use-db d t")
+    assert admin.ask("get-signing-keys") == "signing-keys ,RS256 one,ES256,HS256 h\nok \n"
+
+
+def public_pem() -> bytes:
+    from cryptography.hazmat.primitives import serialization as s
+
+    return RSA_KEY.public_key().public_bytes(s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo)
+
+
+def forged_with_the_public_key() -> str:
+    """As a careless verifier takes it: HS256, with the text of the public key as the secret."""
+    import base64
+    import hashlib
+    import hmac
+
+    def part(value: dict[str, Any]) -> bytes:
+        return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=")
+
+    text = part({"alg": "HS256", "typ": "JWT"}) + b"." + part(claims())
+    digest = hmac.new(public_pem(), text, hashlib.sha256).digest()
+    return (text + b"." + base64.urlsafe_b64encode(digest).rstrip(b"=")).decode()
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "x",
+        "a.b.c",
+        "..",
+        jwt.encode(claims(), None, "none"),
+        jwt.encode(claims(), SECRET * 2, "HS512"),
+        signed(OTHER),
+        signed(SECRET)[:-2],
+        signed(SECRET) + "x" * LONGEST_TOKEN,
+        forged_with_the_public_key(),
+        jwt.encode(claims(), SECRET, "HS256", headers={"crit": ["x"], "x": 1}),
+        jwt.utils.base64url_encode(b"[" * 5000).decode() + ".e30.e30",
+    ],
+)
+@pytest.mark.parametrize("keys", [SECRET, json.dumps(jwk(RSA_KEY)), json.dumps(jwk(EC_KEY)), None])
+def test_what_was_not_signed_with_a_key_is_refused(token: str, keys: str | None) -> None:
+    node = node_with() if keys is None else node_with(keys)
+    if keys is None:
+        node.admin("use-db d t", "set-signing-keys keep none").close()
+    client = node.tcp()
+    assert client.ask(f"use-db d jwt {token}") == INVALID
+    assert client.ask("get a1").startswith("error no-db-selected")
+    assert node.node.counters.failed_logins == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"exp": NOW}, "the token has expired"),
+        ({"exp": NOW - 1e9}, "the token has expired"),
+        ({"exp": None}, "the token has no exp"),
+        ({"exp": "soon"}, "exp of the token is no time in seconds"),
+        ({"exp": True}, "exp of the token is no time in seconds"),
+        ({"exp": float("nan")}, "exp of the token is no time in seconds"),
+        ({"exp": float("inf")}, "exp of the token is no time in seconds"),
+        ({"exp": 10**400}, "exp of the token is no time in seconds"),
+        ({"nbf": NOW + 6}, "the token does not count yet"),
+        ({"nbf": []}, "nbf of the token is no time in seconds"),
+        ({"db": "e"}, "the token is for another database"),
+        ({"db": ["e", 1]}, "the token is for another database"),
+        ({"db": None}, "the token is for another database"),
+        ({"aud": "shop"}, "the token is for another audience than nuntwist"),
+        ({"sub": None}, "sub of the token is no name of a user"),
+        ({"sub": 7}, "sub of the token is no name of a user"),
+        ({"sub": ""}, "sub of the token is no name of a user"),
+        ({"sub": "a b"}, "sub of the token is no name of a user"),
+        ({"sub": "a\x00"}, "sub of the token is no name of a user"),
+        ({"sub": "\ud800"}, "sub of the token is no name of a user"),
+        ({"sub": "x" * 257}, "sub of the token is no name of a user"),
+        ({"sub": "all"}, "no user can be called all"),
+        ({"sub": "jwt"}, "no user can be called jwt"),
+        ({"permissions": "q *"}, "permissions of the token: invalid permission list"),
+        ({"permissions": ["r *"]}, "permissions of the token: invalid permission list"),
+        ({"permissions": "r \n"}, "permissions of the token: invalid permission list"),
+    ],
+)
+def test_who_has_a_signed_token_is_told_what_is_wrong_with_it(
+    node: MemoryNode, wrong: dict[str, Any], said: str
+) -> None:
+    client = node.tcp()
+    assert client.ask(f"use-db d jwt {signed(**wrong)}") == f"error {said} \n"
+    assert client.ask("get a1").startswith("error no-db-selected")
+    # It is no guess: an address with many visitors is not locked out by old tokens.
+    assert node.node.counters.failed_logins == 0
+
+
+def test_claims_that_are_no_object_are_refused(node: MemoryNode) -> None:
+    token = jwt.api_jws.encode(b"[1]", SECRET, "HS256")
+    assert (
+        node.tcp().ask(f"use-db d jwt {token}") == "error the claims of the token are not JSON \n"
+    )
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"db": ["e", "d"]},
+        {"aud": "nuntwist"},
+        {"aud": ["x", "nuntwist"]},
+        {"nbf": NOW + 4},
+        {"iat": NOW + 1e6, "iss": "me", "jti": "1"},
+        {"sub": "anä"},
+        {"exp": NOW + 0.5},
+    ],
+)
+def test_what_else_a_right_token_may_say(node: MemoryNode, more: dict[str, Any]) -> None:
+    using(node, signed(**more))
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=300), st.binary(max_size=300), st.booleans())
+def test_no_token_does_more_than_be_refused(head: bytes, rest: bytes, encoded: bool) -> None:
+    keys = keys_from(SECRET.encode())
+    if encoded:
+        head, rest = map(jwt.utils.base64url_encode, (head, rest))
+    assert check(head + b"." + rest + b"." + rest, keys, b"d", NOW) is None
+
+
+@settings(max_examples=300)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=5,
+    ),
+    st.sampled_from(["db", "sub", "exp", "nbf", "aud", "permissions", "kid", "b64"]),
+)
+def test_claims_of_any_kind_are_taken_or_refused(value: Any, name: str) -> None:
+    try:
+        text = json.dumps(claims() | {name: value}).encode()
+    except ValueError:
+        return
+    token = jwt.api_jws.encode(text, SECRET, "HS256").encode()
+    try:
+        found = check(token, keys_from(SECRET.encode()), b"d", NOW)
+    except CommandError:
+        return
+    assert found is not None
+    assert found.expires > NOW
+
+
+# -- permissions --
+
+
+def test_without_permissions_of_its_own_those_of_the_user_count(node: MemoryNode) -> None:
+    client = using(node, signed(permissions=None))
+    assert "permission denied" in client.ask("get a1")
+    admin = node.admin("use-db d t", "set-permissions ana r *")
+    assert client.ask("get a1") == "value x\nok \n"
+    assert client.ask("watch a1") == OK
+    admin.ask("set-permissions ana r b*")
+    assert client.received() == "unwatched a1\n"
+
+
+def test_permissions_of_its_own_are_the_last_word(node: MemoryNode) -> None:
+    client = using(node, signed())
+    client.ask("watch a1")
+    node.admin("use-db d t", "set-permissions ana w *", "set-permissions all w *").close()
+    assert client.received() == ""
+    assert client.ask("get a1") == "value x\nok \n"
+    assert "permission denied" in using(node, signed(permissions="")).ask("get a1")
+
+
+def test_only_who_has_the_letter_is_an_arbiter(node: MemoryNode) -> None:
+    node.admin("create-db e t arbiter", "use-db e t", f"set-signing-keys keep {SECRET}").close()
+
+    def arbiter(listed: str) -> str:
+        client = node.tcp()
+        client.ask(f"use-db e jwt {signed(db='e', permissions=listed)}")
+        return client.ask("arbiter")
+
+    assert "permission denied" in arbiter("rw *")
+    assert arbiter("a *") == OK
+
+
+# -- the end of a token --
+
+
+@pytest.fixture
+def watcher(node: MemoryNode) -> Iterator[FrameConnection]:
+    client = node.ws()
+    assert client.ask(f"use-db d jwt {signed()}") == [OK]
+    assert client.ask("watch a1") == [OK]
+    yield client
+    client.close()
+    # Nothing waits for it any more.
+    assert node.clock.getDelayedCalls() == []
+
+
+def change(node: MemoryNode, value: str) -> None:
+    node.admin("use-db d t", f"set a1 {value}").close()
+    node.settle()
+
+
+def test_the_end_is_announced_and_then_watches_stop(
+    node: MemoryNode, watcher: FrameConnection
+) -> None:
+    node.clock.advance(239)
+    assert watcher.received() == []
+    node.clock.advance(1)
+    assert watcher.received() == ["token-expiring 60\n"]
+    change(node, "y")
+    assert watcher.received()[0] == "changed a1 y\n"
+    node.clock.advance(59)
+    assert watcher.received() == []
+    node.clock.advance(1)
+    assert watcher.received() == ["token-expired d\n"]
+    change(node, "z")
+    assert watcher.received() == []
+    assert watcher.ask("get a1")[0] == "error no-db-selected\n"
+    assert node.node.counters.tokens_expired == 1
+    connections = node.admin("use-db d t")
+    assert connections.ask("get $connections") == "value 1\nok \n"
+    # It may come again.
+    assert watcher.ask(f"use-db d jwt {signed(exp=NOW + 1000)}") == [OK]
+    assert watcher.ask("get a1")[0] == "value z\n"
+
+
+def test_a_new_token_goes_on_without_a_gap(node: MemoryNode, watcher: FrameConnection) -> None:
+    for number in range(1, 6):
+        node.clock.advance(240)
+        assert watcher.received() == ["token-expiring 60\n"]
+        change(node, f"{number}")
+        heard = watcher.received()
+        # One that is used more than once, and just before it the change.
+        token = signed(exp=NOW + 300 + number * 240)
+        heard += [*watcher.ask(f"use-db d jwt {token}"), *watcher.ask(f"use-db d jwt {token}")]
+        change(node, f"{number}.5")
+        heard += watcher.received()
+        assert [text for text in heard if text.startswith("changed ")] == [
+            f"changed a1 {number}\n",
+            f"changed a1 {number}.5\n",
+        ]
+        assert heard.count(OK) == 2
+    assert node.node.counters.tokens_expired == 0
+    node.clock.advance(300)
+    assert watcher.received() == ["token-expiring 60\n", "token-expired d\n"]
+
+
+def test_a_short_token_is_announced_when_half_of_it_is_over(node: MemoryNode) -> None:
+    client = using(node, signed(exp=NOW + 10))
+    node.clock.advance(5)
+    assert client.received() == "token-expiring 5\n"
+    node.clock.advance(5)
+    assert client.received() == "token-expired d\n"
+
+
+def test_a_long_token_is_looked_at_and_goes_on(node: MemoryNode) -> None:
+    client = using(node, signed(exp=NOW + 86_400))
+    node.clock.advance(86_400 - 61)
+    assert client.received() == ""
+    node.clock.advance(61)
+    assert client.received() == "token-expiring 60\ntoken-expired d\n"
+
+
+def test_a_clock_that_is_set_is_noticed_within_a_minute(node: MemoryNode) -> None:
+    client = using(node, signed(exp=NOW + 86_400))
+    wall = node.node.wall
+    node.node.wall = lambda: wall() + 90_000
+    node.clock.advance(60)
+    assert client.received() == "token-expired d\n"
+
+
+def test_a_new_token_that_allows_less_ends_watches(
+    node: MemoryNode, watcher: FrameConnection
+) -> None:
+    watcher.ask("unwatch a1")
+    watcher.ask("watch a2")
+    watcher.ask("watch a1")
+    token = signed(exp=NOW + 600, permissions="r a2")
+    assert watcher.ask(f"use-db d jwt {token}") == ["unwatched a1\n", OK]
+    change(node, "y")
+    assert watcher.received() == []
+
+
+def test_a_wrong_token_takes_nothing_away(node: MemoryNode, watcher: FrameConnection) -> None:
+    assert watcher.ask(f"use-db d jwt {signed(OTHER)}") == [INVALID]
+    assert watcher.ask(f"use-db d jwt {signed(exp=NOW - 1)}") == ["error the token has expired \n"]
+    assert watcher.ask("get a1")[0] == "value x\n"
+    node.clock.advance(240)
+    assert watcher.received() == ["token-expiring 60\n"]
+
+
+def test_who_logs_in_otherwise_has_no_token_any_more(
+    node: MemoryNode, watcher: FrameConnection
+) -> None:
+    assert watcher.ask("use-db d t") == [OK]
+    node.clock.advance(1000)
+    change(node, "y")
+    assert watcher.received()[0] == "changed a1 y\n"
+    assert watcher.ask("set a1 z") != []
+
+
+def test_who_has_selected_another_one_watches_as_long_as_the_token_counts(
+    node: MemoryNode, watcher: FrameConnection
+) -> None:
+    node.admin("create-db e t").close()
+    watcher.ask("use-db e t")
+    change(node, "y")
+    assert watcher.received()[0] == "changed a1 y\n"
+    node.clock.advance(300)
+    assert watcher.received() == ["token-expiring 60\n", "token-expired d\n"]
+    change(node, "z")
+    assert watcher.received() == []
+    assert watcher.ask("set k v") == [OK]
+
+
+def test_who_watches_nothing_and_selects_another_one_has_no_token_any_more(
+    node: MemoryNode, watcher: FrameConnection
+) -> None:
+    watcher.ask("unwatch-all")
+    node.admin("create-db e t").close()
+    watcher.ask("use-db e t")
+    node.clock.advance(300)
+    assert watcher.received() == []
+
+
+def test_a_database_that_is_dropped_takes_its_tokens_with_it(
+    node: MemoryNode, watcher: FrameConnection
+) -> None:
+    node.admin("drop-db d").close()
+    watcher.received()
+    assert node.clock.getDelayedCalls() == []
+    node.clock.advance(1000)
+    assert watcher.received() == []
+
+
+# -- the keys --
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ("x" * 31, "the secret of signed tokens has to have 32 to 4096 bytes"),
+        ("x" * 4097, "the secret of signed tokens has to have 32 to 4096 bytes"),
+        ("-----BEGIN PUBLIC KEY----- abc", "a key in PEM has to be made a JWK"),
+        ("{", "signing keys are a JWK set in JSON, or a secret"),
+        ('{"keys":7}', "signing keys are a JWK set in JSON, or a secret"),
+        ('{"keys":[7]}', "signing keys are a JWK set in JSON, or a secret"),
+        ('{"keys":[]}', "there have to be one to 16 signing keys"),
+        ('{"kty":"OKP"}', "a signing key has to be of the kty oct, RSA or EC"),
+        ('{"kty":"RSA"}', "a signing key cannot be read"),
+        ('{"kty":"oct","k":"aGk"}', "the secret of signed tokens has to have 32 to 4096 bytes"),
+        (json.dumps(jwk(RSA_KEY, alg="RS512")), "a signing key of the kty RSA is for RS256"),
+        (json.dumps(jwk(RSA_KEY, d="x")), "a signing key is a private key"),
+        (json.dumps(jwk(RSA_KEY, kid=7)), "the kid of a signing key is a word"),
+        (json.dumps(jwk(RSA_KEY, use="enc")), "there have to be one to 16 signing keys"),
+        (
+            json.dumps({"keys": [jwk(RSA_KEY)] * (MOST_KEYS + 1)}),
+            "there have to be one to 16 signing keys",
+        ),
+        (
+            json.dumps(
+                jwt.algorithms.ECAlgorithm.to_jwk(
+                    ec.generate_private_key(ec.SECP384R1()).public_key(), as_dict=True
+                )
+            ),
+            "an EC key has to be on the curve P-256",
+        ),
+        (
+            json.dumps(
+                jwt.algorithms.RSAAlgorithm.to_jwk(
+                    rsa.generate_private_key(65537, 1024).public_key(), as_dict=True
+                )
+            ),
+            "an RSA key has to have 2048 bits or more",
+        ),
+    ],
+)
+def test_keys_that_cannot_be_used_are_refused(node: MemoryNode, keys: str, said: str) -> None:
+    admin = node.admin("use-db d t")
+    answer = admin.ask(f"set-signing-keys keep {keys}")
+    assert answer.startswith(f"error {said}")
+    assert answer.count("\n") == 1
+    # Those from before still count.
+    using(node, signed())
+
+
+def test_only_an_admin_sets_keys_and_only_this_way(node: MemoryNode) -> None:
+    client = node.tcp()
+    client.ask("use-db d t")
+    assert client.ask(f"set-signing-keys keep {SECRET}") == "error Not auth \n"
+    assert client.ask("get-signing-keys") == "error Not auth \n"
+    admin = node.admin("use-db d t")
+    said = "error set-signing-keys sets the keys of signed tokens \n"
+    assert admin.ask("set $$signing_keys x") == said
+    assert admin.ask("remove $$signing_keys") == said
+    assert admin.ask("replicate d $$signing_keys 7 x") == said
+    assert admin.ask("set-signing-keys later x").startswith("error set-signing-keys takes keep")
+    assert admin.ask(f"use-db $admin {node.node.info.password.decode()}") == OK
+    assert admin.ask(f"set-signing-keys keep {SECRET}") == "error $admin takes no signed tokens \n"
+
+
+def test_other_keys_count_at_once_and_let_go_on_demand(node: MemoryNode) -> None:
+    client, other = using(node, signed()), node.tcp()
+    other.ask("use-db d t")
+    admin = node.admin("use-db d t")
+    assert admin.ask(f"set-signing-keys keep {OTHER}") == OK
+    assert client.ask("get a1") == "value x\nok \n"
+    assert node.tcp().ask(f"use-db d jwt {signed()}") == INVALID
+    again = using(node, signed(OTHER))
+    assert admin.ask("set-signing-keys close none") == OK
+    node.settle()
+    assert (client.closed, again.closed, other.closed) == (True, True, False)
+    assert admin.ask("get-signing-keys") == "signing-keys \nok \n"
+    assert admin.ask("set-signing-keys keep none") == OK
+
+
+def test_a_user_that_is_dropped_is_let_go_also_where_it_came_by_a_token(node: MemoryNode) -> None:
+    client, other = using(node, signed()), using(node, signed(sub="bob"))
+    node.admin("use-db d t", "create-user ana x", "drop-user ana").close()
+    node.settle()
+    assert (client.closed, other.closed) == (True, False)
+
+
+def test_the_secret_is_nowhere_in_clear(node: MemoryNode) -> None:
+    disk = MemoryFiles()
+    node = node_with(oplog=FileOplog(disk, 1, execute))
+    admin = node.admin("use-db d t")
+    assert admin.ask("get $$signing_keys") == "value <hidden>\nok \n"
+    kept = node.node.catalogue.by_name[b"d"].value(b"$$signing_keys") or b""
+    assert kept.startswith(b"$sealed$")
+    encoded = jwt.utils.base64url_encode(SECRET.encode())
+    for secret in (SECRET.encode(), encoded):
+        assert secret not in kept
+        assert not any(secret in content for content in disk.contents.values())
+    assert any(kept in content for content in disk.contents.values())
+
+
+def test_keys_outlive_a_restart_and_not_another_password() -> None:
+    oplog, storage = MemoryOplog(), MemoryStorage()
+    node_with(oplog=oplog, storage=storage)
+    using(MemoryNode(oplog=oplog, storage=storage), signed())
+    changed = MemoryNode(oplog=oplog, storage=storage, password="another")
+    for _ in range(2):
+        assert changed.tcp().ask(f"use-db d jwt {signed()}") == INVALID
+    admin = changed.tcp()
+    assert admin.ask(f"auth {USER} another") == "valid auth\nok \n"
+    assert admin.ask("use-db d another") == OK
+    assert admin.ask("get-signing-keys") == (
+        "error the signing keys cannot be opened here: set them again \n"
+    )
+    admin.ask(f"set-signing-keys keep {SECRET}")
+    using(changed, signed())
+
+
+# -- in a set --
+
+
+def set_with_keys() -> MemorySet:
+    nodes = formed()
+    admin = nodes.nodes[1].admin("use-db d t")
+    for command in ("set a1 x", "set b y", f"set-signing-keys keep {SECRET}"):
+        assert answers(nodes, admin, command) == OK
+    return nodes
+
+
+def test_on_a_secondary_a_token_lets_do_the_same() -> None:
+    nodes = set_with_keys()
+    token = signed(exp=EPOCH_2026 + nodes.clock.seconds() + 100)
+    client = at(nodes, 2, f"use-db d jwt {token}")
+    assert client.ask("watch a1") == OK
+    assert answers(nodes, client, "set b z") == OK
+    assert answers(nodes, client, "increment b").startswith("permission denied")
+    # Another one at the same time, as the same user, and with other rights.
+    other = at(nodes, 2, f"use-db d jwt {signed(exp=NOW + 1000, permissions='w c')}")
+    for one, key in ((client, "b"), (other, "c"), (other, "b"), (client, "c")):
+        one.send(f"set {key} 1")
+    nodes.run(0.1)
+    assert client.received().startswith("ok \npermission denied")
+    assert other.received().startswith("ok \npermission denied")
+    nodes.run(100.0)
+    assert client.received().endswith("token-expired d\n")
+
+
+def test_the_primary_looks_at_the_rights_once_more() -> None:
+    nodes = set_with_keys()
+    client = at(nodes, 3, f"use-db d jwt {signed(exp=NOW + 1000)}")
+    nodes.cut = {(3, 1), (3, 2)}
+    client.send("set b late")
+    # What the secondary believes is not what counts.
+    (database,) = (c for c in client.protocol.client.signed)
+    client.protocol.client.signed[database].rights = b"w c"
+    nodes.cut = set()
+    nodes.run(2.0)
+    assert client.received() in (OK, "permission denied\nerror permission denied\n \n")
+
+
+def test_keys_are_changed_from_any_node_and_let_go_on_all() -> None:
+    nodes = set_with_keys()
+    clients = [at(nodes, me, f"use-db d jwt {signed(exp=NOW + 1000)}") for me in (1, 2, 3)]
+    admin = nodes.nodes[3].admin("use-db d t")
+    assert answers(nodes, admin, f"set-signing-keys close {OTHER}") == OK
+    nodes.run(0.1)
+    assert [client.closed for client in clients] == [True] * 3
+    again = nodes.nodes[2].tcp()
+    assert again.ask(f"use-db d jwt {signed(OTHER, exp=NOW + 1000)}") == OK
+
+
+# -- the audit --
+
+
+def test_the_audit_names_who_came_and_no_token(node: MemoryNode) -> None:
+    from twisted.logger import globalLogPublisher
+
+    events: list[Any] = []
+    observer = lambda event: events.append(event)  # noqa: E731
+    globalLogPublisher.addObserver(observer)
+    try:
+        node.node.pipeline.audit = Audit()
+        token = signed()
+        node.tcp().ask(f"use-db d jwt {token}")
+        node.tcp().ask(f"use-db d jwt {signed(OTHER)}")
+        node.admin("use-db d t", f"set-signing-keys keep {OTHER}")
+    finally:
+        globalLogPublisher.removeObserver(observer)
+    told = [
+        (event["who"], event["arguments"], event["outcome"])
+        for event in events
+        if event.get("log_namespace") == "nuntwist.audit"
+    ]
+    assert told[0] == ("signed ana", "d *** ***", "ok")
+    assert told[1] == ("nobody", "d *** ***", "error Invalid token")
+    assert ("admin", "keep ***", "ok") in told
+    assert not any(secret in str(told) for secret in (token, OTHER))
