@@ -57,6 +57,12 @@ class NodeConfig:
     :ivar declutter_seconds: time between two snapshots on the timer, in seconds.
     :ivar max_line: longest command, line or WebSocket message, in bytes.
     :ivar max_body: longest HTTP request body, in bytes.
+    :ivar max_key: longest key that is set or watched, in bytes.
+    :ivar max_value: longest value that is set, in bytes; 0 for what a command holds.
+    :ivar max_watches: how many keys one connection may watch.
+    :ivar max_databases: how many databases there may be; 0 for any number.
+    :ivar max_keys: how many keys one database may hold; 0 for any number.
+    :ivar max_database_size: bytes that one database may hold; 0 for any number.
     :ivar max_connections: how many clients may be connected.
     :ivar max_connections_of_one: how many of them from one address; 0 for any number.
     :ivar failed_logins: failures after which logins of an address have to wait; 0 for never.
@@ -112,6 +118,12 @@ class NodeConfig:
     declutter_seconds: float = 300.0
     max_line: int = MIB
     max_body: int = 8 * MIB
+    max_key: int = 4 * KIB
+    max_value: int = 0
+    max_watches: int = 100_000
+    max_databases: int = 0
+    max_keys: int = 0
+    max_database_size: int = 0
     max_connections: int = 20_000
     max_connections_of_one: int = 0
     failed_logins: int = 10

@@ -47,6 +47,7 @@ from nuntwist.core.counters import NodeInfo
 from nuntwist.core.installing import begin_afresh
 from nuntwist.core.limits import Limits
 from nuntwist.core.node import Node
+from nuntwist.core.quota import Quota
 from nuntwist.core.schedule import Schedule
 from nuntwist.core.settling import Settling
 from nuntwist.errors import CommandError, CorruptData, StartError
@@ -234,6 +235,10 @@ class NodeService(Service):
                 replay=config.max_oplog_bytes // 4,
                 partitions=config.s3_number_of_partitions,
                 min_replicas=config.min_replicas,
+                key=config.max_key,
+                value=config.max_value,
+                watches=config.max_watches,
+                quota=Quota(config.max_databases, config.max_keys, config.max_database_size),
                 failed_logins=config.failed_logins,
                 token_warning=config.token_warning,
             ),

@@ -214,6 +214,31 @@ SETTINGS: tuple[Setting, ...] = (
         "Longest HTTP request body", _size(64, GIB),
     ),
     Setting(
+        "max_key", "NUN_MAX_KEY_LENGTH", None, None, "4KiB",
+        "Longest key that is set or watched", _size(16, GIB),
+    ),
+    Setting(
+        "max_value", "NUN_MAX_VALUE_LENGTH", None, None, "0",
+        "Longest value that is set; 0 for whatever a command holds", _size(0, GIB),
+    ),
+    Setting(
+        "max_watches", "NUN_MAX_WATCHES", None, None, "100000",
+        "How many keys one connection may watch", _whole(0, 1_000_000_000),
+    ),
+    Setting(
+        "max_databases", "NUN_MAX_DATABASES", None, None, "0",
+        "How many databases there may be; 0 for any number", _whole(0, 1_000_000_000),
+    ),
+    Setting(
+        "max_keys", "NUN_MAX_KEYS", None, None, "0",
+        "How many keys one database may hold; 0 for any number", _whole(0, 10**15),
+    ),
+    Setting(
+        "max_database_size", "NUN_MAX_DATABASE_SIZE", None, None, "0",
+        "Bytes of keys and values one database may hold; 0 for any number",
+        _size(0, 1 << 50),
+    ),
+    Setting(
         "output_high_water", "NUN_OUTPUT_HIGH_WATER", "output-high-water", None, "256KiB",
         "Unsent bytes at which a connection is no longer read", _size(KIB, GIB),
     ),

@@ -38,6 +38,7 @@ from nuntwist.cluster.copies import (
     entries_of,
 )
 from nuntwist.core.copying import Aside
+from nuntwist.core.quota import Quota
 from nuntwist.errors import CorruptData, StorageUnavailable
 
 AGAIN: Final = 5.0
@@ -56,6 +57,10 @@ class Stage(Enum):
 
 class Target(Protocol):
     """Where copies are put in place; see :class:`nuntwist.core.installing.Installing`."""
+
+    @property
+    def quota(self) -> Quota:
+        """What a database may hold here."""
 
     def install(self, aside: Aside, parted_at: int | None = None) -> Deferred[None]:
         """Put a copy in place; fails with StorageUnavailable where nothing has changed."""
@@ -163,7 +168,7 @@ class CopyReceiver:
     def _begin(self, message: CopyBegins) -> None:
         if self.stage is not Stage.ASKS or self._copy_id:
             return
-        self._aside = Aside(message.position, message.stamp, message.outlines)
+        self._aside = Aside(message.position, message.stamp, message.outlines, self._target.quota)
         self._copy_id, self._next, self._checksum = message.copy_id, 0, 0
         self.stage = Stage.TAKES
         self._log.info(

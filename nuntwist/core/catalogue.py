@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nuntwist.core.database import TOKEN_KEY, Database, local_entry
+from nuntwist.core.quota import UNLIMITED, Quota
 from nuntwist.values import (
     ADMIN_ID,
     BEGIN_EPOCH,
@@ -43,12 +44,14 @@ STRATEGIES = (b"none", b"newer", b"arbiter")
 class Catalogue:
     """The databases of a node; ``$admin`` is there from the start.
 
+    :param quota: what each other one may hold.
     :ivar by_name: for commands.
     :ivar by_id: for operations: a database made again under a name has another id.
     :ivar on_arbiters: is called when other clients are arbiters of one of them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, quota: Quota = UNLIMITED) -> None:
+        self.quota = quota
         self.on_arbiters: Callable[[], None] = lambda: None
         self.admin = Database(ADMIN_ID, ADMIN_NAME, b"newer")
         self.by_name: dict[bytes, Database] = {ADMIN_NAME: self.admin}
@@ -88,6 +91,7 @@ class Catalogue:
         """Add a database as a snapshot's header names it, still empty."""
         database = self.by_id[number] = Database(number, name, strategy)
         database.on_arbiters = self._tell_arbiters
+        database.usage = self.quota.usage()
         if not name.startswith(STAGED):
             self.by_name[name] = database
         return database

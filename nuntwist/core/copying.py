@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 
 from nuntwist.core.catalogue import Catalogue
 from nuntwist.core.database import MASK, SHARDS, Database
+from nuntwist.core.quota import UNLIMITED, Quota
 from nuntwist.core.view import View
 from nuntwist.errors import CorruptData, StorageUnavailable
 from nuntwist.values import ADMIN_ID, INDEX, KEY, NO_EPOCH, VALUE, Op, Position
@@ -93,16 +94,23 @@ class Aside:
 
     :param position: of its last operation.
     :param stamp: none of its operations bears a higher one.
+    :param quota: of the node that takes it.
     :raise CorruptData: there is no such copy.
     :ivar catalogue: its databases.
     :ivar count: how many entries came.
     :ivar given_up: whether it is not wanted any more.
     """
 
-    def __init__(self, position: Position, stamp: int, outlines: Sequence[Outline]) -> None:
+    def __init__(
+        self,
+        position: Position,
+        stamp: int,
+        outlines: Sequence[Outline],
+        quota: Quota = UNLIMITED,
+    ) -> None:
         self.position = position
         self.stamp = stamp
-        self.catalogue = Catalogue()
+        self.catalogue = Catalogue(quota)
         self.count = 0
         self.given_up = False
         self._outlines = {outline.number: outline for outline in outlines}
@@ -124,6 +132,8 @@ class Aside:
                 database.store(op)
             else:
                 shards[hash(key) & MASK][key] = op
+        if database.usage is not None:
+            database.usage.add(op for op in entries if op[KEY][:1] != b"$")
         self.count += len(entries)
 
     def _begin(self, number: int) -> Database:

@@ -29,6 +29,7 @@ class Counters:
     :ivar refused_connections: connections over one of the limits of how many there may be.
     :ivar unfinished_closed: connections closed because all together held too much that was not
         whole, and they most.
+    :ivar quota_refusals: writes and new databases that were refused because of a quota.
     :ivar conflicts_settled: keys in conflict that no arbiter has decided in time.
     :ivar command_time: moving average of the time a command takes, in ms.
     """
@@ -51,6 +52,7 @@ class Counters:
     tokens_expired: int = 0
     refused_connections: int = 0
     unfinished_closed: int = 0
+    quota_refusals: int = 0
     conflicts_settled: int = 0
     command_time: float = 0.0
 

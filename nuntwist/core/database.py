@@ -23,6 +23,7 @@ from nuntwist.values import ADMIN_ID, IN_RESOLUTION, INDEX, KEY, SET, STAMP, VAL
 
 if TYPE_CHECKING:
     from nuntwist.core.client import Client
+    from nuntwist.core.quota import Usage
     from nuntwist.core.scan import Scan
     from nuntwist.core.view import View
     from nuntwist.language.replies import Encoding
@@ -86,6 +87,7 @@ class Database:
     :ivar arbiters: the clients of this node that resolve its conflicts.
     :ivar on_arbiters: is called when they are others.
     :ivar concern: its write concern, where it has one of its own.
+    :ivar usage: how much it holds, where that is counted.
     :ivar scans: what looks at it as it was at one moment, and is told before it changes.
     :ivar last_index: the index of the last operation on it.
     :ivar saved_index: the index its last snapshot begins at; -1 before the first.
@@ -117,6 +119,7 @@ class Database:
         "selected_at",
         "shards",
         "strategy",
+        "usage",
         "version_before",
         "watchers",
     )
@@ -136,6 +139,7 @@ class Database:
         self.on_arbiters: Callable[[], None] = _nobody_asks
         self.scans: list[Scan | View] = []
         self.concern: Concern | None = None
+        self.usage: Usage | None = None
         self.last_index = 0
         self.saved_index = -1
         self.saved_stamp = 0
@@ -167,6 +171,8 @@ class Database:
             for scan in self.scans:
                 scan.note(shard_number, old, comes_or_goes)
         shard[key] = op
+        if self.usage is not None:
+            self.usage.note(old, op)
         if op[INDEX] > self.last_index:
             self.last_index = op[INDEX]
         if key.startswith(b"$"):
@@ -180,6 +186,8 @@ class Database:
         shard_number = hash(key) & MASK
         for scan in self.scans:
             scan.note_return(shard_number, old)
+        if self.usage is not None:
+            self.usage.note(self.shards[shard_number].get(key), old)
         if old is None:
             # A removal that was taken back may be forgotten already.
             self.shards[shard_number].pop(key, None)

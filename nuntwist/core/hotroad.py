@@ -14,7 +14,8 @@ that is anything else, which the general road then takes:
   cleaning and its key is no ``$`` key;
 - the client may do everything with every plain key of its database, and that is not
   ``$admin``, where some keys are the server's;
-- writes are not refused (reads go on where they are);
+- writes are not refused (reads go on where they are), and the database has room for all of them,
+  where it has a quota; no key is longer than it may be, nor a value;
 - no write concern or read concern rules but the node's own;
 - the key is not in conflict resolution, no view of the database is kept, and adding the key
   is not watched by a listing.
@@ -58,6 +59,9 @@ def run(pipeline: Pipeline, client: Client, lines: list[bytes], at: int, stop: i
         return at
     if client.careful:
         return at
+    longest = pipeline.limits.value
+    if longest and max(map(len, lines[at:stop])) > longest:
+        return at
     first = at
     while at < stop and client.room >= 0:
         start = at
@@ -88,6 +92,8 @@ def single(pipeline: Pipeline, client: Client, lines: list[bytes]) -> bool:
     if (client.user is not None or database.permissions) and not client.unrestricted():
         return False
     if client.careful:
+        return False
+    if 0 < pipeline.limits.value < len(line):
         return False
     if line[:4] == GET:
         return _get(pipeline, client, database, line[4:])
@@ -125,6 +131,9 @@ def _set(pipeline: Pipeline, client: Client, database: Database, lines: list[byt
     journal = pipeline.journal
     if not key or key in database.watchers or database.scans or journal.refusal is not None:
         return False
+    usage = database.usage
+    if usage is not None and not usage.has_room(lines):
+        return False
     shard = database.shards[hash(key) & MASK]
     old = shard.get(key)
     version = 0
@@ -132,10 +141,14 @@ def _set(pipeline: Pipeline, client: Client, database: Database, lines: list[byt
         version, key = old[VERSION] + 1, old[KEY]
         if version < 0:
             return False
+    elif len(key) > pipeline.limits.key:
+        return False
     ops, stamps = journal.ops, journal.stamps
     stamps.last = stamp = (stamps.last if ops else stamps.catch_up()) + 1
     journal.index = database.last_index = client.needed = index = journal.index + 1
     shard[key] = op = (value, version, index, stamp, SET, database.number, key)
+    if usage is not None:
+        usage.note(old, op)
     ops.append(op)
     journal.replaced.append(old)
     client.out.append(client.encoding.ok)
@@ -224,6 +237,9 @@ def _sets(
     journal, shards, watchers = pipeline.journal, database.shards, database.watchers
     if database.scans and any(scan.of_values for scan in database.scans):
         return at
+    usage, longest = database.usage, pipeline.limits.key
+    if usage is not None and not usage.has_room(lines[at:stop]):
+        return at
     number, listed = database.number, bool(database.scans)
     add_op, add_replaced = journal.ops.append, journal.replaced.append
     add, ok, room = client.out.append, client.encoding.ok, client.room
@@ -238,6 +254,8 @@ def _sets(
         old = shard.get(key)
         if old is None:
             version = 0
+            if len(key) > longest:
+                break
         else:
             # One key object for the dictionary and the entry: less memory, fewer cache misses.
             version, key = old[VERSION] + 1, old[KEY]
@@ -260,5 +278,8 @@ def _sets(
         add(ok * (at - answered))
         journal.index = database.last_index = client.needed = index
         journal.stamps.last = stamp
+        if usage is not None:
+            made = index - before
+            usage.note_all(journal.replaced[-made:], journal.ops[-made:])
     client.room = room
     return at

@@ -40,6 +40,7 @@ from twisted.python.failure import Failure
 from nuntwist.core import access
 from nuntwist.core.copying import Aside
 from nuntwist.core.database import CONNECTIONS_KEY, SHARDS, Database
+from nuntwist.core.quota import Quota
 from nuntwist.core.sessions import release
 from nuntwist.core.view import View
 from nuntwist.errors import CorruptData, OutcomeUnknown, StorageUnavailable
@@ -95,6 +96,11 @@ class Installing:
         if self._retry is not None and self._retry.active():
             self._retry.cancel()
         self._retry = None
+
+    @property
+    def quota(self) -> Quota:
+        """What a database may hold."""
+        return self._node.limits.quota
 
     def work(self, steps: Iterator[object]) -> Deferred[Any]:
         """Do work a step a turn, beside the clients; as of

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nuntwist.core.quota import UNLIMITED, Quota
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a connection and a turn of the reactor may use.
 
     :ivar line: bytes of one command, WebSocket message or HTTP command.
+    :ivar key: bytes of a key that is set or watched.
+    :ivar value: bytes of a value that is set; 0 where the line alone limits it.
+    :ivar quota: how many databases there may be, and how much each may hold.
     :ivar output_high_water: reply bytes one connection may produce in a turn before its next
         commands wait for the turn after, and before that for what was sent to be taken.
     :ivar output_limit: bytes waiting to be sent to one connection at which it is closed.
@@ -45,6 +50,9 @@ class Limits:
     """
 
     line: int = 1 << 20
+    key: int = 4096
+    value: int = 0
+    quota: Quota = UNLIMITED
     output_high_water: int = 256 << 10
     output_limit: int = 16 << 20
     output_total: int = 256 << 20

@@ -95,7 +95,7 @@ class Node:
         self.replica_set: ReplicaSet | None = None
         self.limits = limits or Limits()
         self.counters = Counters()
-        self.catalogue = Catalogue()
+        self.catalogue = Catalogue(self.limits.quota)
         self.stamps = StampClock(wall)
         self.foreign_stamps = ForeignStamps(self.stamps, self.counters)
         self.pipeline = Pipeline(
@@ -218,6 +218,24 @@ class Node:
             "the permissions of the arbiter at {peer} were changed: it is sent no more conflicts;"
             " give it the letter a again, or let another one connect",
             peer=client.peer,
+        )
+
+    def note_quota(self, database: Database) -> None:
+        """Count a write that was refused as its database is full, and log the first one."""
+        self.counters.quota_refusals += 1
+        usage = database.usage
+        if usage is None or usage.full:
+            return
+        usage.full = True
+        self._log.warn(
+            "the database {name} is full, its writes are refused: {keys} keys of {size} bytes"
+            " (NUN_MAX_KEYS {most_keys}, NUN_MAX_DATABASE_SIZE {most_size}; 0: any); remove keys"
+            " or raise the quota",
+            name=database.name.decode(),
+            keys=usage.keys,
+            size=usage.size,
+            most_keys=usage.quota.keys,
+            most_size=usage.quota.size,
         )
 
     def note_refused_login(self, client: Client) -> None:

@@ -147,6 +147,8 @@ class Recovery:
                 database.store(op)
             else:
                 shards[hash(key) & MASK][key] = op
+        if database.usage is not None:
+            database.usage.add(op for op in entries if op[KEY][:1] != b"$")
 
     def _check_end(self, held: Position, name: bytes) -> None:
         """Refuse a log that ends before what a snapshot holds: it would give the same

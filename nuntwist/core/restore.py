@@ -28,6 +28,7 @@ from nuntwist.core.database import (
     Database,
 )
 from nuntwist.core.enact import enact
+from nuntwist.core.quota import refuse_database
 from nuntwist.errors import CommandError, CorruptData
 from nuntwist.language.parser import shorten
 from nuntwist.values import (
@@ -140,6 +141,10 @@ class Restore:
                 raise CommandError(b"invalid database name: " + shorten(member.name))
             if self._mode == NEW:
                 self._check_free(member.name)
+        by_name = self._node.catalogue.by_name
+        coming = {m.name for m in head.members if self._is_wanted(m.name)} - by_name.keys()
+        if coming:
+            refuse_database(self._node.limits.quota, len(by_name) - 1, len(coming))
 
     def _check_free(self, name: bytes) -> None:
         """Refuse to replace what is there.

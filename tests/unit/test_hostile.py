@@ -324,7 +324,7 @@ ODD_KEYS = {
     "carriage return inside": "a\rb",
     "semicolon inside": "a;b",
     "long": "k" * 500,
-    "very long": "ü" * 100_000,
+    "very long": "ü" * 2_048,
     "dollar": "$",
     "looks like a number": "-1",
     "line separators": "a\u2028b\x85c\x0bd",
@@ -415,6 +415,10 @@ def test_an_admin_may_say_anything(strategy: str, commands: list[list[bytes]]) -
         text = b" ".join(words).replace(b"\n", b"")
         admin.deliver(text + b"\n")
         answer = admin.taken()
+        if not answer:
+            # It waits for replicas that will never be there, as a write concern has asked for.
+            node.clock.advance(3_600)
+            answer = admin.taken()
         assert answer.endswith((b"ok \n", b" \n")), text
         assert b"internal error" not in answer, text
     assert isinstance(admin, LineConnection)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from nuntwist.core.conflicts import ANY_VERSION, version_of
 from nuntwist.core.database import CONFLICT_PREFIX, RESOLVED, TOMBSTONE_VERSION, Database
-from nuntwist.core.handlers.common import named, selected
+from nuntwist.core.handlers.common import named, refuse_full, selected
 from nuntwist.errors import CommandError
 from nuntwist.language.replies import DENIED, NO_DATABASE, OK, Reply
 from nuntwist.values import IN_RESOLUTION, INDEX, KEY, REMOVE, SET, VALUE, Op
@@ -63,6 +63,7 @@ def queue(node: Node, database: Database, key: bytes, value: bytes, asked: int) 
     number = node.pipeline.journal.stamps.next()
     conflict = b"%b%b_%d" % (CONFLICT_PREFIX, key, number)
     message = b"resolve %d %b %d %b %b %b" % (number, database.name, shown, key, old, value)
+    refuse_full(node, database, (None, conflict, message), (entry, key, old))
     change = node.pipeline.change
     change(database, SET, conflict, message, 0)
     if current != IN_RESOLUTION:

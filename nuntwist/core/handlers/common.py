@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 
 from nuntwist.core.database import Database
 from nuntwist.core.enact import enact
+from nuntwist.core.quota import Write
 from nuntwist.errors import CommandError
 from nuntwist.language.parser import shorten
 from nuntwist.language.replies import OK, Reply, failure
@@ -93,6 +94,18 @@ def log_together(node: Node, client: Client, made: list[Op], reply: Reply = OK) 
             enact(node, one)
 
     return node.pipeline.journal.append_together(ops, apply)
+
+
+def refuse_full(node: Node, database: Database, *writes: Write) -> None:
+    """Refuse what a database has no room for.
+
+    :raise CommandError: it has none.
+    """
+    usage = database.usage
+    refusal = None if usage is None else usage.refusal(*writes)
+    if refusal is not None:
+        node.note_quota(database)
+        raise CommandError(refusal)
 
 
 def see(client: Client, entry: Op | None) -> Op | None:

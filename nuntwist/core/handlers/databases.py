@@ -17,6 +17,7 @@ from nuntwist.core.handlers.common import (
     selected,
 )
 from nuntwist.core.handlers.users import in_its_turn, is_password
+from nuntwist.core.quota import refuse_database
 from nuntwist.core.signing import Claims, Keys, check
 from nuntwist.errors import CommandError
 from nuntwist.language.parser import shorten
@@ -122,10 +123,14 @@ def create_db(node: Node, client: Client, arguments: tuple[bytes, bytes, bytes])
         raise CommandError(b"unknown strategy: " + shorten(strategy))
     if name in node.catalogue.by_name:
         raise CommandError(b"database already exists")
+    if len(name) > node.limits.key:
+        raise CommandError(b"name too long: the limit is %d bytes" % node.limits.key)
+    _refuse_another(node)
 
     def create(stored: bytes) -> Deferred[None]:
         if name in node.catalogue.by_name:
             raise CommandError(b"database already exists")
+        _refuse_another(node)
         pipeline = node.pipeline
         pipeline.commit()
         op = pipeline.journal.make(CREATE_DATABASE, None, name, strategy + b" " + stored)
@@ -136,6 +141,14 @@ def create_db(node: Node, client: Client, arguments: tuple[bytes, bytes, bytes])
         return created.addCallback(lambda _: CREATED)
 
     return node.secrets.hash(token).addCallback(hashed)
+
+
+def _refuse_another(node: Node) -> None:
+    try:
+        refuse_database(node.limits.quota, len(node.catalogue.by_name) - 1)
+    except CommandError:
+        node.counters.quota_refusals += 1
+        raise
 
 
 def drop_db(node: Node, client: Client, arguments: tuple[bytes]) -> Deferred[Reply]:

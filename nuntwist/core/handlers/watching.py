@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from nuntwist.core import watches
 from nuntwist.core.handlers.common import selected
+from nuntwist.errors import CommandError
 from nuntwist.language.replies import OK, Reply
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 def watch(node: Node, client: Client, arguments: tuple[bytes]) -> Reply:
     """Tell this connection each change of a key from now on."""
     (key,) = arguments
+    if len(key) > node.limits.key:
+        raise CommandError(b"key too long: the limit is %d bytes" % node.limits.key)
     watches.subscribe(client, selected(client), key, node.limits.watches)
     return OK
 

@@ -22,7 +22,7 @@ from nuntwist.core.database import (
     is_secret,
 )
 from nuntwist.core.handlers import arbitration
-from nuntwist.core.handlers.common import NO_SUCH_DATABASE, log_alone, selected
+from nuntwist.core.handlers.common import NO_SUCH_DATABASE, log_alone, refuse_full, selected
 from nuntwist.core.permissions import Permissions
 from nuntwist.errors import CommandError
 from nuntwist.language.commands import INT64_MAX, INT64_MIN
@@ -71,12 +71,14 @@ def write(
     :raise CommandError: it is refused.
     """
     refuse_kept(node, database, key)
+    refuse_size(node, key, value)
     if key.startswith(b"$$"):
         return write_secure(node, client, database, key, value, asked)
     entry = database.find(key)
     version = _decide(database, version_of(entry), asked)
     if version is None:
         return arbitration.queue(node, database, key, value, asked)
+    refuse_full(node, database, (entry, key, value))
     node.pipeline.change(database, SET, key, value, version)
     return OK
 
@@ -140,6 +142,7 @@ def write_secure(
     node: Node, client: Client, database: Database, key: bytes, value: bytes, asked: int
 ) -> Deferred[Reply]:
     """Write a key beginning ``$$``: a token is hashed first; logged alone, then applied."""
+    refuse_size(node, key, value)
     if key.startswith(PERMISSION_PREFIX):
         Permissions(value)
     if key == CONCERN_KEY:
@@ -181,6 +184,18 @@ def log_secure(
         return log_alone(node, client, op)
 
     return pipeline.journal.alone(decide).addCallback(lambda _: OK)
+
+
+def refuse_size(node: Node, key: bytes, value: bytes) -> None:
+    """Refuse what is longer than one may be.
+
+    :raise CommandError: the key is, or the value.
+    """
+    limits = node.limits
+    if len(key) > limits.key:
+        raise CommandError(b"key too long: the limit is %d bytes" % limits.key)
+    if limits.value and len(value) > limits.value:
+        raise CommandError(b"value too long: the limit is %d bytes" % limits.value)
 
 
 def _own(key: bytes) -> bytes:
