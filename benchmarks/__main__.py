@@ -21,6 +21,7 @@ from benchmarks import (
     million,
     oplog_position,
     plot,
+    reconnect,
     replication,
     report,
     run_k6,
@@ -39,6 +40,7 @@ GROUPS = (
     *("set", "get", "ws", "fanout", "idle", "memory", "pause", "keys", "restart"),
     *("durability", "snapshot", "position", "replication", "lag", "failover", "sync"),
     "hostile",
+    "reconnect",
 )
 SETS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "replication": replication.run,
@@ -132,6 +134,8 @@ def stages(bench: Bench, groups: set[str]) -> Iterator[Iterator[Row]]:
         yield oplog_position.run(bench)
     if "hostile" in groups:
         yield hostile.run(bench)
+    if "reconnect" in groups:
+        yield reconnect.run(bench)
     for name, group in SETS.items():
         if name in groups:
             yield group(bench)

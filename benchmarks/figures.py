@@ -61,6 +61,8 @@ TARGETS = {
     "sync-memory-sender": Target(Reach.AT_MOST, 100.0),
     "sync-memory-receiver": Target(Reach.AT_MOST, 100.0),
     "hostile-memory": Target(Reach.AT_MOST, 500.0),
+    "reconnect": Target(Reach.AT_MOST, 10.0),
+    "reconnect-signed": Target(Reach.AT_MOST, 10.0),
     "hostile-p99": Target(Reach.AT_MOST, 50.0),
 }
 """The figures to reach, by the name of the row; a row without one is for information."""

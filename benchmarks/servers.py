@@ -241,6 +241,14 @@ class Node(Process):
             ask(connection, f"auth {USER} {PASSWORD}\n".encode(), 2)
             _expect(ask(connection, command + b"\n", 1), answer)
 
+    @contextlib.contextmanager
+    def admin_session(self) -> Iterator[Callable[[bytes], None]]:
+        """Give what runs commands one after the other as admin, each answered by ``ok``."""
+        with _connect(self._tcp) as connection:
+            receive_lines(connection, 1)
+            ask(connection, f"auth {USER} {PASSWORD}\n".encode(), 2)
+            yield lambda command: _expect(ask(connection, command + b"\n", 1), b"ok")
+
     def state(self) -> dict[str, Any]:
         """What it says of its replica set (``cluster-state json``)."""
         with _connect(self._tcp) as connection:
@@ -270,6 +278,11 @@ class Node(Process):
         if done.returncode:
             raise ServerError(f"nun-db {words[0]}: {done.stderr.strip()}")
         return time.monotonic() - begin
+
+    @property
+    def web_address(self) -> tuple[str, int]:
+        """Where its WebSocket listens, for a socket."""
+        return HOST, self._web
 
     @property
     def web_url(self) -> str:

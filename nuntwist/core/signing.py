@@ -32,7 +32,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import jwt
@@ -206,20 +206,23 @@ def _signed(token: bytes, keys: Keys) -> bytes | None:
     """What a token says, where one of the keys has signed it."""
     if len(token) > LONGEST_TOKEN:
         return None
-    try:
-        head = jwt.get_unverified_header(token)
-    except _UNREADABLE:
-        return None
-    named = [key for key in keys.keys if key.name is not None and key.name == head.get("kid")]
-    for key in named or keys.keys:
-        if key.algorithm != head.get("alg"):
-            continue
+    for key in keys.keys if len(keys.keys) == 1 else _chosen(token, keys.keys):
         try:
             payload: bytes = _SIGNATURES.decode(token, key.material, algorithms=[key.algorithm])
         except _UNREADABLE:
             continue
         return payload
     return None
+
+
+def _chosen(token: bytes, keys: Sequence[Key]) -> list[Key]:
+    """The keys that may have signed a token, by what its head says."""
+    try:
+        head = jwt.get_unverified_header(token)
+    except _UNREADABLE:
+        return []
+    named = [key for key in keys if key.name is not None and key.name == head.get("kid")]
+    return [key for key in named or keys if key.algorithm == head.get("alg")]
 
 
 def _all(claim: object) -> list[object]:

@@ -55,12 +55,16 @@ class FrameProtocol(WebSocketServerProtocol):
     current_frame_masker: Any
     inside_message: bool
     message_data_total_length: int
+    CONFIG_ATTRS: list[str] = []  # noqa: RUF012  # as Autobahn declares it
+    """What Autobahn copies from the factory for each connection, and writes a text about for a log
+    that is off: half of what a connection costs. It is copied below."""
 
     def connectionMade(self) -> None:
         """Begin the handshake."""
         self._pending = b""
         self._feeding = self._in_sum = False
         self._peer_close: tuple[int, bytes] | None = None
+        vars(self).update(self.factory.options)
         super().connectionMade()
         tune(self.transport)
 
@@ -299,6 +303,7 @@ class FrameFactory(WebSocketServerFactory):
     :param origins: of the pages that may connect, in lower case; empty for all. Who sends no
         origin is no page.
     :param unfinished: is told of messages that are not whole; None where nobody asks.
+    :ivar options: of each protocol, by name.
     :ivar clients: the connections that are past their handshake.
     :ivar closing: those that were sent a close frame and have not gone yet; they do so within
         Autobahn's time-out.
@@ -337,6 +342,8 @@ class FrameFactory(WebSocketServerFactory):
             openHandshakeTimeout=10,
             closeHandshakeTimeout=2,
         )
+        names = WebSocketServerProtocol.CONFIG_ATTRS
+        self.options = {name: getattr(self, name) for name in names}
 
     def finish_all(self) -> None:
         """Answer what is in flight on every connection, then close it with a close frame."""
