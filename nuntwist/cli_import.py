@@ -197,9 +197,15 @@ def _from_server(task: Task, reactor: Any) -> Generator[Deferred[Any], Any, str]
     return line
 
 
+USER_PREFIX = "$$user_"
+
+
 def _notes(source: Source) -> Iterator[str]:
     if source.gone:
         yield f"{counted(source.gone, 'listed key')} could not be read: removed meanwhile."
-    if source.hidden:
-        users = ", ".join(key.removeprefix("$$user_") for key in source.hidden)
+    hidden = [key for key in source.hidden if key.startswith(USER_PREFIX)]
+    if len(hidden) < len(source.hidden):
+        yield "The server does not show the keys of signed tokens; set them anew: signing-keys."
+    if hidden:
+        users = ", ".join(key.removeprefix(USER_PREFIX) for key in hidden)
         yield f"The server does not show the tokens of its users; create them anew: {users}."

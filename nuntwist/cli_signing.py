@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from nuntwist.cli_client import AskFailed, checked_word
 from nuntwist.core.signing import keys_from
@@ -83,6 +84,6 @@ def _jwk_of(pem: str) -> dict[str, Any]:
         try:
             key: Any = kind(kind.SHA256).prepare_key(pem)
             return dict(kind.to_jwk(key, as_dict=True))
-        except (jwt.PyJWTError, ValueError, TypeError):
+        except (jwt.PyJWTError, UnsupportedAlgorithm, ValueError, TypeError):
             continue
     raise CommandError(b"a key in it is no RSA and no EC key")

@@ -18,7 +18,14 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred, inlineCallbacks
 
-from nuntwist.archive.entries import CONNECTIONS, TOKEN, WrongEntry, entry, is_secret
+from nuntwist.archive.entries import (
+    CONNECTIONS,
+    SIGNING_KEYS,
+    TOKEN,
+    WrongEntry,
+    entry,
+    is_secret,
+)
 from nuntwist.cli_client import AskFailed, AskRefused, first_line
 from nuntwist.cli_session import Session
 from nuntwist.values import Op
@@ -121,7 +128,7 @@ class Source:
             self._missing.append(key)
             return
         name = key.encode()
-        if is_secret(name) and value == HIDDEN:
+        if (is_secret(name) or name == SIGNING_KEYS) and value == HIDDEN:
             if name != TOKEN:
                 self.hidden.append(key)
             return

@@ -25,6 +25,7 @@ BLOCK_ENTRIES, BLOCK_BYTES = 1_000, 256 << 10
 ADMIN: Final = b"$admin"
 TOKEN: Final = b"$$token"
 USER: Final = b"$$user_"
+SIGNING_KEYS: Final = b"$$signing_keys"
 CONNECTIONS: Final = b"$connections"
 SECURE: Final = b"$$"
 

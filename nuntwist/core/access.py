@@ -54,6 +54,21 @@ def review(node: Node) -> None:
             _take_watches(node, database, user)
 
 
+def missed(node: Node, database: Database, before: Database) -> None:
+    """A copy of all has come: let those go who were signed out by an operation that did not come
+    by itself.
+
+    :param before: what the database held before.
+    """
+    users = {client.user for client in database.selected}
+    users |= {watches.watches_as(client, database) for client in _watchers(database)}
+    for user in (*users, SIGNED):
+        key = SIGNED_OUT_PREFIX + (user or b"")
+        value = database.value(key)
+        if value is not None and value != before.value(key):
+            _sign_out(node, database, user)
+
+
 def _take_watches(node: Node, database: Database, user: bytes | None) -> None:
     """Take from those who are a user (None: have the database's token) what they may not see."""
     for client in tuple(database.arbiters):
@@ -89,7 +104,7 @@ def look_again(node: Node, database: Database, client: Client) -> None:
 def _take_watch(node: Node, database: Database, client: Client, key: bytes) -> None:
     watches.unsubscribe(client, database, key)
     node.counters.watches_taken += 1
-    node.pipeline.answer_message(client, b"unwatched %b\n" % key)
+    node.pipeline.tell(client, b"unwatched %b\n" % key)
 
 
 def _look_at_arbiter(node: Node, database: Database, client: Client) -> None:

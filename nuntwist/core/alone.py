@@ -8,6 +8,7 @@ are durable; the commands after it wait.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -45,8 +46,13 @@ class Alone:
 
     def run(self, client: Client, request: parser.Request) -> None:
         """Run a command, now or when all before it is answered; the batch must be empty."""
+        self.when_answered(client, lambda: self._answer(client, request))
+
+    def when_answered(self, client: Client, act: Callable[[], None]) -> None:
+        """Change what a connection is, now or when all before that is answered; the batch must be
+        empty, and commands after it wait."""
         if not client.held:
-            self._answer(client, request)
+            act()
             return
         client.waiting = True
 
@@ -55,7 +61,7 @@ class Alone:
             if client.closed:
                 return
             self._pipeline.commit()
-            self._answer(client, request)
+            act()
             if not client.waiting:
                 self._pipeline.turns.enqueue(client)
 

@@ -127,6 +127,7 @@ class Client:
     :ivar queued: it is on the list of clients whose backlog is to be run.
     :ivar room: reply bytes it may still produce in this run.
     :ivar unsent: bytes given to a full transport or held, in all.
+    :ivar dismissed: it has no right to be here any more.
     :ivar ending: it has said all it will; close when everything is answered.
     """
 
@@ -142,6 +143,7 @@ class Client:
         "database",
         "direct",
         "dirty",
+        "dismissed",
         "encoding",
         "ending",
         "forwards",
@@ -199,6 +201,7 @@ class Client:
         self.queued = False
         self.closed = False
         self.ending = False
+        self.dismissed = False
         self.room = 0
         self.unsent = 0
         self.kept = 0

@@ -59,9 +59,6 @@ def run(pipeline: Pipeline, client: Client, lines: list[bytes], at: int, stop: i
         return at
     if client.careful:
         return at
-    longest = pipeline.limits.value
-    if longest and max(map(len, lines[at:stop])) > longest:
-        return at
     first = at
     while at < stop and client.room >= 0:
         start = at
@@ -132,7 +129,7 @@ def _set(pipeline: Pipeline, client: Client, database: Database, lines: list[byt
     if not key or key in database.watchers or database.scans or journal.refusal is not None:
         return False
     usage = database.usage
-    if usage is not None and not usage.has_room(lines):
+    if usage is not None and not usage.fits(lines, 0, 1):
         return False
     shard = database.shards[hash(key) & MASK]
     old = shard.get(key)
@@ -141,7 +138,7 @@ def _set(pipeline: Pipeline, client: Client, database: Database, lines: list[byt
         version, key = old[VERSION] + 1, old[KEY]
         if version < 0:
             return False
-    elif len(key) > pipeline.limits.key:
+    elif len(key) > pipeline.limits.key or (usage is not None and not usage.free_keys()):
         return False
     ops, stamps = journal.ops, journal.stamps
     stamps.last = stamp = (stamps.last if ops else stamps.catch_up()) + 1
@@ -237,9 +234,10 @@ def _sets(
     journal, shards, watchers = pipeline.journal, database.shards, database.watchers
     if database.scans and any(scan.of_values for scan in database.scans):
         return at
-    usage, longest = database.usage, pipeline.limits.key
-    if usage is not None and not usage.has_room(lines[at:stop]):
-        return at
+    usage, longest, largest = database.usage, pipeline.limits.key, pipeline.limits.value
+    new, free = 0, stop
+    if usage is not None:
+        free, stop = usage.free_keys(), usage.fits(lines, at, stop)
     number, listed = database.number, bool(database.scans)
     add_op, add_replaced = journal.ops.append, journal.replaced.append
     add, ok, room = client.out.append, client.encoding.ok, client.room
@@ -254,12 +252,15 @@ def _sets(
         old = shard.get(key)
         if old is None:
             version = 0
-            if len(key) > longest:
+            new += 1
+            if new > free or len(key) > longest:
                 break
         else:
             # One key object for the dictionary and the entry: less memory, fewer cache misses.
             version, key = old[VERSION] + 1, old[KEY]
         if version < 0 or not key or (version == 0 and listed):
+            break
+        if largest and len(value) > largest:
             break
         index += 1
         stamp = (stamp or journal.stamps.catch_up()) + 1

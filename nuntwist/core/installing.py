@@ -406,6 +406,8 @@ class Exchange:
         """
         # First, as some may not see any more what there is to tell.
         access.review(self._node)
+        for database, before in self._pairs:
+            access.missed(self._node, database, before)
         told = 0
         for database, before in self._pairs:
             for key in tuple(database.watchers):

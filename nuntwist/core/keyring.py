@@ -72,12 +72,15 @@ class Keyring:
             keys = None if text is None else keys_from(text)
         except CommandError:
             # Of a later version, perhaps.
-            text = None
-        if text is None:
+            keys = None
+        if keys is not None and keys.secret and kept.startswith(_PLAIN):
+            # Written past the command that seals: who has a backup has them.
+            keys = None
+        if keys is None:
             self._log.error(
-                "the signing keys of the database {name} cannot be opened, so its signed tokens are"
-                " refused: the credentials or NUN_CLUSTER_SECRET were others when they were set;"
-                " set them again (set-signing-keys)",
+                "the signing keys of the database {name} cannot be used, so its signed tokens are"
+                " refused: the credentials or NUN_CLUSTER_SECRET were others when they were set, or"
+                " they came in clear; set them again (set-signing-keys)",
                 name=name.decode(),
             )
         self._known[kept] = keys

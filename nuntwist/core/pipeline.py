@@ -39,7 +39,7 @@ from nuntwist.core.forwarding import Forwarder
 from nuntwist.core.journal import Journal, failed
 from nuntwist.core.limits import Limits
 from nuntwist.core.scan import Listing
-from nuntwist.core.sessions import deselect, let_all_go
+from nuntwist.core.sessions import deselect, let_all_go, let_go
 from nuntwist.core.streaming import Streams
 from nuntwist.core.takeback import TakeBack
 from nuntwist.core.turns import Turns
@@ -54,6 +54,9 @@ from nuntwist.values import INDEX, Op, StampClock
 Outcome = Reply | Listing | Deferred[Reply]
 Handler = Callable[[Client, Any], Outcome]
 
+_LEAVE = b"\nleave"
+"""Stands in a backlog, itself and not one like it, for what no client sends: that a connection
+leaves what it may not be in any more."""
 _SAMPLED = 128
 """One run in so many is timed for the moving average."""
 
@@ -214,6 +217,10 @@ class Pipeline:
         """Run some lines, the first of which the hot road does not take."""
         start = at
         while at < stop and client.room >= 0:
+            if lines[at] is _LEAVE:
+                self.commit()
+                self.alone.when_answered(client, lambda: self._leave(client))
+                return at + 1
             request = self.parse(lines[at])
             at += 1
             if isinstance(request, Reply):
@@ -327,6 +334,15 @@ class Pipeline:
         client.needed = max(client.needed, index)
         if self.journal.undo is not None:
             self.keep(client, Pending(index, data, False))
+        if not client.dirty:
+            self.touch(client)
+
+    def tell(self, client: Client, message: bytes) -> None:
+        """Put a message that answers no command, and tells of no operation, on what the batch sends
+        to a client: it goes also where the batch cannot be logged."""
+        data = client.encoding.message_head(len(message)) + message
+        client.out.append(data)
+        self.keep(client, data)
         if not client.dirty:
             self.touch(client)
 
@@ -458,10 +474,29 @@ class Pipeline:
         client.backlog.clear()
         for database in tuple(client.watching):
             watches.unsubscribe_all(client, database)
-        deselect(client, self.notify)
-        let_all_go(client)
+        client.dismissed = True
         client.outlet.pause_reading()
+        self.leave(client)
         self.finish(client)
+
+    def leave(self, client: Client) -> None:
+        """Let a connection leave what it may not be in any more, when what it has sent before is
+        answered: that may have to be run once more, as what the connection was then. Nothing of
+        what it sends is run before that."""
+        client.backlog.appendleft(([_LEAVE], 0, False))
+        if client.forwards is not None and self.forwarder is not None:
+            self.forwarder.pull(client)
+        elif not (client.waiting or client.paused):
+            self.turns.enqueue(client)
+
+    def _leave(self, client: Client) -> None:
+        if client.dismissed:
+            let_all_go(client)
+            deselect(client, self.notify)
+        for database in [one for one, signed in client.signed.items() if signed.over]:
+            let_go(client, database)
+            if client.database is database:
+                deselect(client, self.notify)
 
     def _end_if_answered(self, client: Client) -> None:
         if not client.closed and not client.backlog and not client.waiting:

@@ -5,12 +5,13 @@ keys, or makes values shorter, has room again. Only the primary decides, but eve
 it may be primary next; a node without quotas does not count. What an admin brings in by a restore
 is not refused, nor is what arbiters decide, and ``$admin`` has no quota.
 
-The hot road asks once for a whole run of commands whether there is room for all of it, and
-counts what they did when they are done (:mod:`nuntwist.core.hotroad`).
+The hot road asks how many of a run of commands have room whatever they are, and counts what they
+did when they are done (:mod:`nuntwist.core.hotroad`).
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -80,16 +81,30 @@ class Usage:
         for op in ops:
             self.note(None, op)
 
-    def has_room(self, lines: Sequence[bytes]) -> bool:
-        """Whether there is room for whatever commands do, be every key of theirs a new one."""
-        quota = self.quota
-        if quota.keys and self.keys + len(lines) > quota.keys:
-            return False
-        if quota.size and self.size + sum(map(len, lines)) > quota.size:
-            return False
+    def free_keys(self) -> int:
+        """How many keys may come."""
+        most = self.quota.keys
+        return max(0, most - self.keys) if most else sys.maxsize
+
+    def fits(self, lines: Sequence[bytes], at: int, stop: int) -> int:
+        """How far there is room for the bytes of whatever commands set, be every key of theirs a
+        new one.
+
+        :param at: the place of the first, and ``stop`` of the one after the last.
+        :return: the place of the first for which there may be none, or that is no ``set``.
+        """
         if self.full:
             self.full = not self._has_room_again()
-        return True
+        most = self.quota.size
+        if not most:
+            return stop
+        size = self.size
+        for place in range(at, stop):
+            line = lines[place]
+            size += len(line)
+            if size > most or line[:4] != b"set ":
+                return place
+        return stop
 
     def refusal(self, *writes: Write) -> bytes | None:
         """Why keys cannot be set to values, all together; None where they can."""

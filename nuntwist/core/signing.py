@@ -36,6 +36,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from nuntwist.core.database import NO_USERS
 from nuntwist.core.permissions import Permissions
@@ -58,7 +59,10 @@ _NAME: Final = re.compile(r"[^\s;|,]{1,256}")
 _PRIVATE: Final = frozenset("dpq")
 _SIGNATURES: Final = jwt.PyJWS(algorithms=list(_ALGORITHMS.values()))
 # What is wrong with a text is told by whatever the parsers of PyJWT and JSON raise for it.
-_UNREADABLE: Final = (jwt.PyJWTError, ValueError, TypeError, KeyError, RecursionError)
+_UNREADABLE: Final = (
+    *(jwt.PyJWTError, UnsupportedAlgorithm),
+    *(ValueError, TypeError, KeyError, RecursionError),
+)
 
 
 class Key(NamedTuple):

@@ -18,12 +18,12 @@ def subscribe(client: Client, database: Database, key: bytes, limit: int) -> Non
 
     :raise CommandError: the connection watches as many keys as it may.
     """
-    keys = client.watching.setdefault(database, set())
+    keys = client.watching.get(database, set())
     if key in keys:
         return
     if client.watch_count >= limit:
         raise CommandError(b"too many watches: the limit is %d" % limit)
-    keys.add(key)
+    client.watching.setdefault(database, keys).add(key)
     client.watched_as[database] = client.user
     client.watch_count += 1
     database.watchers.setdefault(key, {}).setdefault(client.encoding, {})[client] = None
@@ -39,6 +39,9 @@ def unsubscribe(client: Client, database: Database, key: bytes) -> None:
     if not keys:
         del client.watching[database]
         del client.watched_as[database]
+        signed = None if client.database is database else client.signed.pop(database, None)
+        if signed is not None:
+            signed.stop()
     encodings = database.watchers[key]
     clients = encodings[client.encoding]
     del clients[client]

@@ -102,6 +102,7 @@ def test_keys_are_taken_away_and_who_came_by_them_is_let_go(node: MemoryNode, pa
         (private(RSA_KEY), "holds a private key"),
         (public(EC_KEY) + private(EC_KEY), "holds a private key"),
         (public(ed25519.Ed25519PrivateKey.generate()), "no RSA and no EC key"),
+        (public(ec.generate_private_key(ec.SECP521R1())), "P-256"),
         (b"-----BEGIN", "one to 16 signing keys"),
         (b"-----BEGIN X-----\nrubbish\n-----END X-----", "no RSA and no EC key"),
         (b"short", "has to have 32 to 4096 bytes"),

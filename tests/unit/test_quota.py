@@ -126,6 +126,33 @@ def test_a_conflict_has_to_fit_too() -> None:
     assert client.ask("get-safe k") == "value-version 6 v\nok \n"
 
 
+def test_conflicts_that_follow_have_to_fit_too() -> None:
+    node = MemoryNode(limits=Limits(quota=Quota(size=20_000)))
+    node.admin("create-db e t arbiter").close()
+    arbiter, client = node.tcp(), node.tcp()
+    for one in (arbiter, client):
+        one.ask("use-db e t")
+    arbiter.ask("arbiter")
+    client.ask(f"set k {'v' * 8_000}")
+    client.ask(f"set-safe k 0 {'v' * 10}")
+    said = [client.ask(f"set-safe k 0 {'w' * 3_000}")[:12] for _ in range(10)]
+    assert said[0] == "error $$conf"
+    assert said[-1] == "error quota "
+    assert counted(database(node, b"e"))[1] <= 20_000
+
+
+@pytest.mark.parametrize("quota", [Quota(keys=TOKEN_KEYS + 5), Quota(size=600)])
+def test_near_a_quota_a_run_of_commands_is_decided_one_by_one(quota: Quota) -> None:
+    client = using(node := node_with(quota))
+    lines = [f"set k{n % 7} {'v' * (n % 90)}\nincrement n\nget k{n % 7}" for n in range(400)]
+    client.send("\n".join(lines))
+    together = client.received()
+    one_by_one = using(other := node_with(quota))
+    assert together == "".join(one_by_one.ask(text) for line in lines for text in line.split("\n"))
+    assert "error quota" in together
+    assert used_by(node) == used_by(other)
+
+
 def test_the_log_tells_once_until_there_was_room() -> None:
     from twisted.logger import globalLogPublisher
 
@@ -230,7 +257,9 @@ def test_a_longer_key_that_is_there_stays_in_use() -> None:
     node = MemoryNode(oplog=FileOplog(disk, 1, execute), limits=Limits(key=16))
     client = using(node)
     assert client.ask(f"get {'k' * 50}") == "value v\nok \n"
-    assert client.ask(f"remove {'k' * 50}") == OK
+    for command in ("set {} w", "set-safe {} 7 w", "set {} 1", "increment {}", "watch {}"):
+        assert client.ask(command.format("k" * 50)).endswith(OK)
+    assert client.ask(f"remove {'k' * 50}").endswith(OK)
 
 
 # -- the count --

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import execute
 
+from nuntwist.core import access
 from nuntwist.core.audit import Audit
 from nuntwist.core.signing import LONGEST_TOKEN, MOST_KEYS, check, keys_from
 from nuntwist.errors import CommandError
@@ -20,8 +21,17 @@ from nuntwist.files import MemoryFiles
 from nuntwist.oplog.memory import MemoryOplog
 from nuntwist.oplog.segments import FileOplog
 from nuntwist.storage.memory import MemoryStorage
-from nuntwist.testing import EPOCH_2026, USER, FrameConnection, LineConnection, MemoryNode
+from nuntwist.testing import (
+    EPOCH_2026,
+    USER,
+    Connection,
+    FrameConnection,
+    LineConnection,
+    MemoryNode,
+)
+from tests.unit.copy_pair import CopyPair, trim
 from tests.unit.forwarding_set import answers, at, formed
+from tests.unit.lost import BROKEN, LateNode
 from tests.unit.memory_set import MemorySet
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -647,3 +657,116 @@ def test_the_audit_names_who_came_and_no_token(node: MemoryNode) -> None:
     assert told[1] == ("nobody", "d *** ***", "error Invalid token")
     assert ("admin", "keep ***", "ok") in told
     assert not any(secret in str(told) for secret in (token, OTHER))
+
+
+# -- what an end must not do --
+
+
+def test_a_request_over_http_that_lasts_ends_with_its_token(node: MemoryNode) -> None:
+    for _ in range(12):
+        node.tcp().ask("use-db d wrong")
+    body = f"use-db d jwt {signed(exp=NOW + 3)}; {'use-db d wrong; ' * 6}get a1; set b owned"
+    connection = Connection(node, node.site)
+    connection.deliver(
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body.encode())
+    )
+    node.clock.advance(200)
+    answer = connection.taken().decode()
+    assert "error no-db-selected" in answer
+    assert "value x" not in answer
+    assert node.admin("use-db d t").ask("get b") == "value y\nok \n"
+
+
+@pytest.mark.parametrize("what", ["end", "signed out"])
+def test_an_end_does_not_change_what_became_of_a_write_before_it(what: str) -> None:
+    node = LateNode()
+    node.admin("use-db d t", f"set-signing-keys keep {SECRET}")
+    client = using(node, signed(exp=NOW + 10))
+    assert client.ask("watch a1") == OK
+    node.threads.hold = True
+    client.send("set b late")
+    client.send("get b")
+    if what == "signed out":
+        node.threads.hold = False
+        admin_closes(node)
+        node.threads.hold = True
+    node.clock.advance(11)
+    # The answer waits for the disk, and so does what comes after it.
+    assert client.received() == ""
+    while node.threads.busy:
+        node.threads.fail_one()
+    node.settle()
+    heard = client.received()
+    assert heard.startswith(BROKEN)
+    assert "no-db" not in heard
+    if what == "end":
+        assert heard.endswith("token-expired d\n")
+        assert "no-db-selected" in client.ask("get b")
+    else:
+        assert client.closed
+
+
+def admin_closes(node: MemoryNode) -> None:
+    """As the operation that signs out does, which would wait for the same disk."""
+    database = node.node.catalogue.by_name[b"d"]
+    access._sign_out(node.node, database, b"ana")
+
+
+def test_keys_that_cannot_be_opened_are_not_the_visitors_fault() -> None:
+    oplog, storage = MemoryOplog(), MemoryStorage()
+    node_with(oplog=oplog, storage=storage)
+    changed = MemoryNode(oplog=oplog, storage=storage, password="another")
+    for _ in range(20):
+        assert changed.tcp().ask(f"use-db d jwt {signed()}") == INVALID
+    assert changed.node.counters.failed_logins == 0
+
+
+def test_keys_in_clear_are_not_used() -> None:
+    """As an import of a file that was written by hand brings them."""
+    node = node_with(json.dumps(jwk(RSA_KEY)))
+    database = node.node.catalogue.by_name[b"d"]
+    oct_key = {"kty": "oct", "k": jwt.utils.base64url_encode(SECRET.encode()).decode()}
+    text = json.dumps({"keys": [oct_key]}).encode()
+    database.store((text, 5, database.last_index, 0, 0, database.number, b"$$signing_keys"))
+    assert node.tcp().ask(f"use-db d jwt {signed()}") == INVALID
+
+
+def test_a_token_does_not_outlive_what_it_was_for(node: MemoryNode) -> None:
+    client = using(node, signed(permissions=None))
+    admin = node.admin("create-db e t", "use-db d t", "set-permissions ana r *")
+    client.ask("watch a1")
+    client.ask("use-db e t")
+    admin.ask("set-permissions ana r b*")
+    assert client.received() == "unwatched a1\n"
+    assert client.protocol.client.signed == {}
+    admin.ask("drop-db d")
+    for command in ("create-db d t", "use-db d t", f"set-signing-keys keep {SECRET}"):
+        admin.ask(command)
+    assert client.ask(f"use-db d jwt {signed(exp=NOW + 3000)}") == OK
+    node.clock.advance(400)
+    assert client.received() == ""
+
+
+def test_who_was_signed_out_while_a_node_was_away_is_let_go_by_a_copy() -> None:
+    pair = CopyPair()
+    pair.fill(50)
+    pair.admin.ask("use-db d t")
+    pair.admin.ask(f"set-signing-keys keep {SECRET}")
+    pair.connect()
+    pair.run(20)
+    end = pair.secondary.node.wall() + 100_000
+    visitor, plain, other = pair.secondary.tcp(), pair.secondary.tcp(), pair.secondary.tcp()
+    assert visitor.ask(f"use-db d jwt {signed(exp=end)}") == OK
+    assert plain.ask("use-db d t") == OK
+    pair.disconnect()
+    pair.admin.ask("set-signing-keys close none")
+    pair.admin.ask("set-token close newer")
+    for number in range(200):
+        pair.admin.send(f"set z{number} {'y' * 200}")
+    pair.begin_reign()
+    trim(pair.primary)
+    assert pair.primary.oplog.first > pair.secondary.oplog.last.index
+    pair.connect()
+    pair.run(30)
+    assert pair.placed == 2
+    assert (visitor.closed, plain.closed, other.closed) == (True, True, False)

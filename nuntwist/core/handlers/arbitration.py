@@ -63,7 +63,8 @@ def queue(node: Node, database: Database, key: bytes, value: bytes, asked: int) 
     number = node.pipeline.journal.stamps.next()
     conflict = b"%b%b_%d" % (CONFLICT_PREFIX, key, number)
     message = b"resolve %d %b %d %b %b %b" % (number, database.name, shown, key, old, value)
-    refuse_full(node, database, (None, conflict, message), (entry, key, old))
+    of_key = () if current == IN_RESOLUTION else ((entry, key, old),)
+    refuse_full(node, database, (None, conflict, message), *of_key)
     change = node.pipeline.change
     change(database, SET, conflict, message, 0)
     if current != IN_RESOLUTION:

@@ -78,8 +78,12 @@ def _use_signed(
     def select(keys: Keys | None) -> Reply:
         if node.catalogue.by_id.get(database.number) is not database:
             raise CommandError(NO_SUCH_DATABASE)
-        if keys is None or database.value(SIGNING_KEYS) != kept:
-            return _select(node, client, database, None, False)
+        if database.value(SIGNING_KEYS) != kept:
+            # They were changed meanwhile.
+            raise CommandError(INVALID_TOKEN)
+        if keys is None:
+            # Whoever comes, it is not his doing.
+            raise CommandError(INVALID_TOKEN)
         claims = check(token, keys, database.name, node.wall())
         if claims is None:
             return _select(node, client, database, None, False)

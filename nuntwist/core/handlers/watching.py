@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def watch(node: Node, client: Client, arguments: tuple[bytes]) -> Reply:
     """Tell this connection each change of a key from now on."""
     (key,) = arguments
-    if len(key) > node.limits.key:
+    if len(key) > node.limits.key and selected(client).value(key) is None:
         raise CommandError(b"key too long: the limit is %d bytes" % node.limits.key)
     watches.subscribe(client, selected(client), key, node.limits.watches)
     return OK

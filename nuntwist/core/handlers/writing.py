@@ -71,7 +71,7 @@ def write(
     :raise CommandError: it is refused.
     """
     refuse_kept(node, database, key)
-    refuse_size(node, key, value)
+    refuse_size(node, database, key, value)
     if key.startswith(b"$$"):
         return write_secure(node, client, database, key, value, asked)
     entry = database.find(key)
@@ -142,7 +142,7 @@ def write_secure(
     node: Node, client: Client, database: Database, key: bytes, value: bytes, asked: int
 ) -> Deferred[Reply]:
     """Write a key beginning ``$$``: a token is hashed first; logged alone, then applied."""
-    refuse_size(node, key, value)
+    refuse_size(node, database, key, value)
     if key.startswith(PERMISSION_PREFIX):
         Permissions(value)
     if key == CONCERN_KEY:
@@ -186,13 +186,13 @@ def log_secure(
     return pipeline.journal.alone(decide).addCallback(lambda _: OK)
 
 
-def refuse_size(node: Node, key: bytes, value: bytes) -> None:
-    """Refuse what is longer than one may be.
+def refuse_size(node: Node, database: Database, key: bytes, value: bytes) -> None:
+    """Refuse what is longer than one may be; a key that is there already may be.
 
     :raise CommandError: the key is, or the value.
     """
     limits = node.limits
-    if len(key) > limits.key:
+    if len(key) > limits.key and database.value(key) is None:
         raise CommandError(b"key too long: the limit is %d bytes" % limits.key)
     if limits.value and len(value) > limits.value:
         raise CommandError(b"value too long: the limit is %d bytes" % limits.value)
