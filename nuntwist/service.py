@@ -377,6 +377,7 @@ class NodeService(Service):
             node, self._reactor, self.config.conflict_seconds, self.config.resolved_seconds
         )
         self._settling.start()
+        node.desk.start(self._reactor, self.config.arbiter_seconds)
         self._flush_log = LoopingCall(self._flush)
         self._flush_log.clock = self._reactor
         self._flush_log.start(FLUSH_SECONDS, now=False)
@@ -443,6 +444,7 @@ class NodeService(Service):
         self._started = False
         self._flush_log.stop()
         self._settling.stop()
+        self.node.desk.stop()
         if self._replicas is not None:
             yield self._replicas.hand_over()
         yield DeferredList([self._closed(port) for port in self.ports])

@@ -283,6 +283,11 @@ SETTINGS: tuple[Setting, ...] = (
         _whole(0, 1_000_000_000),
     ),
     Setting(
+        "arbiter_seconds", "NUN_ARBITER_TIMEOUT", None, None, "30",
+        "Seconds an arbiter has for a conflict before another one gets it; 0 for any time",
+        _whole(0, 1_000_000_000),
+    ),
+    Setting(
         "resolved_seconds", "NUN_RESOLVED_KEPT", None, None, "86400",
         "Seconds after which decided conflicts are removed; 0 for never", _whole(0, 1_000_000_000),
     ),

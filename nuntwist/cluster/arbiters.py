@@ -1,14 +1,14 @@
-"""On which nodes of a set arbiters are connected, as the primary knows it.
+"""Which arbiters there are at the nodes of a set, as the primary knows it.
 
-The primary decides whether a write that conflicts is put before an arbiter, or refused because
-there is none, and an arbiter may be connected to any node. So each secondary tells its primary for
-which databases it has some (``Arbiters``): all of them, when that changes and whenever it has found
-a primary. A conflict then reaches the arbiters of a node as the operation that it is; what they
-answer is forwarded like any other write.
+The primary decides which arbiter a conflict goes to (:mod:`nuntwist.core.desk`), and whether a
+write that conflicts is refused because there is none; and an arbiter may be connected to any node.
+So each secondary tells its primary which ones it has (``Arbiters``): all of them, when that changes
+and whenever it has found a primary. The primary says whose a key is (``Assigned``) to the node
+that has the arbiter. What arbiters answer is forwarded like any other write.
 
 A new primary does not know its members' lists yet. Until they have come, or ``WAIT_SECONDS`` are
-over, it takes it that there is an arbiter: the conflict is kept then, and whoever is arbiter next
-is sent it. A list counts while there is a connection to the node that it came from.
+over, it gives nothing to anybody, and takes it that there is an arbiter: conflicts are kept then.
+An arbiter counts while there is a connection to the node that it is connected to.
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from twisted.internet.interfaces import IDelayedCall
+
+from nuntwist.core.assigning import Place, Seat
+
 if TYPE_CHECKING:
     from nuntwist.cluster.member import Member
-    from nuntwist.core.database import Database
+    from nuntwist.core.client import Client
     from nuntwist.core.node import Node
 
 WAIT_SECONDS: Final = 1.0
@@ -26,42 +30,125 @@ WAIT_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Arbiters:
-    """:ivar databases: the ids of those that have an arbiter at the sender, rising."""
+class Arbiter:
+    """One arbiter of a node.
+
+    :ivar number: of the connection, at its node.
+    :ivar database: the id of the database it decides for.
+    :ivar user: as whom it has selected that; None with the database's own token.
+    :ivar admin: whether it is an admin's.
+    """
 
     number: int
-    databases: tuple[int, ...]
+    database: int
+    user: bytes | None
+    admin: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Arbiters:
+    """:ivar arbiters: all that the sender has."""
+
+    number: int
+    arbiters: tuple[Arbiter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """Whose a key is that is in conflict.
+
+    :ivar index: up to which the operations of its conflicts reach.
+    :ivar database: the id of the database of the key.
+    :ivar arbiter: the number of an arbiter of the receiver; 0 where it is none of them any more.
+    """
+
+    number: int
+    index: int
+    database: int
+    arbiter: int
+    key: bytes
 
 
 class Registry:
     """Who has arbiters, and who is told of it.
 
-    :param member: of the set; one of its handlers is set.
-    :param node: is asked who is connected to it, and asks for who is elsewhere.
+    :param member: of the set; some of its handlers are set.
+    :param node: knows who is connected to it.
     """
 
     def __init__(self, member: Member, node: Node) -> None:
         self._member = member
         self._node = node
+        self._desk = node.desk
         self._primary: int | None = None
         self._number = 0
-        self._led_at = 0.0
-        self._held: dict[int, frozenset[int]] = {}
+        self._heard: set[int] = set()
+        self._waiting: IDelayedCall | None = None
         self._telling = False
         member.handlers[Arbiters] = self._received
-        node.catalogue.on_arbiters = self._changed
-        node.arbiters_elsewhere = self._elsewhere
+        member.handlers[Assigned] = self._assigned
+        member.on_unlinked = self._unlinked
+        self._desk.in_set = True
+        self._desk.on_changed = self._changed
+        self._desk.tell = self._assign
 
     def turned(self, primary: int | None) -> None:
         """The node whose log this one's is the beginning of is another one, itself, or none."""
         self._primary = primary
-        if primary == self._member.me:
-            if self._number != self._member.election.number:
-                self._number = self._member.election.number
-                self._led_at = self._member.clock.seconds()
-                self._held.clear()
-        elif primary is not None:
-            self._changed()
+        self._wait_no_more()
+        if primary != self._member.me:
+            self._desk.stand_by()
+            if primary is not None:
+                self._changed()
+            return
+        self._number = self._member.election.number
+        self._heard = {self._member.me}
+        self._desk.lead()
+        self._waiting = self._member.clock.callLater(WAIT_SECONDS, self._begin)
+        self._look()
+
+    def stop(self) -> None:
+        """The node stops."""
+        self._wait_no_more()
+
+    def _wait_no_more(self) -> None:
+        if self._waiting is not None and self._waiting.active():
+            self._waiting.cancel()
+        self._waiting = None
+
+    # -- on a primary ------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        if self._heard.issuperset(self._member.belonging.membership.members):
+            self._begin()
+
+    def _begin(self) -> None:
+        self._wait_no_more()
+        self._desk.open()
+
+    def _received(self, sender: int, message: Arbiters) -> None:
+        if self._primary == self._member.me and message.number == self._number:
+            self._desk.told(sender, [self._seat(sender, one) for one in message.arbiters])
+            self._heard.add(sender)
+            self._look()
+
+    def _seat(self, sender: int, one: Arbiter) -> Seat:
+        by_id = self._node.catalogue.by_id
+
+        def may(key: bytes) -> bool:
+            database = by_id.get(one.database)
+            return database is not None and (one.admin or database.permits(one.user, b"a", key))
+
+        name = f"an arbiter at {self._member.belonging.address_of(sender)}"
+        return Seat(sender, one.number, one.database, may, name)
+
+    def _unlinked(self, node: int) -> None:
+        self._desk.told(node, ())
+
+    def _assign(self, node: int, place: Place, arbiter: int, index: int) -> None:
+        self._member.send(node, Assigned(self._number, index, place[0], arbiter, place[1]))
+
+    # -- on a secondary ----------------------------------------------------------------------
 
     def _changed(self) -> None:
         """Tell the primary, in a turn of its own: many may come at once."""
@@ -72,23 +159,16 @@ class Registry:
     def _tell(self) -> None:
         self._telling = False
         member, primary = self._member, self._primary
-        if primary is None or primary == member.me:
-            return
-        by_id = self._node.catalogue.by_id
-        having = sorted(number for number, database in by_id.items() if database.arbiters)
-        member.send(primary, Arbiters(member.election.number, tuple(having)))
+        if primary is not None and primary != member.me:
+            arbiters = tuple(_as_told(*one) for one in self._desk.trays.all())
+            member.send(primary, Arbiters(member.election.number, arbiters))
 
-    def _received(self, sender: int, message: Arbiters) -> None:
-        if message.number == self._number:
-            self._held[sender] = frozenset(message.databases)
+    def _assigned(self, sender: int, message: Assigned) -> None:
+        if sender == self._primary and message.number == self._member.election.number:
+            place = (message.database, message.key)
+            self._desk.trays.given(place, message.arbiter, message.index)
 
-    def _elsewhere(self, database: Database) -> bool:
-        """Whether another node has an arbiter for a database, or may have."""
-        member = self._member
-        if self._primary != member.me:
-            return False
-        linked = member.links.keys()
-        if any(database.number in held for node, held in self._held.items() if node in linked):
-            return True
-        unknown = member.belonging.membership.members.keys() - self._held.keys() - {member.me}
-        return bool(unknown) and member.clock.seconds() < self._led_at + WAIT_SECONDS
+
+def _as_told(number: int, client: Client) -> Arbiter:
+    database = client.database
+    return Arbiter(number, 0 if database is None else database.number, client.user, client.admin)

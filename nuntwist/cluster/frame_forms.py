@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from nuntwist.cluster.arbiters import Arbiters
+from nuntwist.cluster.arbiters import Arbiter, Arbiters, Assigned
 from nuntwist.cluster.ballots import Rank
 from nuntwist.cluster.copies import CopyBegins, CopyPiece
 from nuntwist.cluster.forwards import Forward, Outcome
@@ -19,6 +19,7 @@ from nuntwist.cluster.offers import Offer
 from nuntwist.cluster.stream import Have, Records
 from nuntwist.core.copying import Outline
 from nuntwist.core.forwards import Item
+from nuntwist.core.limits import Limits
 from nuntwist.errors import NuntwistError
 from nuntwist.values import Epoch, Position
 
@@ -26,6 +27,8 @@ NUMBER = struct.Struct("<Q")
 REIGN = struct.Struct("<QQQ")
 POSITION = "QQQ"
 RANK = POSITION + "qQ"
+MOST_ARBITERS = Limits().arbiters
+"""Of a node; it tells of all at once."""
 
 
 class FrameError(NuntwistError):
@@ -245,16 +248,50 @@ class AdmittedForm:
 
 
 class ArbitersForm:
-    """A list of numbers."""
+    """A list of arbiters."""
+
+    _item = struct.Struct("<QQBI")
 
     def encode(self, message: Arbiters) -> bytes:
-        return NUMBER.pack(message.number) + b"".join(map(NUMBER.pack, message.databases))
+        parts = [NUMBER.pack(message.number)]
+        for one in message.arbiters:
+            flags, name = (one.user is not None) | one.admin << 1, one.user or b""
+            parts += [self._item.pack(one.number, one.database, flags, len(name)), name]
+        return b"".join(parts)
 
     def decode(self, body: bytes) -> Arbiters:
-        if not body or len(body) % NUMBER.size:
-            raise FrameError("its list is cut short")
-        number, *databases = (found for (found,) in NUMBER.iter_unpack(body))
-        return Arbiters(number, tuple(databases))
+        at, arbiters = NUMBER.size, []
+        if len(body) < at:
+            raise FrameError("it ends before its arbiters")
+        while at < len(body):
+            if len(body) - at < self._item.size:
+                raise FrameError("an arbiter of it is cut short")
+            number, database, flags, size = self._item.unpack_from(body, at)
+            at += self._item.size
+            if flags > 3 or (size and not flags & 1) or at + size > len(body):
+                raise FrameError("an arbiter of it is cut short, or has flags that are not known")
+            user = body[at : at + size] if flags & 1 else None
+            arbiters.append(Arbiter(number, database, user, bool(flags & 2)))
+            at += size
+        if len(arbiters) > MOST_ARBITERS:
+            raise FrameError(f"it tells of {len(arbiters)} arbiters; a node has {MOST_ARBITERS}")
+        return Arbiters(NUMBER.unpack_from(body)[0], tuple(arbiters))
+
+
+class AssignedForm:
+    """What is before the key, and the key."""
+
+    _begin = struct.Struct("<QQQQ")
+
+    def encode(self, message: Assigned) -> bytes:
+        numbers = message.number, message.index, message.database, message.arbiter
+        return self._begin.pack(*numbers) + message.key
+
+    def decode(self, body: bytes) -> Assigned:
+        if len(body) < self._begin.size:
+            raise FrameError("it ends before its key")
+        number, index, database, arbiter = self._begin.unpack_from(body)
+        return Assigned(number, index, database, arbiter, body[self._begin.size :])
 
 
 class OfferForm:

@@ -50,7 +50,9 @@ The body begins with the number of the epoch (u64). What follows it, by kind:
 46    Confirmed    question u64, index u64
 47    Count        question u64, index u64, replicas u16, milliseconds u32
 48    Counted      question u64
-49    Arbiters     ids of databases, u64 each, to the end
+49    Arbiters     for each arbiter: number u64, database u64, flags u8 (1: it has a user, 2: admin
+                   rights), length of user u32, user
+50    Assigned     index u64, database u64, arbiter u64, then the key to the end
 ====  ===========  ==========================================================================
 
 A position is the epoch's number and node and an index (u64 each); a rank is a position, a
@@ -64,7 +66,7 @@ import struct
 from typing import Any, Final, TypeAlias
 from zlib import crc32
 
-from nuntwist.cluster.arbiters import Arbiters
+from nuntwist.cluster.arbiters import Arbiters, Assigned
 from nuntwist.cluster.ballots import (
     Alive,
     Ask,
@@ -96,6 +98,7 @@ from nuntwist.cluster.frame_forms import (
     RANK,
     AdmittedForm,
     ArbitersForm,
+    AssignedForm,
     CopyBeginsForm,
     CopyPieceForm,
     FixedForm,
@@ -133,6 +136,7 @@ Message: TypeAlias = (
     | Count
     | Counted
     | Arbiters
+    | Assigned
     | Checked
     | Differs
     | Copying
@@ -253,6 +257,7 @@ _KINDS: Final[dict[int, tuple[type, Any]]] = {
     ),
     48: (Counted, FixedForm("Q", lambda m: (m.question,), Counted)),
     49: (Arbiters, ArbitersForm()),
+    50: (Assigned, AssignedForm()),
 }
 _KIND_OF: Final = {message: (kind, form) for kind, (message, form) in _KINDS.items()}
 

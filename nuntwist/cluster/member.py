@@ -72,6 +72,7 @@ class Member:
     :ivar on_obeyed: is called when something of an election has come.
     :ivar on_turned: is called when this node follows nobody or another, or is primary no more.
     :ivar on_parted: is called when the connection to the primary is gone, whoever is primary then.
+    :ivar on_unlinked: is told the id of a node that is not reached any more.
     :ivar on_addresses: is called when there may be other nodes to connect to.
     :ivar copier: gives and takes copies of all; None where there are none.
     :ivar handlers: what takes other messages of nodes of the same set, by their class.
@@ -103,6 +104,7 @@ class Member:
         self.on_obeyed: Callable[[], None] = lambda: None
         self.on_turned: Callable[[], None] = lambda: None
         self.on_parted: Callable[[], None] = lambda: None
+        self.on_unlinked: Callable[[int], None] = lambda node: None
         self.handlers: dict[type, Callable[[int, Any], None]] = {}
         self.copier: Copier | None = None
         self.identity = identity
@@ -268,6 +270,7 @@ class Member:
             self.copier.unlinked(node)
         if self.reign is not None:
             self.reign.unlinked(node)
+            self.on_unlinked(node)
             self.machine.guard(self.reign.in_step())
 
     def meet(self, node: int, hello: Hello) -> None:

@@ -100,6 +100,7 @@ class Serving:
     def stop(self) -> None:
         """The node stops."""
         self.confirming.turned()
+        self.arbiters.stop()
         self.comparing.stop()
         self.copier.stop()
         self.forwards.stop()

@@ -36,6 +36,7 @@ def changed(node: Node, database: Database, op: Op) -> None:
     if key.startswith(PERMISSION_PREFIX):
         name = key[len(PERMISSION_PREFIX) :]
         _take_watches(node, database, None if name == EVERYBODY else name)
+        node.desk.rights_changed(database)
     elif key.startswith(USER_PREFIX) and op[VALUE] is None:
         _sign_out(node, database, key[len(USER_PREFIX) :])
     elif key.startswith(SIGNED_OUT_PREFIX) and op[VALUE] is not None:
@@ -52,6 +53,7 @@ def review(node: Node) -> None:
                 _sign_out(node, database, user)
         for user in {watches.watches_as(client, database) for client in _watchers(database)}:
             _take_watches(node, database, user)
+    node.desk.renew()
 
 
 def missed(node: Node, database: Database, before: Database) -> None:

@@ -15,6 +15,7 @@ drop databases; they are not operations of their own.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from nuntwist.core.database import TOKEN_KEY, Database, local_entry
 from nuntwist.core.quota import UNLIMITED, Quota
@@ -34,6 +35,9 @@ from nuntwist.values import (
     Op,
 )
 
+if TYPE_CHECKING:
+    from nuntwist.core.client import Client
+
 ADMIN_NAME = b"$admin"
 NAMED = b"{}"
 STAGED = b"$restoring "
@@ -47,12 +51,15 @@ class Catalogue:
     :param quota: what each other one may hold.
     :ivar by_name: for commands.
     :ivar by_id: for operations: a database made again under a name has another id.
-    :ivar on_arbiters: is called when other clients are arbiters of one of them.
+    :ivar on_arbiters: is called with a database and a client that is an arbiter of it now, is none
+        any more, or has other rights.
+    :ivar on_conflicts: is called with a database and a key of it whose open conflicts are others.
     """
 
     def __init__(self, quota: Quota = UNLIMITED) -> None:
         self.quota = quota
-        self.on_arbiters: Callable[[], None] = lambda: None
+        self.on_arbiters: Callable[[Database, Client], None] = lambda database, client: None
+        self.on_conflicts: Callable[[Database, bytes], None] = lambda database, key: None
         self.admin = Database(ADMIN_ID, ADMIN_NAME, b"newer")
         self.by_name: dict[bytes, Database] = {ADMIN_NAME: self.admin}
         self.by_id: dict[int, Database] = {ADMIN_ID: self.admin}
@@ -91,13 +98,17 @@ class Catalogue:
         """Add a database as a snapshot's header names it, still empty."""
         database = self.by_id[number] = Database(number, name, strategy)
         database.on_arbiters = self._tell_arbiters
+        database.on_conflicts = self._tell_conflicts
         database.usage = self.quota.usage()
         if not name.startswith(STAGED):
             self.by_name[name] = database
         return database
 
-    def _tell_arbiters(self) -> None:
-        self.on_arbiters()
+    def _tell_arbiters(self, database: Database, client: Client) -> None:
+        self.on_arbiters(database, client)
+
+    def _tell_conflicts(self, database: Database, key: bytes) -> None:
+        self.on_conflicts(database, key)
 
     def drop(self, op: Op) -> Database | None:
         """Take out the database that a DROP_DATABASE operation names; gives it back."""

@@ -30,7 +30,8 @@ class Counters:
     :ivar unfinished_closed: connections closed because all together held too much that was not
         whole, and they most.
     :ivar quota_refusals: writes and new databases that were refused because of a quota.
-    :ivar conflicts_settled: keys in conflict that no arbiter has decided in time.
+    :ivar conflicts_settled: keys in conflict that no arbiter has decided in time, and
+        ``conflicts_moved`` that went to another arbiter, as one did not decide in its time.
     :ivar command_time: moving average of the time a command takes, in ms.
     """
 
@@ -54,6 +55,7 @@ class Counters:
     unfinished_closed: int = 0
     quota_refusals: int = 0
     conflicts_settled: int = 0
+    conflicts_moved: int = 0
     command_time: float = 0.0
 
     def note_time(self, seconds: float) -> None:

@@ -19,7 +19,7 @@ from nuntwist.core.concern import Concern, parse_concern
 from nuntwist.core.permissions import Permissions
 from nuntwist.errors import CommandError
 from nuntwist.heap import permanent_dicts
-from nuntwist.values import ADMIN_ID, IN_RESOLUTION, INDEX, KEY, SET, STAMP, VALUE, VERSION, Op
+from nuntwist.values import ADMIN_ID, INDEX, KEY, SET, STAMP, VALUE, Op
 
 if TYPE_CHECKING:
     from nuntwist.core.client import Client
@@ -82,10 +82,10 @@ class Database:
     :ivar permissions: parsed permission lists, by user name.
     :ivar conflicts: for each key in resolution, its open conflict keys, oldest first.
     :ivar resolved: conflict keys whose conflict is settled, until they are cleaned away.
-    :ivar version_before: for each key in resolution, the version it had before; that of others
-        may be left there.
     :ivar arbiters: the clients of this node that resolve its conflicts.
-    :ivar on_arbiters: is called when they are others.
+    :ivar on_arbiters: is called with itself and a client when that is one of them now, is none
+        any more, or has other rights.
+    :ivar on_conflicts: is called with itself and a key whose open conflicts are others.
     :ivar concern: its write concern, where it has one of its own.
     :ivar usage: how much it holds, where that is counted.
     :ivar scans: what looks at it as it was at one moment, and is told before it changes.
@@ -107,6 +107,7 @@ class Database:
         "name",
         "number",
         "on_arbiters",
+        "on_conflicts",
         "partitions",
         "permissions",
         "removed_from",
@@ -120,7 +121,6 @@ class Database:
         "shards",
         "strategy",
         "usage",
-        "version_before",
         "watchers",
     )
 
@@ -134,9 +134,9 @@ class Database:
         self.permissions: dict[bytes, Permissions] = {}
         self.conflicts: dict[bytes, list[bytes]] = {}
         self.resolved: dict[bytes, None] = {}
-        self.version_before: dict[bytes, int] = {}
         self.arbiters: dict[Client, None] = {}
-        self.on_arbiters: Callable[[], None] = _nobody_asks
+        self.on_arbiters: Callable[[Database, Client], None] = _nobody_asks
+        self.on_conflicts: Callable[[Database, bytes], None] = _nobody_asks
         self.scans: list[Scan | View] = []
         self.concern: Concern | None = None
         self.usage: Usage | None = None
@@ -177,8 +177,6 @@ class Database:
             self.last_index = op[INDEX]
         if key.startswith(b"$"):
             self._note_special(key, op)
-        if op[VERSION] == -2 and old is not None and old[VERSION] >= 0:
-            self.version_before[key] = old[VERSION]
         return old
 
     def restore(self, key: bytes, old: Op | None) -> None:
@@ -232,16 +230,31 @@ class Database:
         """The stored hash that a user's token (or, for None, the database's) is checked with."""
         return self.value(TOKEN_KEY if user is None else USER_PREFIX + user)
 
+    def permits(self, user: bytes | None, letter: bytes, key: bytes) -> bool:
+        """Whether whoever has selected it as a user (None: with its own token) has a right to a
+        plain key, but for admins, who have all."""
+        listed = self.permissions.get(EVERYBODY if user is None else user)
+        return user is None if listed is None else listed.allow(letter, key)
+
     def add_arbiter(self, client: Client) -> None:
         """A client resolves its conflicts from now on."""
         self.arbiters[client] = None
-        self.on_arbiters()
+        self.on_arbiters(self, client)
+
+    def review_arbiter(self, client: Client) -> None:
+        """A client is somebody else, or has other rights, who may be one of those that resolve its
+        conflicts."""
+        if client in self.arbiters:
+            if client.may_arbitrate:
+                self.on_arbiters(self, client)
+            else:
+                self.drop_arbiter(client)
 
     def drop_arbiter(self, client: Client) -> None:
         """A client does not any more, if it did."""
         if client in self.arbiters:
             del self.arbiters[client]
-            self.on_arbiters()
+            self.on_arbiters(self, client)
 
     def exchange(self, other: Database) -> None:
         """Exchange what it holds with another one; those that look at it look at the other from
@@ -268,21 +281,11 @@ class Database:
             yield None
 
     def mend_conflicts(self) -> None:
-        """Put open conflicts in their order, and find the version of a key before its first
-        one: a snapshot keeps neither, but the first conflict key, which arbiters are sent,
-        tells it."""
+        """Put open conflicts in their order, which a snapshot does not keep."""
         for pending in self.conflicts.values():
             pending.sort(key=self._age)
         in_order = sorted(self.conflicts.items(), key=lambda item: self._age(item[1][0]))
         self.conflicts = dict(in_order)
-        for key, pending in in_order:
-            entry = self.find(key)
-            if entry is None or entry[VERSION] != IN_RESOLUTION or key in self.version_before:
-                continue
-            # resolve NUMBER DATABASE VERSION KEY OLD NEW
-            words = (self.value(pending[0]) or b"").split(b" ", 4)
-            if len(words) == 5 and words[3].isdigit():
-                self.version_before[key] = int(words[3])
 
     def _age(self, key: bytes) -> int:
         entry = self.find(key)
@@ -329,15 +332,16 @@ class Database:
             pending.append(key)
         if not pending:
             del self.conflicts[about]
+        self.on_conflicts(self, about)
 
 
 _CONTENT = frozenset(Database.__slots__) - {
-    *("arbiters", "number", "on_arbiters", "selected", "selected_at", "watchers")
+    *("arbiters", "number", "on_arbiters", "on_conflicts", "selected", "selected_at", "watchers")
 }
 """What a database is as its operations say, and what looks at that."""
 
 
-def _nobody_asks() -> None:
+def _nobody_asks(database: Database, about: object) -> None:
     """Nobody has to know."""
 
 

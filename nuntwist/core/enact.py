@@ -44,6 +44,7 @@ def enact(node: Node, op: Op) -> Database | None:
         gone = node.catalogue.drop(op)
         if gone is not None:
             release(gone)
+            node.desk.dropped(gone)
             _tell(node, op)
             node.pipeline.streams.work(gone.free())
         return gone
@@ -68,6 +69,7 @@ def _name(node: Node, op: Op) -> Database | None:
     if restored is not None:
         restored.mend_conflicts()
     if gone is not None:
+        node.desk.dropped(gone)
         for client in release(gone):
             # It has to ask for the database anew, with the token of now.
             node.pipeline.finish(client)

@@ -25,7 +25,6 @@ from nuntwist.core import access
 from nuntwist.core.database import CONFLICT_PREFIX, MARKERS, MEMBERS_KEY
 from nuntwist.core.enact import enact
 from nuntwist.core.forwarding import NO_PRIMARY, NOT_PRIMARY
-from nuntwist.core.handlers import arbitration
 from nuntwist.core.journal import failed
 from nuntwist.core.undo import Batch, Undo
 from nuntwist.errors import NeedsCopy, StorageUnavailable, TakenBack
@@ -331,6 +330,7 @@ class Following:
             journal.index = op[INDEX]
             unapplied.popleft()
         self._keep(batch)
+        self._node.desk.trays.applied()
 
     def _keep(self, batch: Batch) -> Batch:
         """Keep what is applied for as long as it may be taken back.
@@ -355,7 +355,7 @@ class Following:
             self._journal.stay(op, database)
         self._node.pipeline.notify(database, op)
         if op[KEY].startswith(CONFLICT_PREFIX):
-            arbitration.tell(self._node, database, op)
+            self._node.desk.trays.followed(database, op)
 
 
 def _nothing() -> None:

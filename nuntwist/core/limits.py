@@ -21,6 +21,7 @@ class Limits:
     :ivar output_total: bytes waiting to be sent to all connections together at which those for whom
         most waits are closed.
     :ivar watches: keys one connection may watch.
+    :ivar arbiters: connections of one node that may be arbiters, of all its databases.
     :ivar turn_seconds: how long one turn runs commands before the rest waits for the next.
     :ivar early_commit: clients with something to be sent at which a batch is committed before
         its turn ends: few enough that they work on their answers while the rest of the turn
@@ -57,6 +58,7 @@ class Limits:
     output_limit: int = 16 << 20
     output_total: int = 256 << 20
     watches: int = 100_000
+    arbiters: int = 1_000
     turn_seconds: float = 0.004
     early_commit: int = 20
     slice_commands: int = 512

@@ -19,6 +19,7 @@ from nuntwist.core.catalogue import Catalogue
 from nuntwist.core.client import Client
 from nuntwist.core.counters import Counters, NodeInfo
 from nuntwist.core.database import Database
+from nuntwist.core.desk import Desk
 from nuntwist.core.enact import enact
 from nuntwist.core.foreign_stamps import ForeignStamps
 from nuntwist.core.handlers import HANDLERS
@@ -63,8 +64,7 @@ class Node:
     :param in_set: whether it is a node of a set, which may have to take back what it has
         recovered.
     :ivar replica_set: the set it is in; None for a node alone.
-    :ivar arbiters_elsewhere: says, on a primary, whether a database may have arbiters at other
-        nodes of the set.
+    :ivar desk: knows which arbiter decides what.
     """
 
     _log = Logger()
@@ -111,7 +111,7 @@ class Node:
         self.pipeline.handlers = {
             word: partial(handler, self) for word, handler in HANDLERS.items()
         }
-        self.arbiters_elsewhere: Callable[[Database], bool] = lambda database: False
+        self.desk = Desk(self, seconds)
         self.wall = wall
         self.call_later = call_later
         self.logins = Logins(self.limits.failed_logins, seconds)
@@ -156,6 +156,8 @@ class Node:
             index=self.pipeline.journal.index,
         )
         self.drop_staged(self.catalogue.staged())
+        if not self.desk.in_set and not self.desk.leads:
+            self.desk.lead()
 
     def stand_again(self) -> None:
         """Hold an election; alone, that is to win a new epoch."""

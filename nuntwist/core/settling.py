@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from nuntwist.core.conflicts import ANY_VERSION, version_of
+from nuntwist.core.conflicts import version_of
 from nuntwist.core.database import CONFLICT_PREFIX, RESOLVED, TOMBSTONE_VERSION, Database
 from nuntwist.errors import CommandError
 from nuntwist.values import IN_RESOLUTION, REMOVE, SET, STAMP, VALUE, stamp_milliseconds
@@ -101,12 +101,12 @@ class Settling:
         """
         change, entry = self._node.pipeline.change, database.find(key)
         value = newest_value(database, key)
-        conflicts = tuple(pending)
+        conflicts, version = tuple(pending), 0
         for conflict in conflicts:
-            kept = version_of(database.find(conflict))
-            change(database, SET, conflict, RESOLVED + value, kept + 1)
+            # One above that of the key before all of them.
+            version = version_of(database.find(conflict))
+            change(database, SET, conflict, RESOLVED + value, version + 1)
         if entry is not None and entry[VALUE] is not None and version_of(entry) == IN_RESOLUTION:
-            version = database.version_before.get(key, ANY_VERSION) + 1
             change(database, SET, key, value, version)
         return len(conflicts) + 1
 

@@ -186,7 +186,12 @@ TABLE: tuple[Command, ...] = (
     ),
     Command("unwatch", (_KEY,), _D, "Ends a watch.", missing=_key("unwatch")),
     Command("unwatch-all", (), _D, "Ends all watches of this connection on the database."),
-    Command("arbiter", (), _D, "Makes this connection the one that resolves conflicts."),
+    Command(
+        "arbiter",
+        (),
+        _D,
+        "Makes this connection an arbiter: it is sent its share of the conflicts.",
+    ),
     Command(
         "resolve",
         (Argument("OPID"), _DB, _KEY, Argument("VERSION", Kind.VERSION), _VALUE),

@@ -168,6 +168,7 @@ class SimulatedNode:
         self._make_replicas(identity)
         self.running = True
         self.replicas.start()
+        self.node.desk.start(self.process, self._config.arbiter_seconds)
         self._tell_written()
         lines = LineFactory(self.node.pipeline, None, self.replicas.open_door)
         self._lines = lines
@@ -269,6 +270,7 @@ class SimulatedNode:
         """Stop in order. After a moment nothing is left of it but its files."""
         self._lines.finish_all()
         self.replicas.stop()
+        self.node.desk.stop()
         self.node.snapshots.wait_no_more()
         self.running = False
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
-from nuntwist.cluster.arbiters import WAIT_SECONDS
+from nuntwist.cluster.arbiters import WAIT_SECONDS, Assigned
 from nuntwist.testing import FrameConnection
 from tests.unit.forwarding_set import answers, at
 from tests.unit.memory_set import MemorySet
@@ -127,11 +130,228 @@ def test_only_what_it_has_a_right_to_reaches_it(three: MemorySet) -> None:
     everybody = arbiter(three, 1)
     assert conflict(three, 2, key="other").startswith("error $$conflitct unresolved")
     assert client.received() == []
+    assert len(everybody.received()) == 1
+    # Of the two who may decide this one, it is the one that has less to do.
     assert conflict(three, 2).startswith(UNRESOLVED)
     assert len(client.received()) == 1
-    assert len(everybody.received()) == 2
+    assert everybody.received() == []
     # Without the right it is none any more, and its node says so.
     everybody.close()
     answers(three, admin, "set-permissions ana r k*")
     answers(three, admin, "set third 1")
     assert conflict(three, 2, key="third") == NO_ARBITER
+
+
+# -- several ------------------------------------------------------------------------------------
+
+
+KEYS = ("k", "other", "third", "fourth")
+
+
+def conflicts(nodes: MemorySet, *keys: str, me: int = 2) -> None:
+    """Keys come into conflict."""
+    for key in keys:
+        assert conflict(nodes, me, key=key).startswith("error $$conflitct unresolved")
+
+
+def asked(client: FrameConnection) -> list[str]:
+    """The keys of the conflicts that a client was sent, and nothing else."""
+    return [text.split(" ")[4] for text in client.received()]
+
+
+def open_keys(nodes: MemorySet, me: int) -> list[bytes]:
+    """The keys in conflict, as a node has it."""
+    return list(nodes.nodes[me].node.catalogue.by_name[b"d"].conflicts)
+
+
+@pytest.fixture
+def several(three: MemorySet) -> tuple[MemorySet, list[FrameConnection]]:
+    """One at each node, with keys that have a value."""
+    admin = three.nodes[1].admin("use-db d t", *(f"set {key} 1" for key in KEYS))
+    admin.close()
+    three.run(0.1)
+    for node in three.nodes.values():
+        node.node.desk.start(three.clock, 30.0)
+    return three, [arbiter(three, me) for me in (1, 2, 3)]
+
+
+Several = tuple[MemorySet, list[FrameConnection]]
+
+
+def test_each_conflict_goes_to_one(several: Several) -> None:
+    nodes, clients = several
+    conflicts(nodes, *KEYS, "other", "k")
+    # The first has the fourth key, too.
+    assert [asked(client) for client in clients] == [["k", "fourth", "k"], ["other"] * 2, ["third"]]
+
+
+def test_what_one_that_leaves_had_goes_to_others(several: Several) -> None:
+    nodes, clients = several
+    conflicts(nodes, *KEYS)
+    before = [asked(client) for client in clients]
+    for gone in (2, 1):
+        clients[gone].close()
+        nodes.run(0.1)
+        conflicts(nodes, KEYS[gone])
+    assert sorted(before[0] + asked(clients[0])) == sorted([*KEYS, "third", "other"])
+    for _ in KEYS:
+        decided(nodes, clients[0], "decided")
+    assert open_keys(nodes, 1)
+    client = arbiter(nodes, 2)
+    clients[0].close()
+    nodes.run(0.1)
+    decided(nodes, client, "decided")
+    assert [open_keys(nodes, me) for me in (1, 2, 3)] == [[], [], []]
+
+
+def test_what_one_at_a_node_that_is_cut_off_had_goes_to_others(several: Several) -> None:
+    nodes, clients = several
+    conflicts(nodes, *KEYS)
+    assert [asked(client) for client in clients[:2]] == [["k", "fourth"], ["other"]]
+    nodes.isolate(3)
+    nodes.run(3.0)
+    assert asked(clients[0]) + asked(clients[1]) == ["third"]
+    nodes.heal()
+    nodes.run(3.0)
+    conflicts(nodes, "third")
+    assert asked(clients[0]) + asked(clients[1]) == ["third"]
+    assert asked(clients[2]) == ["third"]
+    # It is counted in again.
+    conflicts(nodes, "fifth")
+    assert asked(clients[2]) == ["fifth"]
+
+
+def test_one_that_does_not_answer_loses_it_to_one_of_another_node(several: Several) -> None:
+    nodes, clients = several
+    conflicts(nodes, *KEYS)
+    for client in (clients[0], clients[2]):
+        decided(nodes, client, "decided")
+    assert open_keys(nodes, 1) == [b"other"]
+    nodes.run(32.0)
+    assert nodes.nodes[1].node.counters.conflicts_moved == 1
+    conflicts(nodes, "other")
+    # The second node has been told that it is none of its own any more.
+    assert [asked(client) for client in clients] == [[], ["other"], ["other", "other"]]
+
+
+def test_what_a_failover_brings_is_given_afresh_to_all_that_are_left(several: Several) -> None:
+    nodes, clients = several
+    conflicts(nodes, *KEYS, "k")
+    asked(clients[1])
+    asked(clients[2])
+    nodes.kill(1)
+    nodes.run(2 + 2 * WAIT_SECONDS)
+    shares = [asked(client) for client in clients[1:]]
+    assert sorted(shares[0] + shares[1]) == sorted([*KEYS, "k"])
+    assert all(len(set(share)) == 2 for share in shares)
+    conflicts(nodes, *KEYS)
+    assert [set(asked(client)) for client in clients[1:]] == [set(share) for share in shares]
+
+
+def test_one_that_comes_to_any_node_is_sent_what_nobody_has(three: MemorySet) -> None:
+    client = arbiter(three, 2)
+    conflicts(three, "k", "other", "k")
+    client.close()
+    three.run(0.1)
+    conflicts(three, "k")
+    later = arbiter(three, 3)
+    assert asked(later) == ["k", "k", "k", "other"]
+
+
+def test_rights_are_those_that_the_primary_knows(several: Several) -> None:
+    nodes, clients = several
+    for client in clients:
+        client.close()
+    admin = nodes.nodes[2].admin("use-db d t")
+    answers(nodes, admin, "set-permissions ana a k")
+    ana, token = arbiter(nodes, 3, "use-db d ana secret"), arbiter(nodes, 2)
+    conflicts(nodes, "k")
+    assert asked(ana) == ["k"]
+    answers(nodes, admin, "set-permissions ana a other")
+    nodes.run(0.1)
+    assert asked(token) == ["k"]
+    answers(nodes, admin, "set-permissions all rw *|a k")
+    conflicts(nodes, "other")
+    assert (asked(ana), asked(token)) == (["other"], [])
+    assert conflict(nodes, 2, key="third") == NO_ARBITER
+    # As an admin it may decide all.
+    assert token.ask("auth nun nun-pwd")[-1] == "ok \n"
+    nodes.run(0.1)
+    conflicts(nodes, "third")
+    assert asked(token) == ["third"]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_the_word_of_the_primary_may_come_before_the_operations_or_after_them(
+    three: MemorySet, late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = arbiter(three, 3)
+    held: list[Any] = []
+    desk = three.nodes[3].node.desk.trays
+    given = desk.given
+    if late:
+        monkeypatch.setattr(desk, "given", lambda *details: held.append(details))
+    else:
+        # It is behind: operations come later than anything else.
+        records = three.members[3].pursuit.received
+
+        def received(node: int, message: Any) -> None:
+            three.clock.callLater(0.5, records, node, message)
+
+        monkeypatch.setattr(three.members[3].pursuit, "received", received)
+    conflicts(three, "k", "k")
+    assert asked(client) == []
+    if late:
+        three.run(0.5)
+        for details in held:
+            given(*details)
+    three.run(0.5)
+    assert asked(client) == ["k", "k"]
+    conflicts(three, "k")
+    three.run(0.6)
+    assert asked(client) == ["k"]
+
+
+def test_what_was_decided_before_the_word_has_come_is_not_sent(three: MemorySet) -> None:
+    client = arbiter(three, 3)
+    desk = three.nodes[3].node.desk
+    ((number, _),) = desk.trays.all()
+    place = (three.nodes[3].node.catalogue.by_name[b"d"].number, b"k")
+    desk.trays.given(place, number, 1)
+    desk.trays.given(place, number, 10**6)
+    assert asked(client) == []
+    # One of its own for a moment, and then another's.
+    desk.trays.given(place, 0, 0)
+    conflicts(three, "k")
+    assert asked(client) == ["k"]
+
+
+def test_the_word_of_another_primary_counts_for_nothing(three: MemorySet) -> None:
+    client = arbiter(three, 3)
+    conflicts(three, "k")
+    asked(client)
+    desk, member = three.nodes[3].node.desk, three.members[3]
+    ((number, _),) = desk.trays.all()
+    database = three.nodes[3].node.catalogue.by_name[b"d"].number
+    word = Assigned(member.election.number, 1, database, number, b"k")
+    take = member.handlers[Assigned]
+    for sender, election in ((2, word.number), (1, word.number - 1)):
+        take(sender, replace(word, number=election))
+    take(1, replace(word, arbiter=number + 1))
+    take(1, replace(word, database=10**9))
+    three.run(0.1)
+    assert asked(client) == []
+    take(1, word)
+    three.run(0.1)
+    assert asked(client) == ["k"]
+
+
+def test_a_copy_of_all_has_it_given_anew(three: MemorySet) -> None:
+    client = arbiter(three, 3)
+    conflicts(three, "k", "other")
+    assert asked(client) == ["k", "other"]
+    three.nodes[3].node.desk.renew()
+    three.run(0.1)
+    assert asked(client) == ["k", "other"]
+    conflicts(three, "k")
+    assert asked(client) == ["k"]

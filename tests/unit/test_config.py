@@ -97,6 +97,7 @@ def test_every_setting_reaches_its_field() -> None:
         "NUN_MAX_KEYS": "19",
         "NUN_MAX_DATABASE_SIZE": "20M",
         "NUN_CONFLICT_TIMEOUT": "14",
+        "NUN_ARBITER_TIMEOUT": "16",
         "NUN_RESOLVED_KEPT": "15",
         "NUN_ALLOWED_ORIGINS": "https://A.example/, http://[::1]:8080,null",
         "NUN_STORAGE_STRATEGY": "s3",

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nuntwist.cluster import frames
-from nuntwist.cluster.arbiters import Arbiters
+from nuntwist.cluster.arbiters import Arbiter, Arbiters, Assigned
 from nuntwist.cluster.ballots import (
     Alive,
     Ask,
@@ -101,7 +101,15 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(Confirmed, U64, U64, U64),
     st.builds(Count, U64, U64, U64, st.integers(0, 2**16 - 1), st.integers(0, 2**32 - 1)),
     st.builds(Counted, U64, U64),
-    st.builds(Arbiters, U64, st.lists(U64, max_size=5).map(tuple)),
+    st.builds(
+        Arbiters,
+        U64,
+        st.lists(
+            st.builds(Arbiter, U64, U64, st.none() | st.binary(max_size=20), st.booleans()),
+            max_size=5,
+        ).map(tuple),
+    ),
+    st.builds(Assigned, U64, U64, U64, U64, st.binary(max_size=300)),
 )
 
 
@@ -133,7 +141,7 @@ def test_each_kind_of_message_has_a_number_and_keeps_its_bytes() -> None:
         *range(30, 33),
         34,
         35,
-        *range(40, 50),
+        *range(40, 51),
     }
     assert set(frames._KINDS) == numbers
     rank = Rank(Position(Epoch(1, 2), 3), -4, 5)
@@ -161,6 +169,11 @@ def test_each_kind_of_message_has_a_number_and_keeps_its_bytes() -> None:
         + struct.pack("<BQIII", 4, 0, 0, 1, 0)
         + b"x",
     )
+    arbiters = Arbiters(6, (Arbiter(7, 8, b"ann", False), Arbiter(9, 8, None, True)))
+    assert encode(arbiters) == framed(
+        49, struct.pack("<QQQBI", 6, 7, 8, 1, 3) + b"ann" + struct.pack("<QQBI", 9, 8, 2, 0)
+    )
+    assert encode(Assigned(6, 5, 8, 7, b"k")) == framed(50, struct.pack("<QQQQ", 6, 5, 8, 7) + b"k")
     assert encode(Outcome(6, 1, 7, 8, b"..")) == framed(
         31, struct.pack("<QBQQ", 6, 1, 7, 8) + b".."
     )
@@ -207,6 +220,14 @@ def test_a_frame_that_is_not_whole_waits(message: Message) -> None:
         (framed(30, b"\0" * 17 + b"\0" * 9 + b"\1\0\0\0" + b"\0" * 4), "cut short"),
         (framed(30, b"\0" * 17 + b"\x10" + b"\0" * 20), "flags"),
         (framed(31, b"\0" * 24), "before its replies"),
+        (framed(49, b"\0" * 7), "before its arbiters"),
+        (framed(49, b"\0" * 8 + b"\0" * 20), "cut short"),
+        (framed(49, b"\0" * 8 + b"\0" * 16 + b"\x04" + b"\0" * 4), "flags"),
+        (framed(49, b"\0" * 8 + b"\0" * 16 + b"\1" + b"\2\0\0\0x"), "cut short"),
+        # It names a user where it says that there is none.
+        (framed(49, b"\0" * 8 + b"\0" * 16 + b"\0" + b"\1\0\0\0x"), "flags"),
+        (framed(49, b"\0" * 8 + b"\0" * 21 * 1_001), "1001 arbiters; a node has 1000"),
+        (framed(50, b"\0" * 31), "before its key"),
         (framed(4, b"\0" * 8)[:-1] + b"\1", "checksum"),
     ],
 )

@@ -177,16 +177,18 @@ def test_a_conflict_that_was_resolved_is_open_again() -> None:
     admin.send("set-safe k 0 x")
     database = node.node.catalogue.by_name[b"d"]
     ((_, (conflict,)),) = database.conflicts.items()
-    before = (database.find(b"k"), dict(database.version_before))
+    before = (database.find(b"k"), database.find(conflict))
     last = node.oplog.last.index
     # It is cleaned away when the next arbiter comes.
     admin.send(f"resolve {conflict.rpartition(b'_')[2].decode()} d k 1 x")
     admin.send("arbiter")
-    assert (database.conflicts, database.version_before) == ({}, {})
+    assert (database.conflicts, database.find(conflict)) == ({}, None)
     following.cut(last)
     assert database.conflicts == {b"k": [conflict]}
     assert database.resolved == {}
-    assert (database.find(b"k"), database.version_before) == before
+    assert (database.find(b"k"), database.find(conflict)) == before
+    assert admin.ask(f"resolve {conflict.rpartition(b'_')[2].decode()} d k 0 y") == "ok \n"
+    assert admin.ask("get-safe k") == "value-version 2 y\nok \n"
 
 
 def test_what_a_snapshot_has_taken_later_than_it_says_is_not_taken_off() -> None:

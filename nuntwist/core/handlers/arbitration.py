@@ -1,20 +1,24 @@
 """arbiter, resolve; and putting a key into conflict resolution.
 
 While a key is in resolution its version is -2 and its value stays; each write to it becomes a
-conflict key, ``$conflicts_KEY_OPID``, holding the message that arbiters are sent. Both are in
-one batch, so the log has both or none.
+conflict key, ``$conflicts_KEY_OPID``, holding the message that its arbiter is sent. Both are in
+one batch, so the log has both or none. The version of a conflict key is one above the version that
+the key had before the first of its conflicts: so that outlives a restart, whichever of them are
+decided by then.
+
+Which arbiter is sent what is the business of :mod:`nuntwist.core.desk`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nuntwist.core.conflicts import ANY_VERSION, version_of
+from nuntwist.core.conflicts import version_of
 from nuntwist.core.database import CONFLICT_PREFIX, RESOLVED, TOMBSTONE_VERSION, Database
 from nuntwist.core.handlers.common import named, refuse_full, selected
 from nuntwist.errors import CommandError
 from nuntwist.language.replies import DENIED, NO_DATABASE, OK, Reply
-from nuntwist.values import IN_RESOLUTION, INDEX, KEY, REMOVE, SET, VALUE, Op
+from nuntwist.values import IN_RESOLUTION, REMOVE, SET, VALUE
 
 if TYPE_CHECKING:
     from nuntwist.core.client import Client
@@ -28,17 +32,14 @@ def arbiter(node: Node, client: Client, arguments: tuple[()]) -> Reply:
     database = selected(client)
     if not client.may_arbitrate:
         return DENIED
-    database.add_arbiter(client)
+    if client not in database.arbiters:
+        if node.desk.trays.count >= node.limits.arbiters:
+            raise CommandError(b"too many arbiters: a node takes %d" % node.limits.arbiters)
+        database.add_arbiter(client)
     if node.pipeline.journal.refusal is None:
         _clean(node, database)
     client.needed = max(client.needed, database.last_index)
-    pending = [
-        conflict
-        for key, conflicts in database.conflicts.items()
-        if client.may(b"a", key)
-        for conflict in conflicts
-    ]
-    messages = [database.value(key) or b"" for key in pending]
+    messages = [database.value(key) or b"" for key in node.desk.trays.pending(client, database)]
     return Reply(tuple(messages))
 
 
@@ -50,14 +51,13 @@ def queue(node: Node, database: Database, key: bytes, value: bytes, asked: int) 
     entry = database.find(key)
     current = version_of(entry)
     pending = database.conflicts.get(key, [])
-    arbiters = [client for client in database.arbiters if client.may(b"a", key)]
-    nobody = current != IN_RESOLUTION and not arbiters
-    if nobody and not node.arbiters_elsewhere(database):
+    if current != IN_RESOLUTION and not node.desk.anyone(database, key):
         raise CommandError(NO_ARBITER)
     old = b"" if entry is None else entry[VALUE] or b""
-    shown = current
+    shown, above = current, max(0, current + 1)
     if pending:
         old, shown = pending[-1], asked + len(pending)
+        above = version_of(database.find(pending[-1]))
     # The conflict key is named after its own operation, whose stamp is known only when it is
     # made, so the clock is asked for it first and the next one, for the key, comes after.
     number = node.pipeline.journal.stamps.next()
@@ -66,24 +66,11 @@ def queue(node: Node, database: Database, key: bytes, value: bytes, asked: int) 
     of_key = () if current == IN_RESOLUTION else ((entry, key, old),)
     refuse_full(node, database, (None, conflict, message), *of_key)
     change = node.pipeline.change
-    change(database, SET, conflict, message, 0)
+    change(database, SET, conflict, message, above)
     if current != IN_RESOLUTION:
         change(database, SET, key, old, IN_RESOLUTION)
-    for client in arbiters:
-        node.pipeline.answer_message(client, message)
+    node.desk.queued(database, key, message)
     return Reply(error=b"$$conflitct unresolved " + conflict)
-
-
-def tell(node: Node, database: Database, op: Op) -> None:
-    """The primary has put a write before arbiters: so are those that are connected here."""
-    conflict, message = op[KEY], op[VALUE]
-    if not database.arbiters or message is None or message.startswith(RESOLVED):
-        return
-    key = conflict[len(CONFLICT_PREFIX) :].rpartition(b"_")[0]
-    for client in database.arbiters:
-        # Its rights are those that it has in the database it is an arbiter of: it has selected it.
-        if client.may(b"a", key):
-            node.pipeline.answer_message(client, message, op[INDEX])
 
 
 def resolve(node: Node, client: Client, arguments: tuple[bytes, bytes, bytes, int, bytes]) -> Reply:
@@ -106,9 +93,7 @@ def resolve(node: Node, client: Client, arguments: tuple[bytes, bytes, bytes, in
     if database.conflicts.get(key):
         change(database, SET, key, value, IN_RESOLUTION)
     else:
-        # Kept until the next arbiter comes: this may be taken back.
-        before = database.version_before.get(key, ANY_VERSION)
-        change(database, SET, key, value, max(version, before) + 1)
+        change(database, SET, key, value, max(version + 1, kept))
     return OK
 
 
@@ -116,5 +101,3 @@ def _clean(node: Node, database: Database) -> None:
     """Remove the conflict keys that were resolved."""
     for key in tuple(database.resolved):
         node.pipeline.change(database, REMOVE, key, None, TOMBSTONE_VERSION)
-    for key in database.version_before.keys() - database.conflicts.keys():
-        del database.version_before[key]

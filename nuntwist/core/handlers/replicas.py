@@ -17,7 +17,7 @@ _COUNTED: Final = (
     *("tails_cut", "operations_undone", "offered_made", "offered_left"),
     *("copies_taken", "told_by_copies", "states_differed", "stamps_ahead"),
     *("watches_taken", "signed_out", "failed_logins", "delayed_logins", "refused_connections"),
-    *("watchers_closed", "unfinished_closed", "conflicts_settled"),
+    *("watchers_closed", "unfinished_closed", "conflicts_settled", "conflicts_moved"),
 )
 """The counters that are shown."""
 

@@ -72,6 +72,8 @@ def _auth(node: Node, client: Client, user: bytes, password: bytes) -> Reply:
     right_password = is_password(node, password)
     if right_user and right_password:
         client.admin = True
+        if client.database is not None:
+            client.database.review_arbiter(client)
     else:
         node.note_refused_login(client)
     return Reply((b"valid auth\n" if client.admin else b"invalid auth\n",))
