@@ -94,8 +94,12 @@ class Registry:
 
     def turned(self, primary: int | None) -> None:
         """The node whose log this one's is the beginning of is another one, itself, or none."""
-        self._primary = primary
+        before, self._primary = self._primary, primary
         self._wait_no_more()
+        if primary is None and before not in (None, self._member.me) and self._desk.trays.count:
+            # It may be there still, and this node wait for a copy of all, which takes a while.
+            assert before is not None
+            self._member.send(before, Arbiters(self._member.election.number, ()))
         if primary != self._member.me:
             self._desk.stand_by()
             if primary is not None:

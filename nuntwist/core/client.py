@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 from nuntwist.core.database import EVERYBODY
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from nuntwist.core.signed import Signed
     from nuntwist.language.replies import Encoding, Reply
     from nuntwist.values import Op
+
+LONGEST_ARBITER: Final = 1_024
+"""Bytes that the name of an arbiter's user may have: a node tells of all its arbiters at once."""
 
 
 class Pending(NamedTuple):
@@ -229,6 +232,8 @@ class Client:
     @property
     def may_arbitrate(self) -> bool:
         """Whether it may decide conflicts of any key of the selected database."""
+        if self.user is not None and len(self.user) > LONGEST_ARBITER:
+            return False
         listed = self.permissions
         if listed is None:
             return self.admin or (self.database is not None and self.user is None)

@@ -39,12 +39,12 @@ DATABASE: Final = "d"
 TOKEN: Final = "t"
 
 
-class _Lines(Protocol):
+class Connection(Protocol):
     """One connection of a client."""
 
     transport: Any
 
-    def __init__(self, client: _Client) -> None:
+    def __init__(self, client: Client) -> None:
         self._client = client
         self._rest = b""
 
@@ -53,7 +53,7 @@ class _Lines(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Give whole lines."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        *lines, self._rest = self._client.data(self, self._rest + data).split(b"\n")
         for line in lines:
             self._client.line(self, line.decode())
 
@@ -62,12 +62,15 @@ class _Lines(Protocol):
         self._client.lost(self)
 
 
-class _Client:
+class Client:
     """What writers and watchers have in common: a connection, made again and again.
 
     :param places: gives the places of nodes.
     :param way: gives the way to a node.
+    :ivar database: the one it selects.
     """
+
+    database = DATABASE
 
     def __init__(
         self,
@@ -83,7 +86,7 @@ class _Client:
         self.stopped = False
         self._places = places
         self._way = way
-        self._connection: _Lines | None = None
+        self._connection: Connection | None = None
         self._answered: list[str] = []
         self._next: list[str] = []
         self._timer: IDelayedCall | None = None
@@ -97,11 +100,11 @@ class _Client:
         factory.buildProtocol = lambda addr: self._made()  # type: ignore[method-assign]  # one
         self._way(self.place).connect(factory).addErrback(self._not_connected)
 
-    def _made(self) -> _Lines:
-        self._connection = _Lines(self)
+    def _made(self) -> Connection:
+        self._connection = Connection(self)
         self._answered = []
         # The greeting closes nothing that was asked.
-        self._next = ["", f"use-db {DATABASE} {TOKEN}", *self.first()]
+        self._next = ["", f"use-db {self.database} {TOKEN}", *self.first()]
         self._wait(PATIENCE, self.give_up)
         return self._connection
 
@@ -117,7 +120,7 @@ class _Client:
             self._timer.cancel()
         self._timer = self.process.callLater(seconds, call)
 
-    def line(self, connection: _Lines, line: str) -> None:
+    def line(self, connection: Connection, line: str) -> None:
         """A line has come."""
         if connection is not self._connection:
             return
@@ -144,7 +147,7 @@ class _Client:
         if self._connection is not None:
             self._connection.transport.write(command.encode() + b"\n")
 
-    def lost(self, connection: _Lines) -> None:
+    def lost(self, connection: Connection) -> None:
         """A connection has gone."""
         if connection is self._connection:
             self.give_up()
@@ -180,11 +183,15 @@ class _Client:
     def unanswered(self) -> None:
         """There will be no answer."""
 
+    def data(self, connection: Connection, data: bytes) -> bytes:
+        """Bytes have come that are not taken as lines yet; gives those that may be."""
+        return data
+
     def event(self, line: str) -> None:
         """A watched key has changed."""
 
 
-class Writer(_Client):
+class Writer(Client):
     """Writes, and reads where that is to be checked.
 
     :param promises: is told of writes that were answered.
@@ -263,7 +270,7 @@ class Writer(_Client):
             self._history.close_without(operation, unknown)
 
 
-class Watcher(_Client):
+class Watcher(Client):
     """Watches keys on one node after the other; what it is sent must be in order.
 
     :param cuts: gives for a place how often the node there has taken off what its set lacks.

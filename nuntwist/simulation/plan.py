@@ -35,6 +35,8 @@ class Plan:
     :ivar seconds: of faults, once clients are there.
     :ivar rest: seconds at most until all are alike again after that.
     :ivar config: of the nodes, but for their addresses.
+    :ivar disputers: clients of a database of their own that bring keys into conflict, which
+        ``arbiters`` decide.
     :ivar reads: whether clients read, too, and ask for linearizable reads.
     """
 
@@ -42,6 +44,8 @@ class Plan:
     spare: int = 0
     writers: int = 4
     watchers: int = 2
+    disputers: int = 0
+    arbiters: int = 0
     keys: int = 4
     apart: tuple[float, float] = (0.01, 0.01)
     shuffled: bool = False
@@ -59,7 +63,7 @@ class Plan:
         return self.config.write_concern == "majority"
 
 
-def _settings(**settings: str) -> NodeConfig:
+def _settings(**settings: str | int) -> NodeConfig:
     return NodeConfig(**{"write_concern": "majority", **settings})  # type: ignore[arg-type]  # by name
 
 
@@ -96,6 +100,14 @@ PLANS: Final[Mapping[str, Plan]] = MappingProxyType(
             # One that differs again and again has to wait.
             rest=200.0,
         ),
+        # Arbiters at any node, some of them silent, and writers of what they have to decide.
+        "arbiters": Plan(
+            *(3, 0, 1, 0),
+            disputers=3,
+            arbiters=3,
+            seconds=8.0,
+            config=_settings(arbiter_seconds=2),
+        ),
         # Logs are cut at their beginning, so that nodes need copies of all.
         "copies": Plan(spare=1, faults=(*USUAL_FAULTS, *CHANGES, "snapshot", "snapshot")),
     }
@@ -105,7 +117,7 @@ PLANS: Final[Mapping[str, Plan]] = MappingProxyType(
 MIX: Final[Sequence[str]] = (
     *("usual", "disk", "members", "primary", "starts"),
     *("full", "usual", "copies", "disk", "primary-disk", "corrupt"),
-    *("members", "starts", "usual", "five", "starts-five"),
+    *("members", "starts", "usual", "five", "starts-five", "arbiters"),
 )
 """The plan of each seed in turn, where none is asked for."""
 

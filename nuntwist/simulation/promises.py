@@ -1,9 +1,9 @@
 """What clients were answered, and what must come of it.
 
 Writers of a simulation never write a value twice, so the value of a write that was answered tells
-where it is in logs; and each record is known by a hash of all up to it, whose *parent* is that of
-the record before. So it can be told, for any log that ends with some hash, whether a write is in
-it, even where that log has forgotten its beginning.
+where it is in logs, and its name where a conflict is. Each record is known by a hash of all up to
+it, whose *parent* is that of the record before. So it can be told, for any log that ends with some
+hash, whether a write is in it, even where that log has forgotten its beginning.
 
 A write that was answered with a majority behind it must be in the log of every primary of a later
 epoch than there was at that time (:meth:`Promises.leads`). One that was answered with less behind
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from nuntwist.core.database import CONFLICT_PREFIX
 from nuntwist.interfaces import Received
 from nuntwist.values import KEY, KIND, SET, VALUE
 
@@ -45,7 +46,12 @@ class Promises:
             return
         self._parents[hashed] = before
         for op in record.ops:
-            if op[KIND] == SET and op[VALUE] is not None and not op[KEY].startswith(b"$"):
+            if op[KIND] != SET or op[VALUE] is None:
+                continue
+            if op[KEY].startswith(CONFLICT_PREFIX):
+                # What its writer was told is its name.
+                self._places.setdefault(op[KEY], set()).add(hashed)
+            elif not op[KEY].startswith(b"$"):
                 self._places.setdefault(op[VALUE], set()).add(hashed)
 
     def made(self, value: bytes, majority: bool) -> None:

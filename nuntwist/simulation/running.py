@@ -26,6 +26,7 @@ from zope.interface import implementer
 from nuntwist.simulation.adversary import FAULTS, Adversary
 from nuntwist.simulation.clients import DATABASE, TOKEN, Watcher, Writer
 from nuntwist.simulation.cluster import CLIENTS, Cluster
+from nuntwist.simulation.disputes import DISPUTED, Arbiter, Decisions, Disputer
 from nuntwist.simulation.history import GET_SAFE, SET, History
 from nuntwist.simulation.linearizability import Report, Verdict, check
 from nuntwist.simulation.network import Way
@@ -36,6 +37,8 @@ from nuntwist.simulation.promises import Violation
 from nuntwist.simulation.reader import ask
 from nuntwist.simulation.tails import values_in_tails
 from nuntwist.testing import PASSWORD, USER
+from nuntwist.values import CREATE_DATABASE, KIND, VALUE, VERSION
+from nuntwist.values import DATABASE as DATABASE_ID
 
 LAST_VALUES: Final = 1_000_000_000
 """Above the numbers that clients write."""
@@ -50,6 +53,7 @@ class Outcome:
     :ivar alarms: how many times the processes that run in the end have found a state to differ.
     :ivar compared: up to which index the primary has found all states to be its own.
     :ivar lost: how many writes that were answered were cut off, and are in files.
+    :ivar conflicts: how many conflicts there were, all of which are decided.
     """
 
     seed: int
@@ -57,6 +61,7 @@ class Outcome:
     operations: int = 0
     events: int = 0
     lost: int = 0
+    conflicts: int = 0
     alarms: int = 0
     compared: int = 0
     trace: list[str] = field(default_factory=list)
@@ -93,7 +98,9 @@ class Run:
         self.cluster = Cluster(seed, plan, traced)
         self.clock = self.cluster.clock
         self.history = History()
-        self.clients: list[Writer | Watcher] = []
+        self.clients: list[Writer | Watcher | Disputer] = []
+        self.arbiters: list[Arbiter] = []
+        self._given: dict[bytes, bytes] = {}
         self.outcome = Outcome(seed, trace=self.cluster.trace, history=self.history)
         self._unhandled = _Unhandled()
 
@@ -122,18 +129,25 @@ class Run:
         self._start_nodes()
         self._until(self._is_formed, "not formed")
         self._say_at_primary(f"auth {USER} {PASSWORD}", f"create-db {DATABASE} {TOKEN}")
+        if plan.disputers:
+            create = f"create-db {DISPUTED} {TOKEN} arbiter"
+            self._say_at_primary(f"auth {USER} {PASSWORD}", create)
         self._until(self._has_database, "the database is not everywhere")
         self._start_clients()
         self._be_troubled(plan.faults, plan.seconds, "adversary")
         self.clock.advance(2.0)
         for client in self.clients:
             client.stop()
+        if plan.disputers:
+            self._decide_all()
         if self.cluster.invariants.corrupted:
             self._until(self._is_formed, "no primary after the faults")
             self._write_all()
         self._until(self._are_alike, "not alike")
         self._note_compared()
         self._account()
+        if plan.disputers:
+            self._look_at_decisions()
         self._read_all()
         self._stop()
         if self._unhandled.seen:
@@ -181,8 +195,21 @@ class Run:
                 self.clients.append(watcher)
         primary = cluster.primary()
         cluster.invariants.promises.set_id = 0 if primary is None else primary.set_id
-        for client in self.clients:
+        self._make_disputes(CLIENTS + 1 + plan.writers + plan.watchers)
+        for client in (*self.clients, *self.arbiters):
             client.start()
+
+    def _make_disputes(self, first: int) -> None:
+        plan, cluster = self.plan, self.cluster
+        promises = cluster.invariants.promises
+        for number in range(first, first + plan.disputers + plan.arbiters):
+            process, chance = Process(self.clock), cluster.chance(f"client {number}")
+            way = cluster.way_from(number, process)
+            what = number, process, chance, lambda: cluster.places, way, promises
+            if number < first + plan.disputers:
+                self.clients.append(Disputer(*what, plan.keys))
+            else:
+                self.arbiters.append(Arbiter(*what, self._given))
 
     def _writer(
         self, number: int, process: Process, chance: random.Random, way: Callable[[int], Way]
@@ -228,7 +255,8 @@ class Run:
     def _has_database(self) -> str | None:
         name = DATABASE.encode()
         nodes = self.cluster.nodes
-        lacking = [node.place for node in nodes if name not in node.node.catalogue.by_name]
+        names = {name, DISPUTED.encode()} if self.plan.disputers else {name}
+        lacking = [n.place for n in nodes if not names <= n.node.catalogue.by_name.keys()]
         return f"not on {lacking}" if lacking else None
 
     def _are_alike(self) -> str | None:
@@ -240,6 +268,37 @@ class Run:
         return cluster.invariants.unlike(members, self.clock.seconds())
 
     # -- the end -----------------------------------------------------------------------------
+
+    def _decide_all(self) -> None:
+        for arbiter in self.arbiters:
+            arbiter.diligent = True
+        self._until(self._are_decided, "not decided")
+        for arbiter in self.arbiters:
+            arbiter.stop()
+
+    def _are_decided(self) -> str | None:
+        primary = self.cluster.primary()
+        if primary is None:
+            return "no primary"
+        conflicts = primary.node.catalogue.by_name[DISPUTED.encode()].conflicts
+        return f"{conflicts}" if conflicts else None
+
+    def _look_at_decisions(self) -> None:
+        """Go through the log of a node that has all of it."""
+        node = min(self.cluster.members(), key=lambda one: one.oplog.first)
+        database = node.node.catalogue.by_name[DISPUTED.encode()]
+        decisions = Decisions(self._given)
+        for ops in node.oplog.read(0):
+            for op in ops:
+                if op[DATABASE_ID] == database.number and op[KIND] != CREATE_DATABASE:
+                    decisions.take(op)
+        decisions.end()
+        for name, key in decisions.keys.items():
+            entry = database.find(name)
+            held = (b"", -1) if entry is None else (entry[VALUE] or b"", entry[VERSION])
+            if held != (key.value, key.version):
+                raise Violation(f"{name!r} is {held}, and {key} in the log")
+        self.outcome.conflicts = decisions.conflicts
 
     def _account(self) -> None:
         """See that what was answered and is not there any more is in files."""
@@ -298,7 +357,11 @@ class Run:
             node.close()
         self.clock.advance(3.0)
         left: list[Any] = [timer for node in nodes for timer in node.process.getDelayedCalls()]
-        left += [timer for client in self.clients for timer in client.process.getDelayedCalls()]
+        left += [
+            timer
+            for client in (*self.clients, *self.arbiters)
+            for timer in client.process.getDelayedCalls()
+        ]
         if left:
             raise Violation(f"{len(left)} delayed calls are left: {left[:3]}")
         if self.cluster.network.open:

@@ -355,3 +355,16 @@ def test_a_copy_of_all_has_it_given_anew(three: MemorySet) -> None:
     assert asked(client) == ["k", "other"]
     conflicts(three, "k")
     assert asked(client) == ["k"]
+
+
+def test_one_at_a_node_that_waits_for_a_copy_counts_for_nothing(several: Several) -> None:
+    nodes, clients = several
+    conflicts(nodes, *KEYS)
+    for client in clients:
+        asked(client)
+    nodes.members[3].fall_out()
+    nodes.run(0.05)
+    assert asked(clients[0]) + asked(clients[1]) == ["third"]
+    # None of these is lost, whenever that one is counted in again.
+    conflicts(nodes, "fifth", "sixth")
+    assert sorted(key for client in clients for key in asked(client)) == ["fifth", "sixth"]

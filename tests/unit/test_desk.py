@@ -237,6 +237,19 @@ def test_too_many_are_refused() -> None:
     assert third.ask("arbiter") == ["ok \n"]
 
 
+def test_a_user_whose_name_is_too_long_to_be_told_of_is_refused(case: Case) -> None:
+    short, long = "s" * 1_024, "l" * 1_025
+    case.admin(*(f"create-user {name} secret" for name in (short, long)))
+    case.admin(*(f"set-permissions {name} a *" for name in (short, long)))
+    first = case.arbiter(f"{short} secret")
+    client = case.node.ws()
+    refused = "error the user name of an arbiter has at most 1024 bytes \n"
+    assert client.ask(f"use-db d {long} secret; arbiter") == ["ok \n", refused]
+    # Nor does one that is an arbiter stay it as such a user.
+    assert first.ask(f"use-db d {long} secret") == ["ok \n"]
+    assert case.desk.trays.count == 0
+
+
 def test_many_keys_go_to_others_in_turns(case: Case) -> None:
     first, second = case.arbiter(), case.arbiter()
     keys = [f"k{number}" for number in range(5 * AT_ONCE)]

@@ -25,12 +25,19 @@ from nuntwist.cluster.outgoing import Log, last_index
 from nuntwist.cluster.states import State
 from nuntwist.cluster.stream import Applied, Cut, Have, Records
 from nuntwist.core import forwarded
+from nuntwist.core.assigning import Table
+from nuntwist.core.desk import Desk
+from nuntwist.core.handlers import HANDLERS
+from nuntwist.core.pipeline import Pipeline
+from nuntwist.core.trays import Trays
 from nuntwist.core.undo import Undo
+from nuntwist.errors import CommandError
+from nuntwist.language.replies import OK
 from nuntwist.net.tcp import LineProtocol
 from nuntwist.oplog import cutting
 from nuntwist.simulation.plan import PLANS, Plan
 from nuntwist.simulation.running import Run, simulate
-from nuntwist.values import NO_EPOCH, Epoch, Position
+from nuntwist.values import NO_EPOCH, SET, Epoch, Position
 
 pytestmark = pytest.mark.many_cases
 
@@ -241,6 +248,53 @@ def reply_to_another(patch: Patch) -> None:
     rewired(patch, wrap)
 
 
+# -- arbiters --------------------------------------------------------------------------------------
+
+
+def wait_for_lists_for_ever(patch: Patch) -> None:
+    """A new primary gives nothing to anybody."""
+    patch.setattr(Desk, "open", lambda self: None)
+
+
+def stay_with_who_has_left(patch: Patch) -> None:
+    """A conflict stays with an arbiter that has left."""
+    patch.setattr(Table, "leave", lambda self, seat: None)
+    patch.setattr(Table, "overdue", lambda self, most: [])
+
+
+def lose_what_comes_early(patch: Patch) -> None:
+    """A conflict is not sent where the word of the primary comes before its operation."""
+    patch.setattr(Trays, "applied", lambda self: None)
+    patch.setattr(Table, "overdue", lambda self, most: [])
+
+
+def decide_what_is_decided(patch: Patch) -> None:
+    """An answer that comes too late counts, too."""
+    usual = HANDLERS["resolve"]
+
+    def resolve(node: Any, client: Any, arguments: Any) -> Any:
+        try:
+            return usual(node, client, arguments)
+        except CommandError:
+            _, _, key, version, value = arguments
+            node.pipeline.change(client.database, SET, key, value, version + 1)
+            return OK
+
+    patch.setitem(HANDLERS, "resolve", resolve)
+
+
+def forget_the_version_before(patch: Patch) -> None:
+    """What a key had before its conflicts is not kept with them."""
+    usual = Pipeline.change
+
+    def change(self: Pipeline, database: Any, kind: int, key: bytes, *rest: Any) -> Any:
+        value, version = rest
+        is_new = value is not None and value.startswith(b"resolve ")
+        return usual(self, database, kind, key, value, 0 if is_new else version)
+
+    patch.setattr(Pipeline, "change", change)
+
+
 def leave_a_timer(patch: Patch) -> None:
     """Something is scheduled, and never taken back."""
     usual = Run._read_all
@@ -259,6 +313,7 @@ def plan(*faults: str, base: str = "usual", **more: Any) -> Plan:
 
 
 ISOLATE = plan("isolate")
+DISPUTES = plan("isolate", "crash", base="arbiters", rest=15.0)
 LACKS = "primary of epoch .* lacks the write"
 PARTED = "not alike: logs end at"
 
@@ -282,6 +337,11 @@ CASES: Final[list[tuple[Callable[[Patch], None], str, Plan, int]]] = [
     (read_without_asking, "not linearizable", ISOLATE, 1),
     (events_out_of_order, "was sent .* after", plan(), 1),
     (reply_to_another, "not linearizable", plan(seconds=4.0), 1),
+    (wait_for_lists_for_ever, "not decided", DISPUTES, 1),
+    (stay_with_who_has_left, "not decided", DISPUTES, 1),
+    (lose_what_comes_early, "not decided", DISPUTES, 1),
+    (decide_what_is_decided, "not decided|while .* is what it was", DISPUTES, 1),
+    (forget_the_version_before, "takes the place of a later one", DISPUTES, 1),
     (leave_a_timer, "delayed calls are left", plan(seconds=0.5), 1),
 ]
 """The fault, what the simulation says, the plan, and a seed from which on it is soon found."""

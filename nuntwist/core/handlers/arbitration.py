@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nuntwist.core.client import LONGEST_ARBITER
 from nuntwist.core.conflicts import version_of
 from nuntwist.core.database import CONFLICT_PREFIX, RESOLVED, TOMBSTONE_VERSION, Database
 from nuntwist.core.handlers.common import named, refuse_full, selected
@@ -30,6 +31,8 @@ NO_ARBITER = b"An conflitct happend and there is no arbiter client not connected
 def arbiter(node: Node, client: Client, arguments: tuple[()]) -> Reply:
     """Make this connection an arbiter; it is sent what is pending at once."""
     database = selected(client)
+    if client.user is not None and len(client.user) > LONGEST_ARBITER:
+        raise CommandError(b"the user name of an arbiter has at most %d bytes" % LONGEST_ARBITER)
     if not client.may_arbitrate:
         return DENIED
     if client not in database.arbiters:
