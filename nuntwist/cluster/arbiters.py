@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Final
 from twisted.internet.interfaces import IDelayedCall
 
 from nuntwist.core.assigning import Place, Seat
+from nuntwist.core.permissions import Permissions
+from nuntwist.errors import CommandError
 
 if TYPE_CHECKING:
     from nuntwist.cluster.member import Member
@@ -37,12 +39,15 @@ class Arbiter:
     :ivar database: the id of the database it decides for.
     :ivar user: as whom it has selected that; None with the database's own token.
     :ivar admin: whether it is an admin's.
+    :ivar rights: the permissions that its signed token brings with it; None where those of the user
+        count.
     """
 
     number: int
     database: int
     user: bytes | None
     admin: bool
+    rights: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +143,16 @@ class Registry:
 
     def _seat(self, sender: int, one: Arbiter) -> Seat:
         by_id = self._node.catalogue.by_id
+        own = None if one.rights is None else _read(one.rights)
 
         def may(key: bytes) -> bool:
             database = by_id.get(one.database)
-            return database is not None and (one.admin or database.permits(one.user, b"a", key))
+            if one.admin or database is None:
+                return database is not None
+            return database.permits(one.user, b"a", key) if own is None else own.allow(b"a", key)
 
         name = f"an arbiter at {self._member.belonging.address_of(sender)}"
-        return Seat(sender, one.number, one.database, may, name)
+        return Seat(sender, one.number, one.database, may, name, one)
 
     def _unlinked(self, node: int) -> None:
         self._desk.told(node, ())
@@ -175,4 +183,13 @@ class Registry:
 
 def _as_told(number: int, client: Client) -> Arbiter:
     database = client.database
-    return Arbiter(number, 0 if database is None else database.number, client.user, client.admin)
+    where = 0 if database is None else database.number
+    return Arbiter(number, where, client.user, client.admin, client.rights)
+
+
+def _read(rights: bytes) -> Permissions:
+    """What a list allows; nothing where it cannot be read, as of a later version."""
+    try:
+        return Permissions(rights)
+    except CommandError:
+        return Permissions()

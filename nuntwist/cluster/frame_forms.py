@@ -250,13 +250,14 @@ class AdmittedForm:
 class ArbitersForm:
     """A list of arbiters."""
 
-    _item = struct.Struct("<QQBI")
+    _item = struct.Struct("<QQBII")
 
     def encode(self, message: Arbiters) -> bytes:
         parts = [NUMBER.pack(message.number)]
         for one in message.arbiters:
-            flags, name = (one.user is not None) | one.admin << 1, one.user or b""
-            parts += [self._item.pack(one.number, one.database, flags, len(name)), name]
+            flags = (one.user is not None) | one.admin << 1 | (one.rights is not None) << 2
+            texts = one.user or b"", one.rights or b""
+            parts += [self._item.pack(one.number, one.database, flags, *map(len, texts)), *texts]
         return b"".join(parts)
 
     def decode(self, body: bytes) -> Arbiters:
@@ -266,13 +267,16 @@ class ArbitersForm:
         while at < len(body):
             if len(body) - at < self._item.size:
                 raise FrameError("an arbiter of it is cut short")
-            number, database, flags, size = self._item.unpack_from(body, at)
+            number, database, flags, name, size = self._item.unpack_from(body, at)
             at += self._item.size
-            if flags > 3 or (size and not flags & 1) or at + size > len(body):
+            middle, end = at + name, at + name + size
+            known = flags <= 7 and (flags & 1 or not name) and (flags & 4 or not size)
+            if not known or end > len(body):
                 raise FrameError("an arbiter of it is cut short, or has flags that are not known")
-            user = body[at : at + size] if flags & 1 else None
-            arbiters.append(Arbiter(number, database, user, bool(flags & 2)))
-            at += size
+            user = body[at:middle] if flags & 1 else None
+            rights = body[middle:end] if flags & 4 else None
+            arbiters.append(Arbiter(number, database, user, bool(flags & 2), rights))
+            at = end
         if len(arbiters) > MOST_ARBITERS:
             raise FrameError(f"it tells of {len(arbiters)} arbiters; a node has {MOST_ARBITERS}")
         return Arbiters(NUMBER.unpack_from(body)[0], tuple(arbiters))

@@ -51,7 +51,7 @@ The body begins with the number of the epoch (u64). What follows it, by kind:
 47    Count        question u64, index u64, replicas u16, milliseconds u32
 48    Counted      question u64
 49    Arbiters     for each arbiter: number u64, database u64, flags u8 (1: it has a user, 2: admin
-                   rights), length of user u32, user
+                   rights, 4: a list of its own), lengths of user and list u32 each, user, list
 50    Assigned     index u64, database u64, arbiter u64, then the key to the end
 ====  ===========  ==========================================================================
 

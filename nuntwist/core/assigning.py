@@ -37,6 +37,7 @@ class Seat:
     :ivar database: the number of the database it decides for.
     :ivar may: whether it has the right to decide a key.
     :ivar name: for logs.
+    :ivar identity: what its rights come from, where these may change by that.
     :ivar keys: those it holds.
     :ivar turn: when it was given something last, as a count.
     :ivar late: since when it is late, in seconds; None while it is not.
@@ -47,6 +48,7 @@ class Seat:
     database: int
     may: Callable[[bytes], bool]
     name: str
+    identity: object = None
     keys: dict[bytes, None] = field(default_factory=dict)
     turn: int = 0
     late: float | None = None

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from nuntwist.language.replies import Encoding, Reply
     from nuntwist.values import Op
 
-LONGEST_ARBITER: Final = 1_024
-"""Bytes that the name of an arbiter's user may have: a node tells of all its arbiters at once."""
+LONGEST_ARBITER: Final = 4_096
+"""Bytes that the name of an arbiter's user and the permissions of its signed token may have: a node
+tells of all its arbiters at once."""
 
 
 class Pending(NamedTuple):
@@ -232,12 +233,23 @@ class Client:
     @property
     def may_arbitrate(self) -> bool:
         """Whether it may decide conflicts of any key of the selected database."""
-        if self.user is not None and len(self.user) > LONGEST_ARBITER:
+        if self.identity_size > LONGEST_ARBITER:
             return False
         listed = self.permissions
         if listed is None:
             return self.admin or (self.database is not None and self.user is None)
         return listed.names(b"a")
+
+    @property
+    def rights(self) -> bytes | None:
+        """The list that its signed token for the selected database brings with it, as text."""
+        signed = None if self.database is None else self.signed.get(self.database)
+        return None if signed is None else signed.rights
+
+    @property
+    def identity_size(self) -> int:
+        """How many bytes tell as whom it has selected the database."""
+        return len(self.user or b"") + len(self.rights or b"")
 
     @property
     def permissions(self) -> Permissions | None:

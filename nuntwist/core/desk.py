@@ -155,14 +155,16 @@ class Desk:
         for seat in self.table.seats_of(node):
             if seat.number not in now:
                 self.table.leave(seat)
+        others = set()
         for number, seat in now.items():
             held = self.table.find(node, number)
             if held is None:
                 self.table.join(seat)
-            elif held.database == seat.database:
-                # As somebody else, perhaps.
-                held.may = seat.may
-                self._review(held.database)
+            elif held.identity != seat.identity:
+                held.may, held.identity = seat.may, seat.identity
+                others.add(held.database)
+        for database in others:
+            self._review(database)
         self._spread()
 
     # -- rights and databases ----------------------------------------------------------------

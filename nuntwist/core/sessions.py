@@ -21,7 +21,6 @@ def select(client: Client, database: Database, user: bytes | None, notify: Notif
     """Make a database the one that a client's commands are about."""
     client.user = user
     if client.database is database:
-        database.review_arbiter(client)
         return
     deselect(client, notify)
     client.user = user

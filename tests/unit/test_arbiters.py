@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from nuntwist.cluster.arbiters import WAIT_SECONDS, Assigned
-from nuntwist.testing import FrameConnection
+from nuntwist.testing import EPOCH_2026, FrameConnection
 from tests.unit.forwarding_set import answers, at
 from tests.unit.memory_set import MemorySet
 from tests.unit.test_recovery import state
+from tests.unit.test_signed import SECRET, signed
 
 NO_ARBITER = "error An conflitct happend and there is no arbiter client not connected \n"
 UNRESOLVED = "error $$conflitct unresolved $conflicts_k_"
@@ -368,3 +369,43 @@ def test_one_at_a_node_that_waits_for_a_copy_counts_for_nothing(several: Several
     # None of these is lost, whenever that one is counted in again.
     conflicts(nodes, "fifth", "sixth")
     assert sorted(key for client in clients for key in asked(client)) == ["fifth", "sixth"]
+
+
+def token(nodes: MemorySet, permissions: str | None, seconds: float = 300.0) -> str:
+    """How somebody selects the database by a signed token."""
+    nobody_else = permissions if permissions is None else f"{permissions}|l -"
+    end = EPOCH_2026 + nodes.clock.seconds() + seconds
+    return f"use-db d jwt {signed(permissions=nobody_else, exp=end)}"
+
+
+@pytest.mark.parametrize("where", [1, 3])
+def test_the_rights_of_a_signed_token_are_its_own(several: Several, where: int) -> None:
+    nodes, clients = several
+    for client in clients:
+        client.close()
+    admin = nodes.nodes[1].admin("use-db d t")
+    answers(nodes, admin, f"set-signing-keys keep {SECRET}")
+    # The user has another list, which does not count.
+    answers(nodes, admin, "set-permissions ana a third")
+    visitor = arbiter(nodes, where, token(nodes, "a k"))
+    assert conflict(nodes, 2, key="third") == NO_ARBITER
+    conflicts(nodes, "k")
+    assert asked(visitor) == ["k"]
+    second = arbiter(nodes, 2, token(nodes, "a *"))
+    # A new token on the same connection lets it do less.
+    assert visitor.ask(token(nodes, "a other")) == ["ok \n"]
+    nodes.run(0.1)
+    assert asked(second) == ["k"]
+    conflicts(nodes, "other")
+    assert asked(visitor) == ["other"]
+    # Without a list in the token that of the user counts.
+    assert visitor.ask(token(nodes, None)) == ["ok \n"]
+    nodes.run(0.1)
+    assert asked(second) == ["other"]
+    conflicts(nodes, "third", "fourth")
+    assert (asked(visitor), asked(second)) == (["third"], ["fourth"])
+    # When the token ends, so does its part.
+    assert visitor.ask(token(nodes, "a *", seconds=20.0)) == ["ok \n"]
+    nodes.run(21.0)
+    assert asked(second) == ["third"]
+    assert visitor.received()[-1] == "token-expired d\n"

@@ -105,7 +105,13 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
         Arbiters,
         U64,
         st.lists(
-            st.builds(Arbiter, U64, U64, st.none() | st.binary(max_size=20), st.booleans()),
+            st.builds(
+                Arbiter,
+                *(U64, U64),
+                st.none() | st.binary(max_size=20),
+                st.booleans(),
+                st.none() | st.binary(max_size=20),
+            ),
             max_size=5,
         ).map(tuple),
     ),
@@ -169,9 +175,10 @@ def test_each_kind_of_message_has_a_number_and_keeps_its_bytes() -> None:
         + struct.pack("<BQIII", 4, 0, 0, 1, 0)
         + b"x",
     )
-    arbiters = Arbiters(6, (Arbiter(7, 8, b"ann", False), Arbiter(9, 8, None, True)))
+    arbiters = Arbiters(6, (Arbiter(7, 8, b"ann", False, b"a *"), Arbiter(9, 8, None, True)))
     assert encode(arbiters) == framed(
-        49, struct.pack("<QQQBI", 6, 7, 8, 1, 3) + b"ann" + struct.pack("<QQBI", 9, 8, 2, 0)
+        49,
+        struct.pack("<QQQBII", 6, 7, 8, 5, 3, 3) + b"anna *" + struct.pack("<QQBII", 9, 8, 2, 0, 0),
     )
     assert encode(Assigned(6, 5, 8, 7, b"k")) == framed(50, struct.pack("<QQQQ", 6, 5, 8, 7) + b"k")
     assert encode(Outcome(6, 1, 7, 8, b"..")) == framed(
@@ -221,12 +228,14 @@ def test_a_frame_that_is_not_whole_waits(message: Message) -> None:
         (framed(30, b"\0" * 17 + b"\x10" + b"\0" * 20), "flags"),
         (framed(31, b"\0" * 24), "before its replies"),
         (framed(49, b"\0" * 7), "before its arbiters"),
-        (framed(49, b"\0" * 8 + b"\0" * 20), "cut short"),
-        (framed(49, b"\0" * 8 + b"\0" * 16 + b"\x04" + b"\0" * 4), "flags"),
-        (framed(49, b"\0" * 8 + b"\0" * 16 + b"\1" + b"\2\0\0\0x"), "cut short"),
-        # It names a user where it says that there is none.
-        (framed(49, b"\0" * 8 + b"\0" * 16 + b"\0" + b"\1\0\0\0x"), "flags"),
-        (framed(49, b"\0" * 8 + b"\0" * 21 * 1_001), "1001 arbiters; a node has 1000"),
+        (framed(49, b"\0" * 8 + b"\0" * 24), "cut short"),
+        (framed(49, b"\0" * 8 + b"\0" * 16 + b"\x08" + b"\0" * 8), "flags"),
+        (framed(49, b"\0" * 8 + b"\0" * 16 + b"\1" + b"\2\0\0\0\0\0\0\0x"), "cut short"),
+        (framed(49, b"\0" * 8 + b"\0" * 16 + b"\5" + b"\1\0\0\0\1\0\0\0x"), "cut short"),
+        # It has a user, or a list, where it says that there is none.
+        (framed(49, b"\0" * 8 + b"\0" * 16 + b"\4" + b"\1\0\0\0\0\0\0\0x"), "flags"),
+        (framed(49, b"\0" * 8 + b"\0" * 16 + b"\1" + b"\0\0\0\0\1\0\0\0x"), "flags"),
+        (framed(49, b"\0" * 8 + b"\0" * 25 * 1_001), "1001 arbiters; a node has 1000"),
         (framed(50, b"\0" * 31), "before its key"),
         (framed(4, b"\0" * 8)[:-1] + b"\1", "checksum"),
     ],

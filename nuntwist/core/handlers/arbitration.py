@@ -31,8 +31,11 @@ NO_ARBITER = b"An conflitct happend and there is no arbiter client not connected
 def arbiter(node: Node, client: Client, arguments: tuple[()]) -> Reply:
     """Make this connection an arbiter; it is sent what is pending at once."""
     database = selected(client)
-    if client.user is not None and len(client.user) > LONGEST_ARBITER:
-        raise CommandError(b"the user name of an arbiter has at most %d bytes" % LONGEST_ARBITER)
+    if client.identity_size > LONGEST_ARBITER:
+        raise CommandError(
+            b"the user name of an arbiter, and the permissions of its signed token, have at most %d"
+            b" bytes together" % LONGEST_ARBITER
+        )
     if not client.may_arbitrate:
         return DENIED
     if client not in database.arbiters:

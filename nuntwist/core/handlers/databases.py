@@ -115,6 +115,7 @@ def _select(
         sessions.let_go(client, database)
     if claims is not None or before is not None:
         access.look_again(node, database, client)
+    database.review_arbiter(client)
     return OK
 
 
