@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from nuntwist.cluster.arbiters import WAIT_SECONDS, Assigned
+from nuntwist.core import access
 from nuntwist.testing import EPOCH_2026, FrameConnection
 from tests.unit.forwarding_set import answers, at
 from tests.unit.memory_set import MemorySet
@@ -313,7 +314,9 @@ def test_the_word_of_the_primary_may_come_before_the_operations_or_after_them(
     assert asked(client) == ["k"]
 
 
-def test_what_was_decided_before_the_word_has_come_is_not_sent(three: MemorySet) -> None:
+def test_what_was_decided_before_the_word_has_come_is_not_sent(
+    three: MemorySet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = arbiter(three, 3)
     desk = three.nodes[3].node.desk
     ((number, _),) = desk.trays.all()
@@ -321,10 +324,28 @@ def test_what_was_decided_before_the_word_has_come_is_not_sent(three: MemorySet)
     desk.trays.given(place, number, 1)
     desk.trays.given(place, number, 10**6)
     assert asked(client) == []
-    # One of its own for a moment, and then another's.
-    desk.trays.given(place, 0, 0)
+    # Its own for a moment, and then another's, before the operations have come.
+    given = desk.trays.given
+    monkeypatch.setattr(desk.trays, "given", lambda *details: None)
+    index = three.nodes[3].node.pipeline.journal.index
+    given(place, number, index + 1)
+    given(place, 0, 0)
+    conflicts(three, "k")
+    assert asked(client) == []
+
+
+def test_one_that_has_lost_the_right_is_sent_nothing_before_the_primary_says_so(
+    three: MemorySet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin = three.nodes[2].admin("use-db d t")
+    answers(three, admin, "set-permissions ana a *")
+    client = arbiter(three, 3, "use-db d ana secret")
     conflicts(three, "k")
     assert asked(client) == ["k"]
+    monkeypatch.setattr(three.nodes[3].node.desk.trays, "given", lambda *details: None)
+    answers(three, admin, "set-permissions ana a other")
+    conflicts(three, "k")
+    assert asked(client) == []
 
 
 def test_the_word_of_another_primary_counts_for_nothing(three: MemorySet) -> None:
@@ -351,7 +372,7 @@ def test_a_copy_of_all_has_it_given_anew(three: MemorySet) -> None:
     client = arbiter(three, 3)
     conflicts(three, "k", "other")
     assert asked(client) == ["k", "other"]
-    three.nodes[3].node.desk.renew()
+    access.review(three.nodes[3].node)
     three.run(0.1)
     assert asked(client) == ["k", "other"]
     conflicts(three, "k")

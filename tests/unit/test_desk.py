@@ -287,7 +287,8 @@ def test_a_database_that_is_dropped_leaves_nothing(case: Case) -> None:
     case.conflicts("a", "b")
     first.received()
     case.node.admin("drop-db d").close()
-    assert (case.desk.trays.count, list(case.desk.table)) == (0, [])
+    table = case.desk.table
+    assert (case.desk.trays.count, list(table), table._ready, table._stuck) == (0, [], {}, {})
     case.admin()
     assert first.ask("use-db d t; arbiter") == ["ok \n", "ok \n"]
 
