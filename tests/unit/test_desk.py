@@ -237,7 +237,8 @@ def test_too_many_are_refused() -> None:
     assert third.ask("arbiter") == ["ok \n"]
 
 
-def test_a_user_whose_name_is_too_long_to_be_told_of_is_refused(case: Case) -> None:
+def test_a_user_whose_name_is_too_long_to_be_told_of_is_refused() -> None:
+    case = Case(limits=Limits(key=1 << 20))
     short, long = "s" * 4_096, "l" * 4_097
     case.admin(*(f"create-user {name} secret" for name in (short, long)))
     case.admin(*(f"set-permissions {name} a *" for name in (short, long)))
