@@ -65,6 +65,9 @@ class NodeConfig:
     :ivar max_database_size: bytes that one database may hold; 0 for any number.
     :ivar max_connections: how many clients may be connected.
     :ivar max_connections_of_one: how many of them from one address; 0 for any number.
+    :ivar handshake_seconds: for a handshake, or the head of an HTTP request; 0 for any time.
+    :ivar command_seconds: for a command, message or body that has begun; 0 for any time.
+    :ivar idle_seconds: a client may be silent; 0 for ever.
     :ivar failed_logins: failures after which logins of an address have to wait; 0 for never.
     :ivar token_warning: seconds before the end of a signed token at which that is announced.
     :ivar allowed_origins: of pages that may connect by WebSocket; empty for any.
@@ -127,6 +130,9 @@ class NodeConfig:
     max_database_size: int = 0
     max_connections: int = 20_000
     max_connections_of_one: int = 0
+    handshake_seconds: int = 10
+    command_seconds: int = 60
+    idle_seconds: int = 0
     failed_logins: int = 10
     token_warning: int = 60
     allowed_origins: tuple[str, ...] = ()

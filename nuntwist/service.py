@@ -55,11 +55,11 @@ from nuntwist.files_on_disk import DiskFiles
 from nuntwist.logs import AuditFile
 from nuntwist.net.fast import SendingReactor
 from nuntwist.net.gate import Gate
+from nuntwist.net.guard import Rules, make_guard
 from nuntwist.net.http import NqlResource, NqlSite
 from nuntwist.net.rounds import Rounds
 from nuntwist.net.tcp import LineFactory
 from nuntwist.net.tls import Renewable, context_of
-from nuntwist.net.unfinished import Unfinished
 from nuntwist.net.websocket import FrameFactory
 from nuntwist.oplog.flushed import FlushedOplog
 from nuntwist.oplog.segments import FileOplog
@@ -326,15 +326,16 @@ class NodeService(Service):
             self.node.counters,
             time.monotonic,
         )
-        unfinished = Unfinished(config.input_total, self.node.counters)
+        call_later = self._reactor.callLater
+        guard = make_guard(self.node.counters, call_later, time.monotonic, _rules(config), gate)
         reactor = SendingReactor(self._reactor, gate)
         peers = None if self._replicas is None else self._replicas.open_door
-        self._lines = LineFactory(pipeline, self._reactor.callLater, peers, gate, unfinished)
+        self._lines = LineFactory(pipeline, guard, call_later, peers)
         self._frames = FrameFactory(
-            pipeline, self._reactor, self._reactor.callLater, config.allowed_origins, unfinished
+            pipeline, guard, self._reactor, call_later, config.allowed_origins
         )
         answers = NqlResource(pipeline, None)
-        self._site = NqlSite(answers, self._reactor, config.max_body)
+        self._site = NqlSite(answers, guard, self._reactor, config.max_body)
         plan = (
             ("TCP", config.tcp_endpoints, self._lines),
             ("WebSocket", config.websocket_endpoints, self._frames),
@@ -497,3 +498,12 @@ class NodeService(Service):
                 count=counters.connections,
                 seconds=GRACE_SECONDS,
             )
+
+
+def _rules(config: NodeConfig) -> Rules:
+    return Rules(
+        handshake=config.handshake_seconds,
+        command=config.command_seconds,
+        idle=config.idle_seconds,
+        input_total=config.input_total,
+    )

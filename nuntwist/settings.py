@@ -265,6 +265,20 @@ SETTINGS: tuple[Setting, ...] = (
         "How many of them from one address; 0 for any number", _whole(0, 10_000_000),
     ),
     Setting(
+        "handshake_seconds", "NUN_HANDSHAKE_TIMEOUT", None, None, "10",
+        "Seconds for a handshake, or the head of an HTTP request; 0 for any time",
+        _whole(0, 1_000_000),
+    ),
+    Setting(
+        "command_seconds", "NUN_COMMAND_TIMEOUT", None, None, "60",
+        "Seconds for a command, message or body that has begun; 0 for any time",
+        _whole(0, 1_000_000),
+    ),
+    Setting(
+        "idle_seconds", "NUN_IDLE_TIMEOUT", None, None, "0",
+        "Seconds a client may be silent; 0 for ever", _whole(0, 1_000_000),
+    ),
+    Setting(
         "failed_logins", "NUN_FAILED_LOGINS", None, None, "10",
         "Failed logins after which those of an address have to wait; 0 for never",
         _whole(0, 1_000_000),

@@ -36,6 +36,7 @@ from nuntwist.files import Files, MemoryFiles
 from nuntwist.interfaces import IOplog, IStorage
 from nuntwist.language.replies import frame
 from nuntwist.net.frames import frame_size
+from nuntwist.net.guard import Rules, make_guard
 from nuntwist.net.http import NqlResource, NqlSite
 from nuntwist.net.tcp import LineFactory
 from nuntwist.net.websocket import FrameFactory
@@ -318,6 +319,8 @@ class MemoryNode:
     :param in_set: as for the node.
     :param afresh: the data directory, where the process before has left a copy of all half in
         place: as :func:`nuntwist.core.installing.begin_afresh` does.
+    :param rules: for clients, other than the defaults.
+    :ivar guard: watches over its clients.
     """
 
     def __init__(
@@ -331,6 +334,7 @@ class MemoryNode:
         election: Winning | None = None,
         in_set: bool = False,
         afresh: Files | None = None,
+        rules: Rules | None = None,
     ) -> None:
         self.clock = clock or HeapClock()
         self.oplog = oplog or MemoryOplog()
@@ -363,13 +367,22 @@ class MemoryNode:
             failed[0].raiseException()
         self.node.start()
         pipeline = self.node.pipeline
-        self.lines = LineFactory(pipeline)
-        self.frames = FrameFactory(pipeline, self.clock, self.clock.callLater)
-        self.site = NqlSite(NqlResource(pipeline, None), self.clock, 8 << 20)
+        clock = self.clock
+        guard = make_guard(self.node.counters, clock.callLater, clock.seconds, rules)
+        self.guard = guard
+        self.lines = LineFactory(pipeline, guard)
+        self.frames = FrameFactory(pipeline, guard, clock, clock.callLater)
+        self.site = NqlSite(NqlResource(pipeline, None), guard, clock, 8 << 20)
 
     def settle(self) -> None:
         """Run the reactor's turns until nothing is due now."""
         self.clock.advance(0)
+
+    def timers(self) -> list[_Call]:
+        """The calls to come, but for the looks of the guard: these end by themselves."""
+        looks = (self.guard.handshakes, self.guard.commands, self.guard.idle)
+        calls = self.clock.getDelayedCalls()
+        return [one for one in calls if getattr(one.function, "__self__", None) not in looks]
 
     def tcp(self) -> LineConnection:
         """Connect over TCP (the greeting is taken)."""

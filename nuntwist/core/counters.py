@@ -30,6 +30,9 @@ class Counters:
     :ivar unfinished_closed: connections closed because all together held too much that was not
         whole, and they most.
     :ivar quota_refusals: writes and new databases that were refused because of a quota.
+    :ivar late_handshakes: connections closed because a handshake, or the head of an HTTP request,
+        took too long; ``late_commands`` because a command, message or body that had begun did;
+        ``idle_closed`` because they were silent for too long.
     :ivar conflicts_settled: keys in conflict that no arbiter has decided in time, and
         ``conflicts_moved`` that went to another arbiter, as one did not decide in its time.
     :ivar command_time: moving average of the time a command takes, in ms.
@@ -54,6 +57,9 @@ class Counters:
     refused_connections: int = 0
     unfinished_closed: int = 0
     quota_refusals: int = 0
+    late_handshakes: int = 0
+    late_commands: int = 0
+    idle_closed: int = 0
     conflicts_settled: int = 0
     conflicts_moved: int = 0
     command_time: float = 0.0

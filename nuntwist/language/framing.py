@@ -50,14 +50,15 @@ class LineFramer:
 
     :param limit: how many bytes a line may have, its end not counted.
     :ivar pending: how many bytes of an unfinished line are kept.
+    :ivar begun: whether a line has begun and not ended, kept or thrown away.
     """
 
-    __slots__ = ("_limit", "_overlong", "_parts", "pending")
+    __slots__ = ("_limit", "_overlong", "_parts", "begun", "pending")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._parts: list[bytes] = []
-        self._overlong = False
+        self._overlong = self.begun = False
         self.pending = 0
 
     def feed(self, data: bytes) -> Chunk | None:
@@ -86,6 +87,7 @@ class LineFramer:
         overlong = self._overlong
         complete = b"".join([*self._parts, complete])
         self._parts, self._overlong, self.pending = [], False, 0
+        self.begun = False
         if tail:
             self._keep(tail)
         lines = [line if len(line) <= self._limit else TOO_LONG for line in complete.split(b"\n")]
@@ -94,6 +96,7 @@ class LineFramer:
         return lines, not overlong and is_plain(complete)
 
     def _keep(self, data: bytes) -> None:
+        self.begun = True
         if self._overlong:
             return
         self._parts.append(data)

@@ -3,14 +3,21 @@
 The session (who is authenticated, which database) lives for one request. GET on ``/`` serves
 the page to look at. A body over the limit is refused before it is read, an answer over the
 limit before it is sent.
+
+The head of a request has the time of a handshake, from its first byte on (the first one on a
+connection, from when that was made); its body has the time of a command, from the end of the head
+on. Who takes longer is told so (408) and let go.
 """
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any
 
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
@@ -18,11 +25,18 @@ from nuntwist.core.client import Client
 from nuntwist.core.pipeline import Pipeline
 from nuntwist.language.framing import TOO_LONG, split_commands
 from nuntwist.language.replies import ATOMS, first_messages
+from nuntwist.net.guard import Guard
+from nuntwist.net.outlet import peer_name
 from nuntwist.net.page import page_response
 
 IDLE_SECONDS = 60
 """How long a kept-alive connection may say nothing."""
-
+LEAVING_SECONDS = 2.0
+"""How long a connection that is told that it took too long has to take that."""
+TOO_LATE = (
+    b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n"
+    b"Content-Type: text/plain\r\nContent-Length: 24\r\n\r\nthe request is too slow\n"
+)
 
 PLAIN_TEXT = (
     (b"content-type", b"text/plain; charset=utf-8"),
@@ -149,6 +163,75 @@ class LimitedRequest(Request):
         self.channel.loseConnection()
 
 
+class Stage(Enum):
+    """What an HTTP connection waits for."""
+
+    NEW = "its first bytes"
+    HEAD = "the end of a head"
+    BODY = "the end of a body"
+    ANSWER = "an answer of ours"
+    KEPT = "another request"
+
+
+class PatientChannel(HTTPChannel):
+    """An HTTP connection on which a request has to be whole within a time."""
+
+    site: NqlSite
+    transport: Any
+    _stage = Stage.NEW
+
+    def connectionMade(self) -> None:
+        """Wait for a first request."""
+        self.site.guard.handshakes.begin(self)
+        super().connectionMade()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take some of a request."""
+        if self._stage is Stage.KEPT:
+            self._stage = Stage.HEAD
+            self.site.guard.handshakes.begin(self)
+        elif self._stage is Stage.NEW:
+            self._stage = Stage.HEAD
+        super().dataReceived(data)
+
+    def allHeadersReceived(self) -> None:
+        """The head is whole."""
+        self.site.guard.handshakes.forget(self)
+        self._stage = Stage.BODY
+        if self.length != 0:
+            self.site.guard.commands.begin(self)
+        super().allHeadersReceived()
+
+    def allContentReceived(self) -> None:
+        """The request is whole."""
+        self.site.guard.commands.forget(self)
+        self._stage = Stage.ANSWER
+        super().allContentReceived()
+
+    def requestDone(self, request: Request) -> None:
+        """It is answered; what came behind it is taken now."""
+        self._stage = Stage.KEPT
+        super().requestDone(request)
+
+    def out_of_time(self) -> str | None:
+        """End it; see :class:`nuntwist.net.patience.Hurried`."""
+        if self._stage is Stage.NEW:
+            # Over TLS that has not even begun nothing can be told.
+            self.transport.abortConnection()
+        else:
+            self.transport.write(TOO_LATE)
+            self.loseConnection()
+            if self._abortingCall is None:
+                self._abortingCall = self.callLater(LEAVING_SECONDS, self.forceAbortClient)
+        return peer_name(self.transport)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """It is gone."""
+        self.site.guard.handshakes.forget(self)
+        self.site.guard.commands.forget(self)
+        super().connectionLost(reason)
+
+
 class NqlResource(Resource):
     """Everything the HTTP port serves.
 
@@ -201,16 +284,22 @@ class NqlResource(Resource):
 class NqlSite(Site):
     """The HTTP server.
 
+    :param guard: watches over the connections.
     :param body_limit: bytes a body may have.
     """
 
     noisy = False
+    protocol: Any = PatientChannel
     _log = Logger()
 
-    def __init__(self, resource: NqlResource, reactor: Any, body_limit: int) -> None:
+    def __init__(self, resource: NqlResource, guard: Guard, reactor: Any, body_limit: int) -> None:
         super().__init__(
-            resource, requestFactory=LimitedRequest, timeout=IDLE_SECONDS, reactor=reactor
+            resource,
+            requestFactory=LimitedRequest,
+            timeout=min(IDLE_SECONDS, guard.rules.idle or IDLE_SECONDS),
+            reactor=reactor,
         )
+        self.guard = guard
         self.body_limit = body_limit
 
     def log(self, request: Any) -> None:

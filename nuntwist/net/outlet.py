@@ -42,6 +42,13 @@ class Backpressure:
         """The connection is lost; ``connectionLost`` tells the same."""
 
 
+def is_busy(client: Client) -> bool:
+    """Whether something that a client has asked for is under way."""
+    return (
+        client.waiting or client.forwards is not None or client.unsent > 0 or bool(client.backlog)
+    )
+
+
 def peer_name(transport: Any) -> str:
     """The address of the other side, for logs."""
     address = transport.getPeer()

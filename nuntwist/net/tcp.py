@@ -38,9 +38,9 @@ from nuntwist.core.pipeline import Pipeline
 from nuntwist.language.framing import LineFramer
 from nuntwist.language.replies import LINES
 from nuntwist.net.fast import SendingServer
-from nuntwist.net.gate import Gate
-from nuntwist.net.outlet import Backpressure, peer_name, tune
-from nuntwist.net.unfinished import SMALL, Unfinished
+from nuntwist.net.guard import Guard
+from nuntwist.net.outlet import Backpressure, is_busy, peer_name, tune
+from nuntwist.net.unfinished import SMALL
 
 GREETING = b"ok \n"
 HTTP_REQUESTS = tuple(
@@ -50,6 +50,7 @@ NOT_HTTP = b"error this port takes commands, not HTTP: use the HTTP port \n"
 PEER = b"peer "
 """What another node begins with."""
 TOO_MANY = b"error there are too many connections \n"
+TOO_LATE = b"error a command that has begun must end within %d s \n"
 EXCESS_SECONDS = 2.0
 """How long a connection over the limit has to show that it is a node's."""
 LINGER_SECONDS = 1.0
@@ -62,42 +63,44 @@ class LineProtocol(Protocol):
 
     :param pipeline: of the node.
     :param clients: the open connections of the factory.
-    :param call_later: as for :class:`LineFactory`.
+    :param guard: as for :class:`LineFactory`.
+    :param call_later: as there.
     :param peers: as there.
-    :param gate: as there.
-    :param unfinished: as there.
+    :ivar heard: see :class:`nuntwist.net.idle.Silent`.
     """
 
     transport: Any
+    client: Client
 
     def __init__(
         self,
         pipeline: Pipeline,
         clients: dict[LineProtocol, None],
+        guard: Guard,
         call_later: Callable[..., Any] | None = None,
         peers: Callable[[], IProtocol | None] | None = None,
-        gate: Gate | None = None,
-        unfinished: Unfinished | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._clients = clients
         self._peers = peers
-        self._gate = gate
+        self._guard = guard
         self._excess: IDelayedCall | None = None
-        self._unfinished = unfinished
-        self._in_sum = False
+        self._in_sum = self._is_timed = False
         self._held = b""
         self._call_later = call_later
-        self._ending = self._input_ended = False
+        self._ending = self._input_ended = self._begun = False
         self._looked_at = False
+        self._not_read = False
         self._lingering: IDelayedCall | None = None
         self._framer = LineFramer(pipeline.limits.line)
-        self.client: Client
+        self.heard = True
 
     def connectionMade(self) -> None:
         """Greet, over TLS once that is agreed on."""
         tune(self.transport)
-        if not isinstance(self.transport, TLSMemoryBIOProtocol):
+        if isinstance(self.transport, TLSMemoryBIOProtocol):
+            self._guard.handshakes.begin(self)
+        else:
             self._begin()
 
     def handshakeCompleted(self) -> None:
@@ -106,9 +109,12 @@ class LineProtocol(Protocol):
         Bytes given to it earlier would fill its buffer, a full buffer stops the reading, and
         without reading the handshake would never be done.
         """
+        self._guard.handshakes.forget(self)
         self._begin()
 
     def _begin(self) -> None:
+        self._begun = True
+        self._guard.idle.join(self)
         self.client = Client(self, LINES, peer_name(self.transport))
         self.client.write = self.transport.write
         if isinstance(self.transport, SendingServer):
@@ -117,16 +123,17 @@ class LineProtocol(Protocol):
         self._pipeline.connect(self.client)
         self.transport.registerProducer(Backpressure(self._pipeline, self.client), True)
         self.write(GREETING)
-        if self._gate is not None and self._call_later is not None:
+        gate = self._guard.gate
+        if gate is not None and self._call_later is not None:
             host = getattr(self.transport.getPeer(), "host", None)
-            if host is not None and self._gate.is_over(host):
+            if host is not None and gate.is_over(host):
                 self._excess = self._call_later(EXCESS_SECONDS, self._turn_away)
 
     def _turn_away(self) -> None:
         """It is a client, and there are too many."""
-        assert self._gate is not None
+        assert self._guard.gate is not None
         self._still_welcome()
-        self._gate.refused(self.transport.getPeer().host)
+        self._guard.gate.refused(self.transport.getPeer().host)
         self.write(TOO_MANY)
         self.end()
 
@@ -137,6 +144,7 @@ class LineProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Run what is complete."""
+        self.heard = True
         if not self._looked_at:
             data = self._held + data
             if not self._may_go_on(data):
@@ -144,10 +152,51 @@ class LineProtocol(Protocol):
         chunk = self._framer.feed(data)
         if chunk is not None:
             self._pipeline.receive(self.client, chunk)
+        if self._is_timed or self._framer.begun:
+            self._note_unfinished(chunk is None)
+
+    def _note_unfinished(self, same: bool) -> None:
+        """Note what has begun and not ended.
+
+        :param same: no line has ended, so it had begun before, if any had.
+        """
+        if self._ending:
+            return
+        begun = self._framer.begun
+        if not begun:
+            self._guard.commands.forget(self)
+        elif not (same and self._is_timed):
+            self._guard.commands.begin(self)
+        self._is_timed = begun
         if self._in_sum or self._framer.pending > SMALL:
-            self._in_sum = self._unfinished is not None and self._unfinished.note(
-                self, self._framer.pending
-            )
+            self._in_sum = self._guard.unfinished.note(self, self._framer.pending)
+
+    def out_of_time(self) -> str | None:
+        """End it; see :class:`nuntwist.net.patience.Hurried`."""
+        if not self._begun:
+            self.abort("handshake")
+            return peer_name(self.transport)
+        if self._ending:
+            return None
+        if self._not_read:
+            # That it does not end is due to us; resume_reading gives it its time anew.
+            return None
+        self.write(TOO_LATE % self._guard.commands.allowed)
+        self.end()
+        return self.client.peer
+
+    def is_busy(self) -> bool:
+        """See :class:`nuntwist.net.idle.Silent`."""
+        return self._not_read or is_busy(self.client)
+
+    def nudge(self) -> None:
+        """There is nothing that a client would have to answer."""
+
+    def end_silence(self) -> str:
+        """End it; see :class:`nuntwist.net.idle.Silent`."""
+        peer = self.client.peer
+        self._pipeline.finish(self.client)
+        return peer
 
     def give_up(self) -> str:
         """Close at once; see :class:`nuntwist.net.unfinished.Sender`."""
@@ -161,6 +210,9 @@ class LineProtocol(Protocol):
         if self._peers is not None:
             if len(data) < len(PEER) and PEER.startswith(data):
                 self._held = data
+                if not self._is_timed:
+                    self._is_timed = True
+                    self._guard.commands.begin(self)
                 return False
             peer = self._peers() if data.startswith(PEER) else None
             if peer is not None:
@@ -180,6 +232,7 @@ class LineProtocol(Protocol):
         """The other side is a node: from here on another protocol has the connection."""
         transport = self.transport
         self._still_welcome()
+        self._forget()
         # Nothing of the client may send here any more.
         if isinstance(transport, SendingServer):
             transport.take_back()
@@ -207,13 +260,19 @@ class LineProtocol(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone."""
         self._still_welcome()
-        if self._unfinished is not None:
-            self._unfinished.forget(self)
+        self._forget()
         if self._lingering is not None and self._lingering.active():
             self._lingering.cancel()
         if self in self._clients:
             self._clients.pop(self, None)
             self._pipeline.disconnect(self.client)
+
+    def _forget(self) -> None:
+        guard = self._guard
+        guard.handshakes.forget(self)
+        guard.commands.forget(self)
+        guard.unfinished.forget(self)
+        guard.idle.leave(self)
 
     # -- the outlet of the client --------------------------------------------------------------
 
@@ -223,15 +282,21 @@ class LineProtocol(Protocol):
 
     def pause_reading(self) -> None:
         """Deliver no more input."""
+        self._not_read = True
         self.transport.pauseProducing()
 
     def resume_reading(self) -> None:
         """Deliver input again."""
+        if self._not_read:
+            self._not_read = False
+            if self._is_timed:
+                self._guard.commands.begin(self)
         self.transport.resumeProducing()
 
     def end(self) -> None:
         """Send what is buffered, then close."""
         self._ending, self._looked_at = True, False
+        self._forget()
         transport = self.transport
         transport.unregisterProducer()
         if self._input_ended or self._call_later is None or self._lingering is not None:
@@ -256,12 +321,11 @@ class LineProtocol(Protocol):
 class LineFactory(Factory):
     """Makes the protocol of each TCP connection.
 
+    :param guard: watches over them.
     :param call_later: IReactorTime.callLater, to linger with; None closes at once, as is right
         for a transport that is no socket.
     :param peers: makes the protocol for a connection of another node, or gives None where none
         is taken any more; None where there are no other nodes.
-    :param gate: says whether there are more than there may be; None where any number may.
-    :param unfinished: is told of commands that are not whole; None where nobody asks.
     :ivar clients: the open ones.
     :ivar takes_nodes: what connects may be a node.
     """
@@ -272,27 +336,20 @@ class LineFactory(Factory):
     def __init__(
         self,
         pipeline: Pipeline,
+        guard: Guard,
         call_later: Callable[..., Any] | None = None,
         peers: Callable[[], IProtocol | None] | None = None,
-        gate: Gate | None = None,
-        unfinished: Unfinished | None = None,
     ) -> None:
         self._pipeline = pipeline
-        self._unfinished = unfinished
+        self._guard = guard
         self._call_later = call_later
         self._peers = peers
-        self._gate = gate
         self.clients: dict[LineProtocol, None] = {}
 
     def buildProtocol(self, addr: IAddress | None) -> LineProtocol:
         """Make one."""
         protocol = LineProtocol(
-            self._pipeline,
-            self.clients,
-            self._call_later,
-            self._peers,
-            self._gate,
-            self._unfinished,
+            self._pipeline, self.clients, self._guard, self._call_later, self._peers
         )
         protocol.factory = self
         return protocol

@@ -25,8 +25,9 @@ from nuntwist.language.framing import is_plain, split_commands
 from nuntwist.language.replies import FRAMES
 from nuntwist.net.fast import SendingServer
 from nuntwist.net.frames import frame_size, small_texts
-from nuntwist.net.outlet import Backpressure, peer_name, tune
-from nuntwist.net.unfinished import SMALL, Unfinished
+from nuntwist.net.guard import Guard
+from nuntwist.net.outlet import Backpressure, is_busy, peer_name, tune
+from nuntwist.net.unfinished import SMALL
 
 FRAMES_A_TURN = 32
 """Frames given to the general parser in one turn of one connection."""
@@ -43,10 +44,16 @@ NO_PAGE = ["none://none:0"]
 GOING_AWAY = 1001
 UNSUPPORTED_DATA = 1003
 INVALID_PAYLOAD = 1007
+POLICY_VIOLATION = 1008
+PING = b"\x89\x00"
+TOO_LATE = b"a message that has begun must end within %d s"
 
 
 class FrameProtocol(WebSocketServerProtocol):
-    """One WebSocket connection."""
+    """One WebSocket connection.
+
+    :ivar heard: see :class:`nuntwist.net.idle.Silent`.
+    """
 
     factory: FrameFactory
     client: Client | None = None
@@ -62,15 +69,20 @@ class FrameProtocol(WebSocketServerProtocol):
     def connectionMade(self) -> None:
         """Begin the handshake."""
         self._pending = b""
-        self._feeding = self._in_sum = False
+        self._feeding = self._in_sum = self._is_timed = self._anew = self._not_read = False
         self._peer_close: tuple[int, bytes] | None = None
         vars(self).update(self.factory.options)
+        self.heard = True
+        self._guard = self.factory.guard
         super().connectionMade()
         tune(self.transport)
+        self._guard.handshakes.begin(self)
 
     def onOpen(self) -> None:
         """The handshake is done: from here on there is a client."""
         pipeline = self.factory.pipeline
+        self._guard.handshakes.forget(self)
+        self._guard.idle.join(self)
         self.client = Client(self, FRAMES, peer_name(self.transport))
         self.client.write = self.transport.write
         if isinstance(self.transport, SendingServer):
@@ -81,6 +93,7 @@ class FrameProtocol(WebSocketServerProtocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Take small text frames in one go; give the rest to Autobahn."""
+        self.heard = True
         if self.client is None:
             data = self._shake_hands(data)
             if not data:
@@ -92,12 +105,20 @@ class FrameProtocol(WebSocketServerProtocol):
             self._pending = data
         else:
             self._take(data)
-        self._note_unfinished()
+        if self._pending or self.inside_message or self._is_timed or self._in_sum:
+            self._note_unfinished()
 
     def _note_unfinished(self) -> None:
+        # What waits for our turns is not the other side's to end.
+        begun = bool(self._pending or self.inside_message) and not self._feeding
+        begun = begun and self.client is not None and not self.client.closed
+        if not begun:
+            self._guard.commands.forget(self)
+        elif self._anew or not self._is_timed:
+            self._guard.commands.begin(self)
+        self._is_timed, self._anew = begun, False
         if self._in_sum or self.inside_message or len(self._pending) > SMALL:
-            unfinished = self.factory.unfinished
-            self._in_sum = unfinished is not None and unfinished.note(self, self._held())
+            self._in_sum = self._guard.unfinished.note(self, self._held())
 
     def _held(self) -> int:
         """Bytes of a message that is not whole."""
@@ -112,6 +133,33 @@ class FrameProtocol(WebSocketServerProtocol):
     def give_up(self) -> str:
         """Close at once; see :class:`nuntwist.net.unfinished.Sender`."""
         self.abort("input")
+        return peer_name(self.transport)
+
+    def out_of_time(self) -> str | None:
+        """End it; see :class:`nuntwist.net.patience.Hurried`."""
+        if self.client is None:
+            self.abort("handshake")
+            return peer_name(self.transport)
+        if self._not_read or self.client.ending:
+            # That it does not end is due to us; resume_reading gives it its time anew.
+            return None
+        peer = self.client.peer
+        self.sendCloseFrame(POLICY_VIOLATION, TOO_LATE % self._guard.commands.allowed)
+        return peer
+
+    def is_busy(self) -> bool:
+        """See :class:`nuntwist.net.idle.Silent`."""
+        client = self.client
+        return self._not_read or self._feeding or client is None or is_busy(client)
+
+    def nudge(self) -> None:
+        """Send a ping, as long as no answer is sent in parts."""
+        if self.client is not None and not self.client.streaming:
+            self.transport.write(PING)
+
+    def end_silence(self) -> str:
+        """End it; see :class:`nuntwist.net.idle.Silent`."""
+        self.sendCloseFrame(GOING_AWAY, b"silent for too long")
         return peer_name(self.transport)
 
     def _shake_hands(self, data: bytes) -> bytes:
@@ -135,6 +183,7 @@ class FrameProtocol(WebSocketServerProtocol):
             if self._between_messages():
                 texts, used = small_texts(data)
                 if used:
+                    self._anew = True
                     self._run(texts)
                     data = data[used:]
                     continue
@@ -144,6 +193,8 @@ class FrameProtocol(WebSocketServerProtocol):
                 return
             self._dataReceived(data[:size])
             data = data[size:]
+            if self._between_messages():
+                self._anew = True
         if data:
             self._pending = data
             self._feeding = True
@@ -238,13 +289,15 @@ class FrameProtocol(WebSocketServerProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone."""
         self.factory.closing.discard(self)
-        if self.factory.unfinished is not None:
-            self.factory.unfinished.forget(self)
+        self._guard.handshakes.forget(self)
+        self._guard.unfinished.forget(self)
         self._detach()
         super().connectionLost(reason)
 
     def _detach(self) -> None:
         self.factory.clients.discard(self)
+        self._guard.commands.forget(self)
+        self._guard.idle.leave(self)
         if self.client is not None and not self.client.closed:
             self.factory.pipeline.disconnect(self.client)
             self.transport.unregisterProducer()
@@ -258,10 +311,15 @@ class FrameProtocol(WebSocketServerProtocol):
 
     def pause_reading(self) -> None:
         """Deliver no more input."""
+        self._not_read = True
         self.transport.pauseProducing()
 
     def resume_reading(self) -> None:
         """Deliver input again, unless Autobahn still has some to eat."""
+        if self._not_read:
+            self._not_read = False
+            if self._is_timed:
+                self._guard.commands.begin(self)
         if not self._feeding:
             self.transport.resumeProducing()
 
@@ -298,11 +356,11 @@ class _Timers:
 class FrameFactory(WebSocketServerFactory):
     """Makes the protocol of each WebSocket connection.
 
+    :param guard: watches over them.
     :param reactor: for Autobahn's timers.
     :param call_later: IReactorTime.callLater.
     :param origins: of the pages that may connect, in lower case; empty for all. Who sends no
         origin is no page.
-    :param unfinished: is told of messages that are not whole; None where nobody asks.
     :ivar options: of each protocol, by name.
     :ivar clients: the connections that are past their handshake.
     :ivar closing: those that were sent a close frame and have not gone yet; they do so within
@@ -315,16 +373,16 @@ class FrameFactory(WebSocketServerFactory):
     def __init__(
         self,
         pipeline: Pipeline,
+        guard: Guard,
         reactor: Any,
         call_later: Callable[..., Any],
         origins: Sequence[str] = (),
-        unfinished: Unfinished | None = None,
     ) -> None:
         super().__init__(reactor=reactor)
         # Autobahn's own keeps its time-outs on the global reactor, whatever it is given.
         self._batched_timer: Any = _Timers(call_later)
         self.pipeline = pipeline
-        self.unfinished = unfinished
+        self.guard = guard
         self.call_later = call_later
         self.clients: set[FrameProtocol] = set()
         self.closing: set[FrameProtocol] = set()
@@ -339,7 +397,8 @@ class FrameFactory(WebSocketServerFactory):
             if origins
             else ["*"],
             allowNullOrigin=not origins or "null" in origins,
-            openHandshakeTimeout=10,
+            # Of that the guard takes care, for all transports.
+            openHandshakeTimeout=0,
             closeHandshakeTimeout=2,
         )
         names = WebSocketServerProtocol.CONFIG_ATTRS

@@ -25,6 +25,7 @@ from nuntwist.core.node import Node
 from nuntwist.errors import CommandError
 from nuntwist.files import MemoryFiles
 from nuntwist.interfaces import IOplog, ISecrets
+from nuntwist.net.guard import make_guard
 from nuntwist.net.tcp import LineFactory
 from nuntwist.oplog.flushed import FlushedOplog
 from nuntwist.oplog.segments import FileOplog
@@ -170,7 +171,9 @@ class SimulatedNode:
         self.replicas.start()
         self.node.desk.start(self.process, self._config.arbiter_seconds)
         self._tell_written()
-        lines = LineFactory(self.node.pipeline, None, self.replicas.open_door)
+        process = self.process
+        guard = make_guard(self.node.counters, process.callLater, process.seconds)
+        lines = LineFactory(self.node.pipeline, guard, None, self.replicas.open_door)
         self._lines = lines
         self._network.listen(
             self.address, self.place, self.process, lambda: lines.buildProtocol(None)

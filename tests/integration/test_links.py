@@ -83,7 +83,9 @@ class Place:
             lambda address: next((n for n, link in self.links.items() if at(link, address)), None),
         )
         _places.append(self)
-        self.factory = LineFactory(self.node.node.pipeline, reactor.callLater, self.doors.open)
+        self.factory = LineFactory(
+            self.node.node.pipeline, self.node.guard, reactor.callLater, self.doors.open
+        )
 
     @pytest_twisted.inlineCallbacks
     def listen(self, text: str = "tcp:0:interface=127.0.0.1") -> Steps:

@@ -30,7 +30,9 @@ class Port:
         clock = self.node.clock
         manner = Manner(lambda: Self(1, 7, "here:1"), KEY, self, clock, random.Random(1), 0.1, 0.5)
         self.doors = Doors(manner)
-        self.lines = LineFactory(self.node.node.pipeline, clock.callLater, self.doors.open)
+        self.lines = LineFactory(
+            self.node.node.pipeline, self.node.guard, clock.callLater, self.doors.open
+        )
 
     def linked(self, link: PeerProtocol) -> None:
         assert link.peer is not None
@@ -114,7 +116,7 @@ def test_a_node_is_taken_in_however_its_bytes_come(port: Port, size: int) -> Non
     caller.close()
     assert port.unlinked_nodes == 1
     assert port.connections == 0
-    assert port.node.clock.getDelayedCalls() == []
+    assert port.node.timers() == []
 
 
 @pytest.mark.parametrize(
@@ -209,7 +211,7 @@ def test_those_that_end_make_room_too(port: Port) -> None:
         caller.deliver(b"peer ")
         caller.close()
     assert port.doors.dropped == 0
-    assert port.node.clock.getDelayedCalls() == []
+    assert port.node.timers() == []
 
 
 def test_who_says_nothing_more_is_ended(port: Port) -> None:
@@ -291,7 +293,7 @@ def test_stopping_ends_those_that_were_taken(port: Port, events: list[LogEvent])
     assert done == [None, None]
     assert told(events) == []
     client.close()
-    assert port.node.clock.getDelayedCalls() == []
+    assert port.node.timers() == []
 
 
 def test_who_does_not_close_is_cut_off(port: Port) -> None:

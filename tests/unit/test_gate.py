@@ -12,6 +12,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 
 from nuntwist.core.counters import Counters
 from nuntwist.net.gate import SPARE, TELL_SECONDS, Gate, Gated
+from nuntwist.net.guard import make_guard
 from nuntwist.net.tcp import EXCESS_SECONDS, LineFactory
 from nuntwist.testing import MemoryNode, MemoryTransport
 
@@ -100,11 +101,11 @@ class Port:
 
     def __init__(self, most: int) -> None:
         self.node = MemoryNode()
-        self.gate = Gate(most, 0, self.node.node.counters, self.node.clock.seconds)
+        counters, clock = self.node.node.counters, self.node.clock
+        self.gate = Gate(most, 0, counters, clock.seconds)
         self.peers: list[Protocol] = []
-        self.factory = LineFactory(
-            self.node.node.pipeline, self.node.clock.callLater, self._peer, self.gate
-        )
+        guard = make_guard(counters, clock.callLater, clock.seconds, gate=self.gate)
+        self.factory = LineFactory(self.node.node.pipeline, guard, clock.callLater, self._peer)
         self.gated = Gated(self.factory, self.gate)
 
     def _peer(self) -> Protocol:

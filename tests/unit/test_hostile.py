@@ -78,12 +78,12 @@ class Besieged:
         """Nothing has changed, and the others are served."""
         assert self.friend.ask("get k") == "value v\nok \n"
         assert self.state() == self.before
-        assert self.node.clock.getDelayedCalls() == [] or self._only_handshakes_wait()
+        assert self.node.timers() == [] or self._only_handshakes_wait()
         assert self.node.node.counters.connections == 1 + self.open_ones()
 
     def _only_handshakes_wait(self) -> bool:
         self.node.clock.advance(100)
-        return self.node.clock.getDelayedCalls() == []
+        return self.node.timers() == []
 
     def open_ones(self) -> int:
         """Attackers that are still connected."""

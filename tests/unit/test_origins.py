@@ -17,7 +17,9 @@ REQUEST = (
 def status(origins: tuple[str, ...], origin: str | None) -> int:
     """What a handshake is answered."""
     node = MemoryNode()
-    factory = FrameFactory(node.node.pipeline, node.clock, node.clock.callLater, origins)
+    factory = FrameFactory(
+        node.node.pipeline, node.guard, node.clock, node.clock.callLater, origins
+    )
     protocol = factory.buildProtocol(IPv4Address("TCP", "10.0.0.1", 1))
     transport = MemoryTransport()
     protocol.makeConnection(transport)

@@ -334,7 +334,7 @@ def test_a_framed_client_that_closes_midway(node: MemoryNode) -> None:
     client.close()
     node.settle()
     assert node.node.catalogue.by_name[b"d"].scans == []
-    assert node.clock.getDelayedCalls() == []
+    assert node.timers() == []
 
 
 def test_a_slow_transport_stops_the_slices(node: MemoryNode) -> None:

@@ -11,9 +11,8 @@ from twisted.internet.address import IPv4Address
 
 from nuntwist.core.counters import Counters
 from nuntwist.language.framing import MOST_PARTS, LineFramer
-from nuntwist.net.tcp import LineFactory
+from nuntwist.net.guard import Rules
 from nuntwist.net.unfinished import SMALL, Unfinished
-from nuntwist.net.websocket import FrameFactory
 from nuntwist.testing import MemoryNode, MemoryTransport, client_frame
 
 REQUEST = (
@@ -81,14 +80,11 @@ class Doors:
     """A node with connections that share a limit."""
 
     def __init__(self, limit: int) -> None:
-        self.node = MemoryNode()
-        self.unfinished = Unfinished(limit, self.node.node.counters)
-        pipeline, clock = self.node.node.pipeline, self.node.clock
-        self.lines = LineFactory(pipeline, None, None, None, self.unfinished)
-        self.frames = FrameFactory(pipeline, clock, clock.callLater, (), self.unfinished)
+        self.node = MemoryNode(rules=Rules(input_total=limit))
+        self.unfinished = self.node.guard.unfinished
 
     def connect(self, kind: str) -> tuple[object, MemoryTransport]:
-        factory = self.lines if kind == "tcp" else self.frames
+        factory = self.node.lines if kind == "tcp" else self.node.frames
         protocol = factory.buildProtocol(IPv4Address("TCP", "10.0.0.1", 1))
         transport = MemoryTransport()
         protocol.makeConnection(transport)

@@ -314,9 +314,9 @@ def test_a_handshake_that_does_not_come_is_not_waited_for(node: MemoryNode) -> N
 
 def test_no_timer_is_left_behind(node: MemoryNode, client: FrameConnection) -> None:
     client.ask("get a")
-    assert node.clock.getDelayedCalls() == []
+    assert node.timers() == []
     client.deliver(close_frame(1000))
-    assert node.clock.getDelayedCalls() == []
+    assert node.timers() == []
 
 
 def test_events_to_a_closing_connection(node: MemoryNode, client: FrameConnection) -> None:
@@ -482,8 +482,8 @@ def test_a_flood_of_odd_frames_is_eaten_a_few_a_turn(
     while client.protocol._pending:
         assert client.transport.producerState == "paused"
         before = counting.count
-        due = min(call.time for call in node.clock.getDelayedCalls())
-        calls = [c for c in node.clock.getDelayedCalls() if c.time == due]
+        due = min(call.time for call in node.timers())
+        calls = [c for c in node.timers() if c.time == due]
         run_one(node, calls[0])
         most = max(most, counting.count - before)
         turns += 1
@@ -501,7 +501,7 @@ def test_a_flood_of_odd_frames_is_eaten_a_few_a_turn(
 
 def run_one(node: MemoryNode, call: object) -> None:
     """Make one due call, and not those that it asks for."""
-    assert call in node.clock.getDelayedCalls()
+    assert call in node.timers()
     call.pending, call.called = False, True  # type: ignore[attr-defined]
     call.function(*call.args, **call.kwargs)  # type: ignore[attr-defined]
 

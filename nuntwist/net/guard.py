@@ -1,0 +1,119 @@
+"""All that watches over connections of clients, in one hand.
+
+The factories of the transports are given a :class:`Guard`; a protocol takes of it what concerns it.
+:func:`make_guard` puts it together, with the counters of the node and lines in its log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.logger import Logger
+
+from nuntwist.core.counters import Counters
+from nuntwist.net.gate import Gate
+from nuntwist.net.idle import Idle
+from nuntwist.net.patience import Patience, Tally
+from nuntwist.net.unfinished import Unfinished
+
+_log = Logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What an operator wants of clients; see docs/configuration.md.
+
+    :ivar handshake: seconds for a handshake, or for the head of an HTTP request; 0 for any time.
+    :ivar command: seconds for a command, message or body that has begun; 0 for any time.
+    :ivar idle: seconds a client may be silent; 0 for ever.
+    :ivar input_total: bytes of what is not whole, of all connections.
+    """
+
+    handshake: float = 10.0
+    command: float = 60.0
+    idle: float = 0.0
+    input_total: int = 128 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What the transports share.
+
+    :ivar rules: what it was made of.
+    :ivar gate: says whether there are more than there may be; None where any number may.
+    :ivar unfinished: is told of commands that are not whole.
+    :ivar handshakes: of those that shake hands.
+    :ivar commands: of those that have begun a command.
+    :ivar idle: of all connections.
+    """
+
+    rules: Rules
+    gate: Gate | None
+    unfinished: Unfinished
+    handshakes: Patience
+    commands: Patience
+    idle: Idle
+
+
+def make_guard(
+    counters: Counters,
+    call_later: Callable[..., Any],
+    seconds: Callable[[], float],
+    rules: Rules | None = None,
+    gate: Gate | None = None,
+) -> Guard:
+    """Make the guard of a node.
+
+    :param call_later: IReactorTime.callLater.
+    :param seconds: monotonic time, in seconds.
+    :param rules: None for the defaults.
+    """
+    rules = rules or Rules()
+
+    def noting(counter: str, sentence: str) -> Callable[[str], None]:
+        tally = Tally(seconds, lambda count, last: _log.warn(sentence, count=count, last=last))
+
+        def note(who: str) -> None:
+            setattr(counters, counter, getattr(counters, counter) + 1)
+            tally.note(who)
+
+        return note
+
+    return Guard(
+        rules,
+        gate,
+        Unfinished(rules.input_total, counters),
+        Patience(
+            rules.handshake,
+            call_later,
+            seconds,
+            noting(
+                "late_handshakes",
+                f"{{count}} connections were not done with their handshake, or with the head of an"
+                f" HTTP request, in {rules.handshake:g} s (NUN_HANDSHAKE_TIMEOUT) and were closed,"
+                " the last one from {last}",
+            ),
+        ),
+        Patience(
+            rules.command,
+            call_later,
+            seconds,
+            noting(
+                "late_commands",
+                f"{{count}} connections had begun a command and not ended it in {rules.command:g} s"
+                " (NUN_COMMAND_TIMEOUT) and were closed, the last one from {last}",
+            ),
+        ),
+        Idle(
+            rules.idle,
+            call_later,
+            seconds,
+            noting(
+                "idle_closed",
+                f"{{count}} connections were silent for {rules.idle:g} s (NUN_IDLE_TIMEOUT) and"
+                " were closed, the last one from {last}",
+            ),
+        ),
+    )

@@ -1,0 +1,110 @@
+"""Who has to be done with something within a time: a handshake, or a command that has begun.
+
+Whoever begins is noted with the time; whoever is done is forgotten. As all have the same time, they
+stand in the order in which it runs out, and one timer for the first of them is enough: there is
+none for each connection, and none at all while nobody has begun. It looks no more often than
+``LOOKS`` times within the time allowed, so some have a little more of it.
+
+Nothing of what a connection does meanwhile moves its time, so a byte a second keeps none open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+LOOKS: Final = 20
+"""Looks at most within the time allowed."""
+TELL_SECONDS: Final = 60.0
+"""How often at most the log tells of the same."""
+
+
+class Tally:
+    """Tells now and then of what happens often, with how often it did.
+
+    :param seconds: monotonic time, in seconds.
+    :param tell: is called with that number, and with who was the last one.
+    """
+
+    def __init__(self, seconds: Callable[[], float], tell: Callable[[int, str], object]) -> None:
+        self._seconds = seconds
+        self._tell = tell
+        self._told_at: float | None = None
+        self._untold = 0
+
+    def note(self, who: str) -> None:
+        """It has happened."""
+        self._untold += 1
+        now = self._seconds()
+        if self._told_at is None or now >= self._told_at + TELL_SECONDS:
+            self._told_at = now
+            count, self._untold = self._untold, 0
+            self._tell(count, who)
+
+
+class Hurried(Protocol):
+    """A connection that has begun something."""
+
+    def out_of_time(self) -> str | None:
+        """End it.
+
+        :return: the address of the other side, for the log; None where nothing had to be ended.
+        """
+
+
+class Patience:
+    """A time that is allowed for something.
+
+    :param allowed: in seconds; 0 for any time.
+    :param call_later: IReactorTime.callLater.
+    :param seconds: monotonic time, in seconds.
+    :param ended: is told of each that was ended, by its address.
+    """
+
+    def __init__(
+        self,
+        allowed: float,
+        call_later: Callable[..., Any],
+        seconds: Callable[[], float],
+        ended: Callable[[str], object],
+    ) -> None:
+        self.allowed = allowed
+        self._call_later = call_later
+        self._seconds = seconds
+        self._ended = ended
+        self._since: dict[Hurried, float] = {}
+        self._is_timed = False
+
+    def begin(self, who: Hurried) -> None:
+        """Its time begins; anew, where it had begun."""
+        if not self.allowed:
+            return
+        self._since.pop(who, None)
+        self._since[who] = self._seconds()
+        if not self._is_timed:
+            self._time(self.allowed)
+
+    def forget(self, who: Hurried) -> None:
+        """It is done, or gone."""
+        self._since.pop(who, None)
+
+    def _time(self, wait: float) -> None:
+        self._is_timed = True
+        self._call_later(wait, self._look)
+
+    def _look(self) -> None:
+        self._is_timed = False
+        now = self._seconds()
+        for who, since in tuple(self._since.items()):
+            left = since + self.allowed - now
+            if left > 0.0:
+                self._time(max(left, self.allowed / LOOKS))
+                return
+            # What one ends may end another.
+            if self._since.pop(who, None) is None:
+                continue
+            address = who.out_of_time()
+            if address is not None:
+                self._ended(address)
+        if self._since and not self._is_timed:
+            self._time(self.allowed)
