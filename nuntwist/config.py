@@ -68,6 +68,7 @@ class NodeConfig:
     :ivar handshake_seconds: for a handshake, or the head of an HTTP request; 0 for any time.
     :ivar command_seconds: for a command, message or body that has begun; 0 for any time.
     :ivar idle_seconds: a client may be silent; 0 for ever.
+    :ivar command_rate: commands a second of one connection; 0 for any number.
     :ivar failed_logins: failures after which logins of an address have to wait; 0 for never.
     :ivar token_warning: seconds before the end of a signed token at which that is announced.
     :ivar allowed_origins: of pages that may connect by WebSocket; empty for any.
@@ -133,6 +134,7 @@ class NodeConfig:
     handshake_seconds: int = 10
     command_seconds: int = 60
     idle_seconds: int = 0
+    command_rate: int = 0
     failed_logins: int = 10
     token_warning: int = 60
     allowed_origins: tuple[str, ...] = ()

@@ -328,6 +328,7 @@ class NodeService(Service):
         )
         call_later = self._reactor.callLater
         guard = make_guard(self.node.counters, call_later, time.monotonic, _rules(config), gate)
+        self._guard = guard
         reactor = SendingReactor(self._reactor, gate)
         peers = None if self._replicas is None else self._replicas.open_door
         self._lines = LineFactory(pipeline, guard, call_later, peers)
@@ -449,6 +450,8 @@ class NodeService(Service):
         if self._replicas is not None:
             yield self._replicas.hand_over()
         yield DeferredList([self._closed(port) for port in self.ports])
+        if self._guard.rate is not None:
+            self._guard.rate.end()
         self._lines.finish_all()
         self._frames.finish_all()
         yield self._clients_gone()
@@ -505,5 +508,6 @@ def _rules(config: NodeConfig) -> Rules:
         handshake=config.handshake_seconds,
         command=config.command_seconds,
         idle=config.idle_seconds,
+        rate=config.command_rate,
         input_total=config.input_total,
     )

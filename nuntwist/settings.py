@@ -279,6 +279,11 @@ SETTINGS: tuple[Setting, ...] = (
         "Seconds a client may be silent; 0 for ever", _whole(0, 1_000_000),
     ),
     Setting(
+        "command_rate", "NUN_COMMAND_RATE", None, None, "0",
+        "Commands a second of one connection; beyond it is read later; 0 for any number",
+        _whole(0, 10_000_000),
+    ),
+    Setting(
         "failed_logins", "NUN_FAILED_LOGINS", None, None, "10",
         "Failed logins after which those of an address have to wait; 0 for never",
         _whole(0, 1_000_000),

@@ -33,6 +33,7 @@ class Counters:
     :ivar late_handshakes: connections closed because a handshake, or the head of an HTTP request,
         took too long; ``late_commands`` because a command, message or body that had begun did;
         ``idle_closed`` because they were silent for too long.
+    :ivar slowed: how many times a connection had to wait as it sent commands too fast.
     :ivar conflicts_settled: keys in conflict that no arbiter has decided in time, and
         ``conflicts_moved`` that went to another arbiter, as one did not decide in its time.
     :ivar command_time: moving average of the time a command takes, in ms.
@@ -60,6 +61,7 @@ class Counters:
     late_handshakes: int = 0
     late_commands: int = 0
     idle_closed: int = 0
+    slowed: int = 0
     conflicts_settled: int = 0
     conflicts_moved: int = 0
     command_time: float = 0.0

@@ -12,10 +12,13 @@ from typing import Any
 
 from twisted.logger import Logger
 
+from nuntwist.core.client import Client
 from nuntwist.core.counters import Counters
+from nuntwist.core.pipeline import Pipeline
 from nuntwist.net.gate import Gate
 from nuntwist.net.idle import Idle
 from nuntwist.net.patience import Patience, Tally
+from nuntwist.net.rate import Bucket, Meter, Rate
 from nuntwist.net.unfinished import Unfinished
 
 _log = Logger()
@@ -28,12 +31,14 @@ class Rules:
     :ivar handshake: seconds for a handshake, or for the head of an HTTP request; 0 for any time.
     :ivar command: seconds for a command, message or body that has begun; 0 for any time.
     :ivar idle: seconds a client may be silent; 0 for ever.
+    :ivar rate: commands a second of a connection; 0 for any number.
     :ivar input_total: bytes of what is not whole, of all connections.
     """
 
     handshake: float = 10.0
     command: float = 60.0
     idle: float = 0.0
+    rate: int = 0
     input_total: int = 128 << 20
 
 
@@ -47,6 +52,7 @@ class Guard:
     :ivar handshakes: of those that shake hands.
     :ivar commands: of those that have begun a command.
     :ivar idle: of all connections.
+    :ivar rate: of commands; None where they may come as fast as they will.
     """
 
     rules: Rules
@@ -55,6 +61,17 @@ class Guard:
     handshakes: Patience
     commands: Patience
     idle: Idle
+    rate: Rate | None
+
+    def meter(
+        self, pipeline: Pipeline, client: Client, bucket: Bucket | None = None
+    ) -> Meter | None:
+        """What stands between a connection and the pipeline; None where nothing does.
+
+        :param bucket: of the connection, where it has other clients too.
+        """
+        rate = self.rate
+        return None if rate is None else Meter(rate, bucket or rate.bucket(), pipeline, client)
 
 
 def make_guard(
@@ -81,6 +98,16 @@ def make_guard(
 
         return note
 
+    rate = Rate(
+        rules.rate,
+        call_later,
+        seconds,
+        noting(
+            "slowed",
+            f"{{count}} times a connection sent more than {rules.rate} commands a second"
+            " (NUN_COMMAND_RATE) and was read later, the last time that of {last}",
+        ),
+    )
     return Guard(
         rules,
         gate,
@@ -116,4 +143,5 @@ def make_guard(
                 " were closed, the last one from {last}",
             ),
         ),
+        rate if rules.rate else None,
     )

@@ -58,6 +58,7 @@ class Answer:
     """One POST under way: the outlet of its client."""
 
     def __init__(self, request: Request, pipeline: Pipeline) -> None:
+        channel: Any = request.channel
         self._request = request
         self._pipeline = pipeline
         self._atoms: list[bytes] = []
@@ -66,6 +67,7 @@ class Answer:
         # A unix socket has no host.
         host = getattr(request.getClientAddress(), "host", None)
         self._client = Client(self, ATOMS, host or "http")
+        self._meter = channel.site.guard.meter(pipeline, self._client, channel.bucket)
         request.notifyFinish().addErrback(self._gone)
 
     def run(self, body: bytes) -> None:
@@ -74,9 +76,10 @@ class Answer:
         lines = [part.strip() for part in split_commands(body)]
         lines = [line if len(line) <= limit else TOO_LONG for line in lines if line]
         self._pipeline.connect(self._client)
+        road = self._meter or self._pipeline
         if lines:
-            self._pipeline.receive(self._client, (lines, False))
-        self._pipeline.finish(self._client)
+            road.receive(self._client, (lines, False))
+        road.finish(self._client)
 
     def _gone(self, reason: Failure) -> None:
         self._done = True
@@ -174,7 +177,10 @@ class Stage(Enum):
 
 
 class PatientChannel(HTTPChannel):
-    """An HTTP connection on which a request has to be whole within a time."""
+    """An HTTP connection on which a request has to be whole within a time.
+
+    :ivar bucket: for the commands of all its requests, where they have a rate.
+    """
 
     site: NqlSite
     transport: Any
@@ -182,6 +188,8 @@ class PatientChannel(HTTPChannel):
 
     def connectionMade(self) -> None:
         """Wait for a first request."""
+        rate = self.site.guard.rate
+        self.bucket = None if rate is None else rate.bucket()
         self.site.guard.handshakes.begin(self)
         super().connectionMade()
 

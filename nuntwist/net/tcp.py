@@ -119,6 +119,8 @@ class LineProtocol(Protocol):
         self.client.write = self.transport.write
         if isinstance(self.transport, SendingServer):
             self.transport.lend_to(self.client)
+        self._meter = self._guard.meter(self._pipeline, self.client)
+        self._receive = (self._meter or self._pipeline).receive
         self._clients[self] = None
         self._pipeline.connect(self.client)
         self.transport.registerProducer(Backpressure(self._pipeline, self.client), True)
@@ -151,7 +153,7 @@ class LineProtocol(Protocol):
                 return
         chunk = self._framer.feed(data)
         if chunk is not None:
-            self._pipeline.receive(self.client, chunk)
+            self._receive(self.client, chunk)
         if self._is_timed or self._framer.begun:
             self._note_unfinished(chunk is None)
 
@@ -252,7 +254,7 @@ class LineProtocol(Protocol):
         if self._ending:
             self.transport.loseConnection()
         elif self in self._clients:
-            self._pipeline.finish(self.client)
+            (self._meter or self._pipeline).finish(self.client)
 
     def writeConnectionLost(self) -> None:
         """Our side sends no more."""
@@ -286,7 +288,9 @@ class LineProtocol(Protocol):
         self.transport.pauseProducing()
 
     def resume_reading(self) -> None:
-        """Deliver input again."""
+        """Deliver input again, unless some waits for its turn."""
+        if self._meter is not None and self._meter.holds:
+            return
         if self._not_read:
             self._not_read = False
             if self._is_timed:

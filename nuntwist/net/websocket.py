@@ -27,6 +27,7 @@ from nuntwist.net.fast import SendingServer
 from nuntwist.net.frames import frame_size, small_texts
 from nuntwist.net.guard import Guard
 from nuntwist.net.outlet import Backpressure, is_busy, peer_name, tune
+from nuntwist.net.rate import Meter
 from nuntwist.net.unfinished import SMALL
 
 FRAMES_A_TURN = 32
@@ -74,6 +75,7 @@ class FrameProtocol(WebSocketServerProtocol):
         vars(self).update(self.factory.options)
         self.heard = True
         self._guard = self.factory.guard
+        self._meter: Meter | None = None
         super().connectionMade()
         tune(self.transport)
         self._guard.handshakes.begin(self)
@@ -84,6 +86,8 @@ class FrameProtocol(WebSocketServerProtocol):
         self._guard.handshakes.forget(self)
         self._guard.idle.join(self)
         self.client = Client(self, FRAMES, peer_name(self.transport))
+        self._meter = self._guard.meter(pipeline, self.client)
+        self._pass_on = (self._meter or pipeline).receive
         self.client.write = self.transport.write
         if isinstance(self.transport, SendingServer):
             self.transport.lend_to(self.client)
@@ -261,7 +265,7 @@ class FrameProtocol(WebSocketServerProtocol):
 
     def _receive(self, lines: list[bytes], plain: bool) -> None:
         if self.client is not None and lines:
-            self.factory.pipeline.receive(self.client, (lines, plain))
+            self._pass_on(self.client, (lines, plain))
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         """A message that came through Autobahn."""
@@ -276,7 +280,7 @@ class FrameProtocol(WebSocketServerProtocol):
             closed: bool | None = super().onCloseFrame(code, reasonRaw)
             return closed
         self._peer_close = (code, reasonRaw)
-        self.factory.pipeline.finish(self.client)
+        (self._meter or self.factory.pipeline).finish(self.client)
         return False
 
     def sendCloseFrame(
@@ -315,7 +319,9 @@ class FrameProtocol(WebSocketServerProtocol):
         self.transport.pauseProducing()
 
     def resume_reading(self) -> None:
-        """Deliver input again, unless Autobahn still has some to eat."""
+        """Deliver input again, unless Autobahn still has some to eat, or some waits."""
+        if self._meter is not None and self._meter.holds:
+            return
         if self._not_read:
             self._not_read = False
             if self._is_timed:

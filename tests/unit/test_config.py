@@ -91,6 +91,7 @@ def test_every_setting_reaches_its_field() -> None:
         "NUN_HANDSHAKE_TIMEOUT": "16",
         "NUN_COMMAND_TIMEOUT": "17",
         "NUN_IDLE_TIMEOUT": "18",
+        "NUN_COMMAND_RATE": "19",
         "NUN_FAILED_LOGINS": "13",
         "NUN_TOKEN_WARNING": "14",
         "NUN_MAX_KEY_LENGTH": "15KiB",
