@@ -17,6 +17,8 @@ from __future__ import annotations
 import ipaddress
 import re
 
+PROXIED = "haproxy:"
+"""What stands before an endpoint to which proxies come that say for whom."""
 _OFF = frozenset({"", "off", "none"})
 _HOST_PORT = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]=]*):(?P<port>[0-9]+)")
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -166,6 +168,11 @@ def _endpoint(address: str) -> str:
 
 def _checked(endpoint: str) -> str:
     """Look at what can be known here; types of other packages are left to Twisted."""
+    if endpoint.startswith(PROXIED):
+        below = endpoint.removeprefix(PROXIED)
+        if below.partition(":")[0] not in _INTERFACE_ARGUMENT:
+            raise ValueError("haproxy: stands before a tcp: or ssl: endpoint")
+        return PROXIED + _checked(below)
     arguments, named = split_endpoint(endpoint)
     kind = arguments[0]
     if kind in _INTERFACE_ARGUMENT:

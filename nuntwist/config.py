@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nuntwist.addresses import host_and_port, is_local
+from nuntwist.addresses import PROXIED, host_and_port, is_local
 from nuntwist.errors import ConfigError
 from nuntwist.settings import GIB, KIB, MIB, SETTINGS, Setting
 
@@ -71,6 +71,7 @@ class NodeConfig:
     :ivar command_rate: commands a second of one connection; 0 for any number.
     :ivar failed_logins: failures after which logins of an address have to wait; 0 for never.
     :ivar token_warning: seconds before the end of a signed token at which that is announced.
+    :ivar trusted_proxies: addresses and networks of proxies that are believed who a client is.
     :ivar allowed_origins: of pages that may connect by WebSocket; empty for any.
     :ivar conflict_seconds: after which a conflict that nobody decides is settled; 0 for never.
     :ivar arbiter_seconds: that an arbiter has for a conflict before another gets it; 0 for any.
@@ -137,6 +138,7 @@ class NodeConfig:
     command_rate: int = 0
     failed_logins: int = 10
     token_warning: int = 60
+    trusted_proxies: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     conflict_seconds: int = 0
     arbiter_seconds: int = 30
@@ -221,6 +223,7 @@ def make_config(options: Mapping[str, str | None], environment: Mapping[str, str
             f"{sources.get('suspicion_ms', 'NUN_SUSPICION_TIMEOUT')} is {config.suspicion_ms}:"
             f" it must be at least three heartbeats of {config.heartbeat_ms} ms."
         )
+    _check_proxies(config, sources)
     config = _with_election(config, sources)
     _check_s3(config, sources)
     return dataclasses.replace(config, warnings=tuple(_warnings(config, sources)))
@@ -270,6 +273,17 @@ def _check_local(config: NodeConfig, sources: dict[str, str]) -> None:
                     f"{sources[name]} asks to listen on {endpoint!r}, which other machines may"
                     " reach, but no credentials are configured: set NUN_USER and NUN_PWD"
                     " (or --user and --pwd), or listen on 127.0.0.1."
+                )
+
+
+def _check_proxies(config: NodeConfig, sources: dict[str, str]) -> None:
+    """A port for proxies is none where no proxy is known."""
+    for name in _LISTENERS:
+        for endpoint in getattr(config, name):
+            if endpoint.startswith(PROXIED) and not set(config.trusted_proxies) - {"unix"}:
+                raise ConfigError(
+                    f"{sources[name]} asks to listen on {endpoint!r}, but no proxies are known:"
+                    " set NUN_TRUSTED_PROXIES."
                 )
 
 

@@ -38,6 +38,7 @@ from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from nuntwist import __version__, heap
+from nuntwist.addresses import PROXIED
 from nuntwist.cluster.afresh import take_log_away
 from nuntwist.cluster.alone import AloneElection
 from nuntwist.cluster.identity import Identity
@@ -57,6 +58,8 @@ from nuntwist.net.fast import SendingReactor
 from nuntwist.net.gate import Gate
 from nuntwist.net.guard import Rules, make_guard
 from nuntwist.net.http import NqlResource, NqlSite
+from nuntwist.net.introduction import Introducing
+from nuntwist.net.proxies import Trusted
 from nuntwist.net.rounds import Rounds
 from nuntwist.net.tcp import LineFactory
 from nuntwist.net.tls import Renewable, context_of
@@ -325,11 +328,11 @@ class NodeService(Service):
             config.max_connections_of_one,
             self.node.counters,
             time.monotonic,
+            Trusted(config.trusted_proxies),
         )
         call_later = self._reactor.callLater
         guard = make_guard(self.node.counters, call_later, time.monotonic, _rules(config), gate)
         self._guard = guard
-        reactor = SendingReactor(self._reactor, gate)
         peers = None if self._replicas is None else self._replicas.open_door
         self._lines = LineFactory(pipeline, guard, call_later, peers)
         self._frames = FrameFactory(
@@ -344,15 +347,18 @@ class NodeService(Service):
         )
         for what, endpoints, factory in plan:
             for endpoint in endpoints:
-                port = self._listen_on(reactor, endpoint, factory)
+                port = self._listen_on(endpoint, factory)
                 self._log.info("listening for {what} on {address}", what=what, address=where(port))
                 if what == "WebSocket" and answers.ws_port is None:
                     answers.ws_port = getattr(port.getHost(), "port", None)
 
-    def _listen_on(self, reactor: SendingReactor, endpoint: str, factory: Any) -> IListeningPort:
+    def _listen_on(self, endpoint: str, factory: Any) -> IListeningPort:
+        guard, below = self._guard, endpoint.removeprefix(PROXIED)
+        introducing = None if below == endpoint else (lambda inner: Introducing(inner, guard))
+        reactor = SendingReactor(self._reactor, guard.gate, introducing)
         outcome: list[IListeningPort | Failure] = []
         try:
-            serverFromString(reactor, endpoint).listen(factory).addBoth(outcome.append)
+            serverFromString(reactor, below).listen(factory).addBoth(outcome.append)
         except _ENDPOINT_ERRORS as error:
             raise StartError(f"Cannot listen on {endpoint}: {plainly(error)}.") from None
         if not outcome or isinstance(outcome[0], Failure):
@@ -361,8 +367,7 @@ class NodeService(Service):
                 reason = reason.socketError
             raise StartError(f"Cannot listen on {endpoint}: {plainly(reason)}.")
         self.ports.append(outcome[0])
-        secured = len(self._certificates)
-        self._certificates += [(endpoint, new) for new in reactor.renewables[secured:]]
+        self._certificates += [(below, new) for new in reactor.renewables]
         return outcome[0]
 
     def startService(self) -> None:
@@ -509,5 +514,6 @@ def _rules(config: NodeConfig) -> Rules:
         command=config.command_seconds,
         idle=config.idle_seconds,
         rate=config.command_rate,
+        proxies=config.trusted_proxies,
         input_total=config.input_total,
     )

@@ -7,6 +7,7 @@ wrote and gives the value, or raises ValueError with the second half of a senten
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 from collections.abc import Callable
@@ -138,6 +139,22 @@ def _origins(text: str) -> tuple[str, ...]:
                 " if it is not the usual one, or null"
             )
     return origins
+
+
+def _networks(text: str) -> tuple[str, ...]:
+    networks = []
+    for part in text.split(","):
+        name = part.strip()
+        if not name:
+            continue
+        try:
+            networks.append(name if name == "unix" else str(ipaddress.ip_network(name)))
+        except ValueError:
+            raise ValueError(
+                "it must be a comma list of addresses and networks such as 10.0.0.7 and"
+                " 10.1.0.0/16, or unix"
+            ) from None
+    return tuple(networks)
 
 
 def _bucket(text: str) -> str:
@@ -291,6 +308,11 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "token_warning", "NUN_TOKEN_WARNING", None, None, "60",
         "Seconds before the end of a signed token at which that is announced", _whole(1, 86_400),
+    ),
+    Setting(
+        "trusted_proxies", "NUN_TRUSTED_PROXIES", None, None, "",
+        "Addresses and networks of proxies that are believed who a client is, a comma list",
+        _networks,
     ),
     Setting(
         "allowed_origins", "NUN_ALLOWED_ORIGINS", None, None, "",

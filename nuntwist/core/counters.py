@@ -33,6 +33,8 @@ class Counters:
     :ivar late_handshakes: connections closed because a handshake, or the head of an HTTP request,
         took too long; ``late_commands`` because a command, message or body that had begun did;
         ``idle_closed`` because they were silent for too long.
+    :ivar proxies_refused: connections to a port for proxies that came from others, or did not
+        begin as they do.
     :ivar slowed: how many times a connection had to wait as it sent commands too fast.
     :ivar conflicts_settled: keys in conflict that no arbiter has decided in time, and
         ``conflicts_moved`` that went to another arbiter, as one did not decide in its time.
@@ -62,6 +64,7 @@ class Counters:
     late_commands: int = 0
     idle_closed: int = 0
     slowed: int = 0
+    proxies_refused: int = 0
     conflicts_settled: int = 0
     conflicts_moved: int = 0
     command_time: float = 0.0

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet import tcp
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IReactorTCP
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -46,12 +47,30 @@ class SendingServer(tcp.Server):
     _expected = SMALL_READ
     _queued = False
     _sender: Sender | None = None
+    _introduced: IPv4Address | IPv6Address | None = None
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         # Looked up once a connection, not once a call.
         self._recv = self.socket.recv
         self._send = self.socket.send
+
+    def introduce(self, client: IPv4Address | IPv6Address) -> bool:
+        """The other side is a proxy, and has said for whom it comes: see
+        :mod:`nuntwist.net.introduction`.
+
+        :return: whether that one may come in.
+        """
+        gate = getattr(self.server, "gate", None)
+        spare = getattr(self.server.factory, "spare", 0)
+        if gate is not None and not gate.enter_as(client.host, spare):
+            return False
+        self._introduced = client
+        return True
+
+    def getPeer(self) -> Any:
+        """The address of the client; see ITCPTransport."""
+        return self._introduced or super().getPeer()
 
     def lend_to(self, sender: Sender) -> None:
         """Let somebody send past this object: one call less for each of many watchers."""
@@ -91,6 +110,8 @@ class SendingServer(tcp.Server):
         gate = getattr(self.server, "gate", None)
         if gate is not None:
             gate.leave(self.client[0])
+            if self._introduced is not None:
+                gate.leave_as(self._introduced.host)
         super().connectionLost(reason)
 
     def read_ready(self) -> BaseException | None:
@@ -142,11 +163,18 @@ class SendingReactor:
     """A reactor whose ``listenTCP`` makes a :class:`SendingPort`; else the one it wraps.
 
     :param gate: says who may connect; None where all may.
+    :param introducing: stands before the factory of each port; None where nothing does.
     :ivar renewables: the keys and certificates of ports with TLS.
     """
 
-    def __init__(self, reactor: Any, gate: Gate | None = None) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        gate: Gate | None = None,
+        introducing: Callable[[Any], Any] | None = None,
+    ) -> None:
         self._reactor = reactor
+        self._introducing = introducing
         self._gate = gate
         self.renewables: list[Renewable] = []
 
@@ -159,6 +187,8 @@ class SendingReactor:
         """Listen; see IReactorTCP.listenTCP."""
         if backlog == TWISTED_BACKLOG:
             backlog = BACKLOG
+        if self._introducing is not None:
+            factory = self._introducing(factory)
         gated = factory if self._gate is None else Gated(factory, self._gate)
         listening = SendingPort(port, gated, backlog, interface, self._reactor)
         listening.gate = self._gate

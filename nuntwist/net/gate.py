@@ -5,6 +5,9 @@ takes a few more, because other nodes of the set come there too and look like cl
 first bytes: of these ``SPARE`` a client is told that there are too many, and a node goes on.
 
 Connections over unix sockets are not counted: who reaches them decides the file system.
+
+Behind a proxy that is trusted it is not known at first who comes. So its connections count in all,
+and with an address only once that is known (``enter_as``).
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from zope.interface import implementer
 
 from nuntwist.core.counters import Counters
 from nuntwist.core.logins import address_of
+from nuntwist.net.proxies import Trusted
 
 SPARE: Final = 64
 """Connections beyond the limits that may be nodes."""
@@ -32,13 +36,20 @@ class Gate:
     :param most_of_one: from one address; 0 for any number.
     :param counters: of the node.
     :param seconds: monotonic time, in seconds.
+    :param trusted: the proxies that come for others; None for none.
     """
 
     _log = Logger()
 
     def __init__(
-        self, most: int, most_of_one: int, counters: Counters, seconds: Callable[[], float]
+        self,
+        most: int,
+        most_of_one: int,
+        counters: Counters,
+        seconds: Callable[[], float],
+        trusted: Trusted | None = None,
     ) -> None:
+        self._trusted = trusted or Trusted()
         self._most, self._most_of_one = most, most_of_one
         self._counters = counters
         self._seconds = seconds
@@ -57,13 +68,32 @@ class Gate:
             self.refused(host)
             return False
         self._all += 1
-        self._by_address[address] = self._by_address.get(address, 0) + 1
+        if not self._trusted.includes(host):
+            self._by_address[address] = self._by_address.get(address, 0) + 1
         return True
 
     def leave(self, host: str) -> None:
         """A connection that was counted is gone."""
-        address = address_of(host)
         self._all -= 1
+        if not self._trusted.includes(host):
+            self.leave_as(host)
+
+    def enter_as(self, host: str, spare: int = 0) -> bool:
+        """Count the address of a client behind a proxy, if it may be there.
+
+        :param spare: as for :meth:`enter`.
+        """
+        address = address_of(host)
+        known = self._by_address.get(address, 0) + 1
+        if self._most_of_one and known - spare > self._most_of_one:
+            self.refused(host)
+            return False
+        self._by_address[address] = known
+        return True
+
+    def leave_as(self, host: str) -> None:
+        """A client behind a proxy, which was counted, is gone."""
+        address = address_of(host)
         left = self._by_address[address] - 1
         if left:
             self._by_address[address] = left
@@ -99,19 +129,26 @@ class Gate:
         return bool(self._most_of_one) and of_one > self._most_of_one
 
 
+def spare_of(factory: Any) -> int:
+    """How many more than the limits there may be on a port, by its factory."""
+    while (inner := factory.__dict__.get("wrappedFactory")) is not None:
+        factory = inner
+    return SPARE if getattr(factory, "takes_nodes", False) else 0
+
+
 @implementer(IProtocolFactory)
 class Gated:
     """A factory whose protocols are made only for those who may come in.
 
     :param factory: makes them.
     :param gate: is told of each by this; that it is gone, by its transport.
+    :ivar spare: how many more than the limits there may be.
     """
 
     def __init__(self, factory: Any, gate: Gate) -> None:
         self._factory = factory
         self._gate = gate
-        below_tls = getattr(factory, "wrappedFactory", factory)
-        self._spare = SPARE if getattr(below_tls, "takes_nodes", False) else 0
+        self.spare = spare_of(factory)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._factory, name)
@@ -119,7 +156,7 @@ class Gated:
     def buildProtocol(self, addr: IAddress) -> IProtocol | None:
         """Make one, or None: then the port closes the connection."""
         host: str = addr.host  # type: ignore[attr-defined]  # of TCP
-        if not self._gate.enter(host, self._spare):
+        if not self._gate.enter(host, self.spare):
             return None
         made: IProtocol | None = self._factory.buildProtocol(addr)
         if made is None:

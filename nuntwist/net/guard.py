@@ -18,6 +18,7 @@ from nuntwist.core.pipeline import Pipeline
 from nuntwist.net.gate import Gate
 from nuntwist.net.idle import Idle
 from nuntwist.net.patience import Patience, Tally
+from nuntwist.net.proxies import Trusted
 from nuntwist.net.rate import Bucket, Meter, Rate
 from nuntwist.net.unfinished import Unfinished
 
@@ -32,6 +33,7 @@ class Rules:
     :ivar command: seconds for a command, message or body that has begun; 0 for any time.
     :ivar idle: seconds a client may be silent; 0 for ever.
     :ivar rate: commands a second of a connection; 0 for any number.
+    :ivar proxies: addresses and networks of proxies that are believed.
     :ivar input_total: bytes of what is not whole, of all connections.
     """
 
@@ -39,6 +41,7 @@ class Rules:
     command: float = 60.0
     idle: float = 0.0
     rate: int = 0
+    proxies: tuple[str, ...] = ()
     input_total: int = 128 << 20
 
 
@@ -53,6 +56,8 @@ class Guard:
     :ivar commands: of those that have begun a command.
     :ivar idle: of all connections.
     :ivar rate: of commands; None where they may come as fast as they will.
+    :ivar trusted: the proxies that are believed.
+    :ivar refuse_proxy: is told, on a port for proxies, of who or what was refused.
     """
 
     rules: Rules
@@ -62,6 +67,8 @@ class Guard:
     commands: Patience
     idle: Idle
     rate: Rate | None
+    trusted: Trusted
+    refuse_proxy: Callable[[str], None]
 
     def meter(
         self, pipeline: Pipeline, client: Client, bucket: Bucket | None = None
@@ -144,4 +151,10 @@ def make_guard(
             ),
         ),
         rate if rules.rate else None,
+        Trusted(rules.proxies),
+        noting(
+            "proxies_refused",
+            "{count} connections to a port for proxies (haproxy:) were refused, the last one that"
+            " of {last}",
+        ),
     )

@@ -66,16 +66,24 @@ class Answer:
         self._done = False
         # A unix socket has no host.
         host = getattr(request.getClientAddress(), "host", None)
-        self._client = Client(self, ATOMS, host or "http")
-        self._meter = channel.site.guard.meter(pipeline, self._client, channel.bucket)
+        guard: Guard = channel.site.guard
+        forwarded = request.requestHeaders.getRawHeaders(b"x-forwarded-for", [])
+        self._behind = guard.trusted.client_behind(host, forwarded)
+        self._gate = None if self._behind is None else guard.gate
+        self._client = Client(self, ATOMS, self._behind or host or "http")
+        self._meter = guard.meter(pipeline, self._client, channel.bucket)
         request.notifyFinish().addErrback(self._gone)
 
     def run(self, body: bytes) -> None:
         """Run the commands of the body, then answer."""
+        self._pipeline.connect(self._client)
+        if self._gate is not None and not self._gate.enter_as(self._client.peer):
+            self._gate = None
+            self._respond(429, b"there are too many requests from your address\n")
+            return
         limit = self._pipeline.limits.line
         lines = [part.strip() for part in split_commands(body)]
         lines = [line if len(line) <= limit else TOO_LONG for line in lines if line]
-        self._pipeline.connect(self._client)
         road = self._meter or self._pipeline
         if lines:
             road.receive(self._client, (lines, False))
@@ -83,13 +91,19 @@ class Answer:
 
     def _gone(self, reason: Failure) -> None:
         self._done = True
+        self._leave()
+
+    def _leave(self) -> None:
         self._pipeline.disconnect(self._client)
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            gate.leave_as(self._client.peer)
 
     def _respond(self, code: int, text: bytes) -> None:
         if self._done:
             return
         self._done = True
-        self._pipeline.disconnect(self._client)
+        self._leave()
         request = self._request
         request.setResponseCode(code)
         as_plain_text(request)

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
@@ -27,6 +28,7 @@ from nuntwist.net.fast import SendingServer
 from nuntwist.net.frames import frame_size, small_texts
 from nuntwist.net.guard import Guard
 from nuntwist.net.outlet import Backpressure, is_busy, peer_name, tune
+from nuntwist.net.proxies import forwarded_in
 from nuntwist.net.rate import Meter
 from nuntwist.net.unfinished import SMALL
 
@@ -46,6 +48,7 @@ GOING_AWAY = 1001
 UNSUPPORTED_DATA = 1003
 INVALID_PAYLOAD = 1007
 POLICY_VIOLATION = 1008
+TOO_MANY_REQUESTS = 429
 PING = b"\x89\x00"
 TOO_LATE = b"a message that has begun must end within %d s"
 
@@ -60,6 +63,7 @@ class FrameProtocol(WebSocketServerProtocol):
     client: Client | None = None
     transport: Any
     current_frame: Any
+    http_request_data: bytes
     current_frame_masker: Any
     inside_message: bool
     message_data_total_length: int
@@ -76,16 +80,30 @@ class FrameProtocol(WebSocketServerProtocol):
         self.heard = True
         self._guard = self.factory.guard
         self._meter: Meter | None = None
+        self._forwarded: str | None = None
         super().connectionMade()
         tune(self.transport)
         self._guard.handshakes.begin(self)
+
+    def onConnect(self, request: ConnectionRequest) -> None:
+        """Somebody asks for an upgrade; a proxy says for whom.
+
+        :raise ConnectionDeny: there are too many of that one.
+        """
+        guard = self._guard
+        host = getattr(self.transport.getPeer(), "host", None)
+        client = guard.trusted.client_behind(host, forwarded_in(self.http_request_data))
+        if client is not None:
+            if guard.gate is not None and not guard.gate.enter_as(client):
+                raise ConnectionDeny(TOO_MANY_REQUESTS, "too many connections")
+            self._forwarded = client
 
     def onOpen(self) -> None:
         """The handshake is done: from here on there is a client."""
         pipeline = self.factory.pipeline
         self._guard.handshakes.forget(self)
         self._guard.idle.join(self)
-        self.client = Client(self, FRAMES, peer_name(self.transport))
+        self.client = Client(self, FRAMES, self._forwarded or peer_name(self.transport))
         self._meter = self._guard.meter(pipeline, self.client)
         self._pass_on = (self._meter or pipeline).receive
         self.client.write = self.transport.write
@@ -137,7 +155,7 @@ class FrameProtocol(WebSocketServerProtocol):
     def give_up(self) -> str:
         """Close at once; see :class:`nuntwist.net.unfinished.Sender`."""
         self.abort("input")
-        return peer_name(self.transport)
+        return self._forwarded or peer_name(self.transport)
 
     def out_of_time(self) -> str | None:
         """End it; see :class:`nuntwist.net.patience.Hurried`."""
@@ -164,7 +182,7 @@ class FrameProtocol(WebSocketServerProtocol):
     def end_silence(self) -> str:
         """End it; see :class:`nuntwist.net.idle.Silent`."""
         self.sendCloseFrame(GOING_AWAY, b"silent for too long")
-        return peer_name(self.transport)
+        return self._forwarded or peer_name(self.transport)
 
     def _shake_hands(self, data: bytes) -> bytes:
         """Give Autobahn the request for the upgrade, and only that.
@@ -295,6 +313,9 @@ class FrameProtocol(WebSocketServerProtocol):
         self.factory.closing.discard(self)
         self._guard.handshakes.forget(self)
         self._guard.unfinished.forget(self)
+        if self._forwarded is not None and self._guard.gate is not None:
+            self._guard.gate.leave_as(self._forwarded)
+            self._forwarded = None
         self._detach()
         super().connectionLost(reason)
 
