@@ -177,6 +177,8 @@ def _checked(endpoint: str) -> str:
     kind = arguments[0]
     if kind in _INTERFACE_ARGUMENT:
         _port(arguments[1] if len(arguments) > 1 else "")
+        if kind == "ssl" and ("sslmethod" in named or len(arguments) > 4):
+            raise ValueError("TLS 1.2 and later is spoken anyway: leave out sslmethod")
     elif kind == "unix" and not (len(arguments) > 1 and arguments[1]):
         raise ValueError("a unix endpoint needs a path, as in unix:/run/nun.sock")
     elif kind not in _ENDPOINT_TYPES and len(arguments) == 2 and "/" not in endpoint:

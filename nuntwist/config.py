@@ -41,6 +41,7 @@ class NodeConfig:
     :ivar log_format: ``text`` or ``json``.
     :ivar audit_file: where logins and what admins do are written down; empty: nowhere.
     :ivar cluster_secret: what members prove to each other; empty: made of the credentials.
+    :ivar peer_ca: where the certificates are of who signs those of nodes; empty: they need none.
     :ivar election_timeout_ms: how long a round of an election may take, and a first node waits
         for others, in milliseconds.
     :ivar heartbeat_ms: time between two heartbeats, in milliseconds.
@@ -109,6 +110,7 @@ class NodeConfig:
     log_format: str = "text"
     audit_file: str = ""
     cluster_secret: str = field(default="", repr=False)
+    peer_ca: str = ""
     election_timeout_ms: int = 1000
     heartbeat_ms: int = 100
     suspicion_ms: int = 500
@@ -339,6 +341,13 @@ def _warnings(config: NodeConfig, sources: dict[str, str]) -> list[str]:
         sentences.append(
             "NUN_ALLOWED_ORIGINS is not set: pages of any site may connect by WebSocket from where"
             " their visitors are; name the origins of your pages."
+        )
+    if config.peer_ca and not any(
+        endpoint.removeprefix(PROXIED).startswith("ssl:") for endpoint in config.tcp_endpoints
+    ):
+        sentences.append(
+            "NUN_PEER_CA is set but no TCP listener speaks TLS (ssl:): no other node can connect to"
+            " this one."
         )
     if config.election_quorum == "none":
         sentences.append(

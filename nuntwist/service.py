@@ -62,7 +62,7 @@ from nuntwist.net.introduction import Introducing
 from nuntwist.net.proxies import Trusted
 from nuntwist.net.rounds import Rounds
 from nuntwist.net.tcp import LineFactory
-from nuntwist.net.tls import Renewable, context_of
+from nuntwist.net.tls import Prepare, Renewable, asking, context_of, read_roots
 from nuntwist.net.websocket import FrameFactory
 from nuntwist.oplog.flushed import FlushedOplog
 from nuntwist.oplog.segments import FileOplog
@@ -117,7 +117,7 @@ class NodeService(Service):
     def __init__(self, config: NodeConfig, reactor: Any) -> None:
         self.config = config
         self.ports: list[IListeningPort] = []
-        self._certificates: list[tuple[str, Renewable]] = []
+        self._certificates: list[tuple[str, Renewable, Prepare | None]] = []
         self._replicas: Replicas | None = None
         self._reactor = reactor
         self._hashing = ThreadPool(0, HASHING_THREADS, name="hashing")
@@ -330,11 +330,13 @@ class NodeService(Service):
             time.monotonic,
             Trusted(config.trusted_proxies),
         )
+        self._check_authority()
         call_later = self._reactor.callLater
         guard = make_guard(self.node.counters, call_later, time.monotonic, _rules(config), gate)
         self._guard = guard
         peers = None if self._replicas is None else self._replicas.open_door
-        self._lines = LineFactory(pipeline, guard, call_later, peers)
+        self._asks = asking(config.peer_ca) if config.peer_ca else None
+        self._lines = LineFactory(pipeline, guard, call_later, peers, bool(config.peer_ca))
         self._frames = FrameFactory(
             pipeline, guard, self._reactor, call_later, config.allowed_origins
         )
@@ -352,10 +354,20 @@ class NodeService(Service):
                 if what == "WebSocket" and answers.ws_port is None:
                     answers.ws_port = getattr(port.getHost(), "port", None)
 
+    def _check_authority(self) -> None:
+        path = self.config.peer_ca
+        try:
+            if path:
+                read_roots(path)
+        except _ENDPOINT_ERRORS as error:
+            raise StartError(f"NUN_PEER_CA is {path!r}: {plainly(error)}.") from None
+
     def _listen_on(self, endpoint: str, factory: Any) -> IListeningPort:
         guard, below = self._guard, endpoint.removeprefix(PROXIED)
         introducing = None if below == endpoint else (lambda inner: Introducing(inner, guard))
-        reactor = SendingReactor(self._reactor, guard.gate, introducing)
+        # Links come to the port for lines alone; a browser that is asked asks its user.
+        asks = self._asks if factory is self._lines else None
+        reactor = SendingReactor(self._reactor, guard.gate, introducing, asks)
         outcome: list[IListeningPort | Failure] = []
         try:
             serverFromString(reactor, below).listen(factory).addBoth(outcome.append)
@@ -367,7 +379,7 @@ class NodeService(Service):
                 reason = reason.socketError
             raise StartError(f"Cannot listen on {endpoint}: {plainly(reason)}.")
         self.ports.append(outcome[0])
-        self._certificates += [(below, new) for new in reactor.renewables]
+        self._certificates += [(below, new, asks) for new in reactor.renewables]
         return outcome[0]
 
     def startService(self) -> None:
@@ -408,9 +420,9 @@ class NodeService(Service):
         """Read keys and certificates anew, for connections that come from now on."""
         if not self._certificates:
             self._log.info("SIGHUP reads certificates anew; there are none")
-        for endpoint, renewable in self._certificates:
+        for endpoint, renewable, prepare in self._certificates:
             try:
-                renewable.current = context_of(endpoint)
+                renewable.current = context_of(endpoint, prepare)
             except _ENDPOINT_ERRORS as error:
                 self._log.error(
                     "the certificate of {endpoint} cannot be read anew: {why}; the one of before"

@@ -202,6 +202,10 @@ SETTINGS: tuple[Setting, ...] = (
         "What the members of a set prove to each other (default: the credentials)", str,
     ),
     Setting(
+        "peer_ca", "NUN_PEER_CA", None, None, "",
+        "Certificates of who signs those that other nodes have to show, a file or directory", str,
+    ),
+    Setting(
         "external_address", "NUN_EXTERNAL_ADDR", "external-address", "e", "",
         "The host:port under which others reach this node (default: its TCP address)",
         parse_peer,

@@ -35,6 +35,8 @@ class Counters:
         ``idle_closed`` because they were silent for too long.
     :ivar proxies_refused: connections to a port for proxies that came from others, or did not
         begin as they do.
+    :ivar nodes_refused: connections refused, where nodes have to show a certificate, because they
+        had none that counts.
     :ivar slowed: how many times a connection had to wait as it sent commands too fast.
     :ivar conflicts_settled: keys in conflict that no arbiter has decided in time, and
         ``conflicts_moved`` that went to another arbiter, as one did not decide in its time.
@@ -65,6 +67,7 @@ class Counters:
     idle_closed: int = 0
     slowed: int = 0
     proxies_refused: int = 0
+    nodes_refused: int = 0
     conflicts_settled: int = 0
     conflicts_moved: int = 0
     command_time: float = 0.0

@@ -24,7 +24,7 @@ from zope.interface import implementer
 
 from nuntwist.core.client import takes_nothing
 from nuntwist.net.gate import Gate, Gated
-from nuntwist.net.tls import Renewable
+from nuntwist.net.tls import Prepare, Renewable
 
 SMALL_READ = 16 << 10
 LARGE_READ = 64 << 10
@@ -164,6 +164,7 @@ class SendingReactor:
 
     :param gate: says who may connect; None where all may.
     :param introducing: stands before the factory of each port; None where nothing does.
+    :param prepare: is given the keys and certificates of a port before it listens.
     :ivar renewables: the keys and certificates of ports with TLS.
     """
 
@@ -172,8 +173,10 @@ class SendingReactor:
         reactor: Any,
         gate: Gate | None = None,
         introducing: Callable[[Any], Any] | None = None,
+        prepare: Prepare | None = None,
     ) -> None:
         self._reactor = reactor
+        self._prepare = prepare
         self._introducing = introducing
         self._gate = gate
         self.renewables: list[Renewable] = []
@@ -204,6 +207,8 @@ class SendingReactor:
         interface: str = "",
     ) -> tcp.Port:
         """Listen with TLS; see IReactorSSL.listenSSL."""
+        if self._prepare is not None:
+            self._prepare(contextFactory)
         renewable = Renewable(contextFactory)
         below = TLSMemoryBIOFactory(renewable, False, factory)
         listening = self.listenTCP(port, below, backlog, interface)

@@ -57,6 +57,7 @@ class Guard:
     :ivar idle: of all connections.
     :ivar rate: of commands; None where they may come as fast as they will.
     :ivar trusted: the proxies that are believed.
+    :ivar refuse_node: is told, where nodes have to show a certificate, of who was refused.
     :ivar refuse_proxy: is told, on a port for proxies, of who or what was refused.
     """
 
@@ -69,6 +70,7 @@ class Guard:
     rate: Rate | None
     trusted: Trusted
     refuse_proxy: Callable[[str], None]
+    refuse_node: Callable[[str], None]
 
     def meter(
         self, pipeline: Pipeline, client: Client, bucket: Bucket | None = None
@@ -156,5 +158,10 @@ def make_guard(
             "proxies_refused",
             "{count} connections to a port for proxies (haproxy:) were refused, the last one that"
             " of {last}",
+        ),
+        noting(
+            "nodes_refused",
+            "{count} times nobody was let in as a node without a certificate that NUN_PEER_CA has"
+            " signed, the last time {last}",
         ),
     )

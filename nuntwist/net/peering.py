@@ -24,9 +24,10 @@ once, until the node is reached again.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any, Final
 
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from twisted.application.internet import ClientService
 from twisted.internet import error
 from twisted.internet.defer import Deferred, DeferredList
@@ -66,6 +67,10 @@ MOST_TOLD: Final = 8
 _REMEDIES: Final = {
     NOT_THE_SAME_SECRET: SAME_SECRET,
     "is spoken here": "run versions of nuntwist that go together",
+    "links need a certificate": (
+        "give the address as tls:host:port:certificate=FILE:privateKey=FILE, with a certificate of"
+        " this node"
+    ),
     "no line of the handshake": "is that the TCP port of a node that is told of a replica set?",
 }
 """What an operator can do about a refusal, by what it says."""
@@ -85,12 +90,58 @@ def endpoint_for(reactor: Any, address: str, seconds: int) -> IStreamClientEndpo
     :raise ValueError: it is no such address.
     """
     text = client_endpoint(address, seconds)
+    made = _made(reactor, text)
+    # Certificates end after a while, and are replaced.
+    if text.startswith("tcp:"):
+        return made
+    return _Afresh(address, made, partial(_made, reactor, text))
+
+
+def _made(reactor: Any, text: str) -> IStreamClientEndpoint:
     try:
         endpoint: IStreamClientEndpoint = clientFromString(reactor, text)
-    except (TypeError, AttributeError, LookupError, OSError, SSL.Error) as reason:
+    except (TypeError, AttributeError, LookupError, OSError, SSL.Error, crypto.Error) as reason:
         # A word that it does not know, or files that are not there or not what they should be.
         raise ValueError(f"{type(reason).__name__}: {reason}") from None
     return endpoint
+
+
+@implementer(IStreamClientEndpoint)
+class _Afresh:
+    """An endpoint that reads its files anew for each connection.
+
+    :param made: with what they hold now; the last that could be made serves while none can.
+    :param make: makes it once more, or raises ValueError.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        address: str,
+        made: IStreamClientEndpoint,
+        make: Callable[[], IStreamClientEndpoint],
+    ) -> None:
+        self._address = address
+        self._made = made
+        self._make = make
+        self._told = ""
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
+        """Connect; see IStreamClientEndpoint."""
+        try:
+            self._made, self._told = self._make(), ""
+        except ValueError as reason:
+            if str(reason) != self._told:
+                self._told = str(reason)
+                self._log.error(
+                    "the certificates for {address} cannot be read anew: {why}; those of before"
+                    " stay",
+                    address=self._address,
+                    why=self._told,
+                )
+        connected: Deferred[Any] = self._made.connect(protocolFactory)
+        return connected
 
 
 class Peering:

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from OpenSSL import SSL
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -40,9 +41,12 @@ from nuntwist.language.replies import LINES
 from nuntwist.net.fast import SendingServer
 from nuntwist.net.guard import Guard
 from nuntwist.net.outlet import Backpressure, is_busy, peer_name, tune
+from nuntwist.net.tls import has_certificate
 from nuntwist.net.unfinished import SMALL
 
 GREETING = b"ok \n"
+NO_CERTIFICATE = b"refused links need a certificate that NUN_PEER_CA has signed, over TLS\n"
+"""What another node is told, in words of its handshake."""
 HTTP_REQUESTS = tuple(
     method + b" /" for method in (b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"DELETE", b"PATCH")
 )
@@ -66,6 +70,7 @@ class LineProtocol(Protocol):
     :param guard: as for :class:`LineFactory`.
     :param call_later: as there.
     :param peers: as there.
+    :param certified: as there.
     :ivar heard: see :class:`nuntwist.net.idle.Silent`.
     """
 
@@ -79,10 +84,12 @@ class LineProtocol(Protocol):
         guard: Guard,
         call_later: Callable[..., Any] | None = None,
         peers: Callable[[], IProtocol | None] | None = None,
+        certified: bool = False,
     ) -> None:
         self._pipeline = pipeline
         self._clients = clients
         self._peers = peers
+        self._certified = certified
         self._guard = guard
         self._excess: IDelayedCall | None = None
         self._in_sum = self._is_timed = False
@@ -216,6 +223,11 @@ class LineProtocol(Protocol):
                     self._is_timed = True
                     self._guard.commands.begin(self)
                 return False
+            if data.startswith(PEER) and self._certified and not has_certificate(self.transport):
+                self._guard.refuse_node(f"{self.client.peer}, which has shown no certificate")
+                self.write(NO_CERTIFICATE)
+                self.end()
+                return False
             peer = self._peers() if data.startswith(PEER) else None
             if peer is not None:
                 self._hand_over(peer, data)
@@ -261,6 +273,8 @@ class LineProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone."""
+        if not self._begun and self._certified and reason.check(SSL.Error):
+            self._guard.refuse_node(f"{peer_name(self.transport)}: {reason.getErrorMessage()}")
         self._still_welcome()
         self._forget()
         if self._lingering is not None and self._lingering.active():
@@ -330,6 +344,7 @@ class LineFactory(Factory):
         for a transport that is no socket.
     :param peers: makes the protocol for a connection of another node, or gives None where none
         is taken any more; None where there are no other nodes.
+    :param certified: nodes have to show a certificate.
     :ivar clients: the open ones.
     :ivar takes_nodes: what connects may be a node.
     """
@@ -343,8 +358,10 @@ class LineFactory(Factory):
         guard: Guard,
         call_later: Callable[..., Any] | None = None,
         peers: Callable[[], IProtocol | None] | None = None,
+        certified: bool = False,
     ) -> None:
         self._pipeline = pipeline
+        self._certified = certified
         self._guard = guard
         self._call_later = call_later
         self._peers = peers
@@ -353,7 +370,12 @@ class LineFactory(Factory):
     def buildProtocol(self, addr: IAddress | None) -> LineProtocol:
         """Make one."""
         protocol = LineProtocol(
-            self._pipeline, self.clients, self._guard, self._call_later, self._peers
+            self._pipeline,
+            self.clients,
+            self._guard,
+            self._call_later,
+            self._peers,
+            self._certified,
         )
         protocol.factory = self
         return protocol

@@ -8,6 +8,7 @@ import random
 import socket
 import ssl
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,11 @@ from nuntwist.net.fast import SendingReactor
 from nuntwist.net.peer import CLOSING_SECONDS, QUIET_SHARE, PeerProtocol
 from nuntwist.net.peering import LASTING_SECONDS, LONGEST_DELAY, Peering, endpoint_for
 from nuntwist.net.tcp import LINGER_SECONDS, LineFactory, LineProtocol
+from nuntwist.net.tls import Prepare, asking
 from nuntwist.testing import MemoryNode
 from nuntwist.values import Epoch, Position
-from tests.integration.harness import no_trace_of_trouble
+from tests.integration.certificates import Authority
+from tests.integration.harness import Lines, no_trace_of_trouble
 from tests.integration.replica_set import Nodes, Switch
 from tests.ports import free_ports
 
@@ -60,7 +63,14 @@ def until(condition: Callable[[], object], what: str, limit: float = LIMIT) -> S
 class Place:
     """A node's port and its connections, without the node behind them."""
 
-    def __init__(self, number: int, key: bytes = KEY) -> None:
+    def __init__(
+        self,
+        number: int,
+        key: bytes = KEY,
+        certified: bool = False,
+        asks: Prepare | None = None,
+    ) -> None:
+        self.asks = asks
         self.number, self.address = number, "-"
         self.links: dict[int, PeerProtocol] = {}
         self.made = 0
@@ -84,12 +94,16 @@ class Place:
         )
         _places.append(self)
         self.factory = LineFactory(
-            self.node.node.pipeline, self.node.guard, reactor.callLater, self.doors.open
+            self.node.node.pipeline,
+            self.node.guard,
+            reactor.callLater,
+            self.doors.open,
+            certified,
         )
 
     @pytest_twisted.inlineCallbacks
     def listen(self, text: str = "tcp:0:interface=127.0.0.1") -> Steps:
-        endpoint = serverFromString(SendingReactor(reactor), text)
+        endpoint = serverFromString(SendingReactor(reactor, prepare=self.asks), text)
         self.port = yield endpoint.listen(self.factory)
         self.where = "127.0.0.1", self.port.getHost().port
         self.address = "{}:{}".format(*self.where)
@@ -470,6 +484,148 @@ def test_a_client_over_tls_that_says_no_goodbye_is_closed(certificate: Path) -> 
     yield until(lambda: place.factory.clients, "its begin")
     yield until(lambda: not place.factory.clients, "its end", LINGER_SECONDS + 1.0)
     client.close()
+    yield close_all([place])
+
+
+# -- certificates of nodes ---------------------------------------------------------------------
+
+
+class Authorities:
+    """Those of a set, and another one."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.own, self.other = Authority(place / "ca"), Authority(place / "other", "other")
+        self.key, self.cert = self.own.issue(place / "node")
+
+    @pytest_twisted.inlineCallbacks
+    def listen(self, number: int) -> Steps:
+        """A place that wants certificates of nodes."""
+        place = Place(number, certified=True, asks=asking(str(self.own.file)))
+        files = f"privateKey={self.key}:certKey={self.cert}"
+        yield place.listen(f"ssl:0:interface=127.0.0.1:{files}")
+        return place
+
+    def address(self, place: Place, files: tuple[Path, Path] | None) -> str:
+        """That of a place, with a key and a certificate to show."""
+        shown = "" if files is None else f":privateKey={files[0]}:certificate={files[1]}"
+        return f"tls:{place.address}:trustRoots={self.own.directory}{shown}"
+
+
+@pytest.fixture
+def authorities(tmp_path: Path) -> Authorities:
+    return Authorities(tmp_path)
+
+
+def refusals(events: list[LogEvent]) -> list[str]:
+    """What the side that was connected to has told."""
+    return [event["last"] for event in events if "NUN_PEER_CA" in event.get("log_format", "")]
+
+
+@pytest_twisted.inlineCallbacks
+def test_a_node_with_a_certificate_is_linked(
+    authorities: Authorities, logged: list[LogEvent]
+) -> Steps:
+    first, second = Place(1), (yield authorities.listen(2))
+    yield first.listen()
+    files = authorities.own.issue(authorities.place / "first")
+    first.peering.set_addresses([authorities.address(second, files)])
+    yield until(lambda: first.links and second.links, "a link")
+    assert refusals(logged) == []
+    # A client needs none.
+    plain = _connect(second)
+    context = ssl.create_default_context(cafile=str(authorities.own.file))
+
+    def ask() -> list[bytes]:
+        with Lines(context.wrap_socket(plain(), server_hostname="127.0.0.1")) as client:
+            return client.ask("ping")
+
+    told = yield deferToThread(ask)
+    assert told == [b"pong\n", b"ok \n"]
+    yield close_all([first, second])
+
+
+@pytest.mark.parametrize("kind", ["none", "of another authority", "no TLS"])
+@pytest_twisted.inlineCallbacks
+def test_a_node_without_one_is_refused_and_both_tell(
+    authorities: Authorities, logged: list[LogEvent], kind: str
+) -> Steps:
+    first, second = Place(1), (yield authorities.listen(2))
+    yield first.listen()
+    address = authorities.address(second, None)
+    if kind == "no TLS":
+        yield second.port.stopListening()
+        yield second.listen()
+        address = second.address
+    elif kind == "of another authority":
+        files = authorities.other.issue(authorities.place / "first")
+        address = authorities.address(second, files)
+    first.peering.set_addresses([address])
+    yield until(lambda: any(reasons(logged)) and refusals(logged), "lines in the log of both")
+    (why,) = [one for one in reasons(logged) if one]
+    assert first.links == second.links == {}
+    if kind == "of another authority":
+        assert "certificate verify failed" in refusals(logged)[0]
+        assert "unknown ca" in why
+    else:
+        assert "which has shown no certificate" in refusals(logged)[0]
+        assert "links need a certificate that NUN_PEER_CA has signed" in why
+    assert second.node.node.counters.nodes_refused >= 1
+    yield close_all([first, second])
+
+
+@pytest_twisted.inlineCallbacks
+def test_a_link_reads_its_certificate_anew(
+    authorities: Authorities, logged: list[LogEvent]
+) -> Steps:
+    """A wrong one is replaced while the node runs; one that cannot be read changes nothing."""
+    first, second = Place(1), (yield authorities.listen(2))
+    yield first.listen()
+    where = authorities.place / "first"
+    files = authorities.other.issue(where)
+    first.peering.set_addresses([authorities.address(second, files)])
+    yield until(lambda: refusals(logged), "a refusal")
+    authorities.own.issue(where)
+    yield until(lambda: first.links and second.links, "a link")
+    files[1].write_bytes(b"rubbish")
+    first.links[2].drop("to be made again")
+    yield until(
+        lambda: any("cannot be read anew" in event.get("log_format", "") for event in logged),
+        "a line",
+    )
+    yield until(lambda: first.links and second.links, "a link")
+    yield close_all([first, second])
+
+
+# -- versions of TLS ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["TLSv1", "TLSv1_1", "TLSv1_2", "TLSv1_3"])
+@pytest_twisted.inlineCallbacks
+def test_tls_before_1_2_is_refused(certificate: Path, version: str) -> Steps:
+    place = yield tls_place(1, certificate)
+    plain = _connect(place)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    # The system's own rules forbid the old ones to this client, too.
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
+
+    def shake() -> str:
+        try:
+            with context.wrap_socket(plain()) as connection:
+                return str(connection.version())
+        except ssl.SSLError as error:
+            return str(error.reason)
+
+    told = yield deferToThread(shake)
+    if version in ("TLSv1", "TLSv1_1"):
+        # The alert is the node's: the client has offered it.
+        assert told == "TLSV1_ALERT_PROTOCOL_VERSION"
+    else:
+        assert told == version.replace("_", ".")
     yield close_all([place])
 
 
