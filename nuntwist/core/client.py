@@ -50,6 +50,11 @@ durable, the bytes, the commands they answer, and how many bytes these have. Pla
 with durability ``disk`` every answer is one."""
 
 
+SIGNED_OUT: Final = b"signed out"
+REPLACED: Final = b"the database was replaced"
+"""Why a connection is ended by the node, where the node does not stop."""
+
+
 class Outlet(Protocol):
     """What a client needs of its transport."""
 
@@ -133,6 +138,8 @@ class Client:
     :ivar unsent: bytes given to a full transport or held, in all.
     :ivar dismissed: it has no right to be here any more.
     :ivar ending: it has said all it will; close when everything is answered.
+    :ivar farewell: why it is ended, for transports that can tell; None where the node stops, or it
+        has ended by itself.
     """
 
     __slots__ = (
@@ -150,6 +157,7 @@ class Client:
         "dismissed",
         "encoding",
         "ending",
+        "farewell",
         "forwards",
         "held",
         "kept",
@@ -206,6 +214,7 @@ class Client:
         self.closed = False
         self.ending = False
         self.dismissed = False
+        self.farewell: bytes | None = None
         self.room = 0
         self.unsent = 0
         self.kept = 0

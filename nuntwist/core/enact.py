@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from nuntwist.core import access
 from nuntwist.core.catalogue import STAGED
+from nuntwist.core.client import REPLACED
 from nuntwist.core.database import Database
 from nuntwist.core.sessions import release
 from nuntwist.values import (
@@ -72,7 +73,7 @@ def _name(node: Node, op: Op) -> Database | None:
         node.desk.dropped(gone)
         for client in release(gone):
             # It has to ask for the database anew, with the token of now.
-            node.pipeline.finish(client)
+            node.pipeline.finish(client, REPLACED)
         node.pipeline.streams.work(gone.free())
     _tell(node, op)
     return gone

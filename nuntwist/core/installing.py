@@ -38,6 +38,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from nuntwist.core import access
+from nuntwist.core.client import REPLACED
 from nuntwist.core.copying import Aside
 from nuntwist.core.database import CONNECTIONS_KEY, SHARDS, Database
 from nuntwist.core.quota import Quota
@@ -397,7 +398,7 @@ class Exchange:
         members = release(gone)
         if gone.name in self._node.catalogue.by_name:
             for client in members:
-                self._node.pipeline.finish(client)
+                self._node.pipeline.finish(client, REPLACED)
 
     def tell(self) -> int:
         """Tell watchers of keys that are not what they were told.

@@ -30,7 +30,7 @@ from nuntwist.core.alone import Alone, stands_alone
 from nuntwist.core.audit import Audit
 from nuntwist.core.authorise import refusal_of
 from nuntwist.core.catalogue import Catalogue
-from nuntwist.core.client import Client, Pending, Run
+from nuntwist.core.client import SIGNED_OUT, Client, Pending, Run
 from nuntwist.core.concerns import Concerns
 from nuntwist.core.counters import Counters
 from nuntwist.core.database import Database
@@ -463,9 +463,12 @@ class Pipeline:
             self.delivery.note_drained(client)
             self.turns.enqueue(client)
 
-    def finish(self, client: Client) -> None:
-        """Nothing more will come from it: end it when all is answered."""
-        client.ending = True
+    def finish(self, client: Client, farewell: bytes | None = None) -> None:
+        """Nothing more will come from it: end it when all is answered.
+
+        :param farewell: why, where it is not that it or the node ends.
+        """
+        client.ending, client.farewell = True, client.farewell or farewell
         self._end_if_answered(client)
 
     def dismiss(self, client: Client) -> None:
@@ -477,7 +480,7 @@ class Pipeline:
         client.dismissed = True
         client.outlet.pause_reading()
         self.leave(client)
-        self.finish(client)
+        self.finish(client, SIGNED_OUT)
 
     def leave(self, client: Client) -> None:
         """Let a connection leave what it may not be in any more, when what it has sent before is

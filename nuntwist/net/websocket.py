@@ -20,7 +20,7 @@ from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from nuntwist.core.client import Client
+from nuntwist.core.client import SIGNED_OUT, Client
 from nuntwist.core.pipeline import Pipeline
 from nuntwist.language.framing import is_plain, split_commands
 from nuntwist.language.replies import FRAMES
@@ -356,7 +356,11 @@ class FrameProtocol(WebSocketServerProtocol):
         if self._peer_close is not None:
             super().onCloseFrame(*self._peer_close)
             return
-        self.sendCloseFrame(GOING_AWAY, b"the node is stopping")
+        farewell = b"the node is stopping"
+        if self.client is not None and self.client.farewell is not None:
+            farewell = self.client.farewell
+        # Whoever was signed out need not try again; with 1001 clients do.
+        self.sendCloseFrame(POLICY_VIOLATION if farewell == SIGNED_OUT else GOING_AWAY, farewell)
 
     def abort(self, reason: str) -> None:
         """Close at once."""

@@ -268,7 +268,8 @@ def test_what_is_there_is_not_overwritten_unless_forced(node: MemoryNode) -> Non
     before = contents(backup(node))
     assert restore(admin, archive) == ["error database already exists: d "]
     assert contents(backup(node)) == before
-    client, watcher = using(node), using(node)
+    client, watcher, framed = using(node), using(node), node.ws()
+    assert framed.ask("use-db d t") == ["ok \n"]
     watcher.ask("watch key-1")
     client.ask("set key-1 changed")
     watcher.received()
@@ -277,6 +278,7 @@ def test_what_is_there_is_not_overwritten_unless_forced(node: MemoryNode) -> Non
     # Whoever had it selected has to come again.
     assert client.closed
     assert watcher.closed
+    assert framed.received_frames()[-1] == (8, b"\x03\xe9the database was replaced")
     assert using(node).ask("get key-1") == "value value-1\nok \n"
     assert node.node.catalogue.staged() == []
 

@@ -141,6 +141,8 @@ def test_another_database_of_the_same_id_and_name_is_another_one() -> None:
     pair.following.stand_by("there")
     mine = pair.secondary.tcp()
     assert mine.ask("use-db d other") == "ok \n"
+    framed = pair.secondary.ws()
+    assert framed.ask("use-db d other") == ["ok \n"]
     pair.primary.admin("use-db d t", "set k 1")
     trim(pair.primary)
     pair.connect()
@@ -149,6 +151,7 @@ def test_another_database_of_the_same_id_and_name_is_another_one() -> None:
     assert pair.same()
     # Nobody has got into it with the token of the other.
     assert mine.closed
+    assert framed.received_frames()[-1] == (8, b"\x03\xe9the database was replaced")
     assert "Invalid token" in pair.secondary.tcp().ask("use-db d other")
     assert client(pair).ask("get k") == "value 1\nok \n"
 

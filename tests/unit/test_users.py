@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from nuntwist.core.limits import Limits
 from nuntwist.core.permissions import Permissions, matches
-from nuntwist.testing import FrameConnection, LineConnection, MemoryNode
+from nuntwist.testing import FrameConnection, LineConnection, MemoryNode, client_frame
 from tests.unit.forwarding_set import answers, at, formed
 from tests.unit.memory_set import MemorySet
 
@@ -129,6 +129,26 @@ def test_names_that_mean_something_else_are_no_users(node: MemoryNode, name: str
 
 
 # -- users that go --
+
+
+def test_a_websocket_that_is_signed_out_is_told(node: MemoryNode) -> None:
+    ana = framed(node)
+    assert change(node, "drop-user ana") == "ok \n"
+    # 1008: it need not come again, as with 1001.
+    assert ana.received_frames() == [(8, b"\x03\xf0signed out")]
+    ana.deliver(client_frame(b"\x03\xf0signed out", 8))
+    assert ana.closed
+
+
+def test_a_stop_does_not_change_why_somebody_was_sent_away(node: MemoryNode) -> None:
+    ana = framed(node)
+    ana.protocol.client.waiting = True
+    assert change(node, "drop-user ana") == "ok \n"
+    node.frames.finish_all()
+    assert ana.received_frames() == []
+    ana.protocol.client.waiting = False
+    node.node.pipeline.resume(ana.protocol.client)
+    assert ana.received_frames() == [(8, b"\x03\xf0signed out")]
 
 
 def test_a_user_that_is_dropped_is_let_go_with_all_it_watches(node: MemoryNode) -> None:
