@@ -36,6 +36,8 @@ FRAMES_A_TURN = 32
 """Frames given to the general parser in one turn of one connection."""
 LONGEST_HEAD = 14
 """Bytes of the longest frame head."""
+LONGEST_SMALL = 125
+"""Bytes of the longest frame that says its length in its second byte."""
 LONGEST_HANDSHAKE = 16 << 10
 """Bytes of the longest request for an upgrade; browsers with many cookies send some KiB."""
 
@@ -251,7 +253,7 @@ class FrameProtocol(WebSocketServerProtocol):
         size = frame_size(data)
         if size is None:
             return None if len(data) < LONGEST_HEAD else len(data)
-        if size > len(data) and size <= 125 + LONGEST_HEAD:
+        if size > len(data) and data[1] & 0x7F <= LONGEST_SMALL:
             return None
         return size
 
