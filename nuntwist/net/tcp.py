@@ -190,6 +190,10 @@ class LineProtocol(Protocol):
         if self._not_read:
             # That it does not end is due to us; resume_reading gives it its time anew.
             return None
+        if is_busy(self.client):
+            # What it has sent before is to be answered first.
+            self._guard.commands.begin(self)
+            return None
         self.write(TOO_LATE % self._guard.commands.allowed)
         self.end()
         return self.client.peer

@@ -167,6 +167,10 @@ class FrameProtocol(WebSocketServerProtocol):
         if self._not_read or self.client.ending:
             # That it does not end is due to us; resume_reading gives it its time anew.
             return None
+        if is_busy(self.client):
+            # What it has sent before is to be answered first.
+            self._guard.commands.begin(self)
+            return None
         peer = self.client.peer
         self.sendCloseFrame(POLICY_VIOLATION, TOO_LATE % self._guard.commands.allowed)
         return peer

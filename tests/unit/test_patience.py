@@ -300,6 +300,19 @@ def test_who_is_not_read_cannot_be_late(node: MemoryNode, kind: str) -> None:
     assert node.node.counters.late_commands == 1
 
 
+@pytest.mark.parametrize("kind", ["tcp", "ws"])
+def test_what_was_sent_before_is_answered_first(node: MemoryNode, kind: str) -> None:
+    client: Connection = node.tcp() if kind == "tcp" else node.ws()
+    client.deliver(b"pi" if kind == "tcp" else client_frame(b"ping")[:3])
+    client.protocol.client.waiting = True
+    node.clock.advance(1.5 * COMMAND)
+    assert client.taken() == b""
+    client.protocol.client.waiting = False
+    node.clock.advance(COMMAND)
+    assert b"must end within" in client.taken()
+    assert node.node.counters.late_commands == 1
+
+
 def test_a_body_that_does_not_end(node: MemoryNode) -> None:
     connection = Connection(node, node.site)
     connection.deliver(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
