@@ -63,7 +63,7 @@ from nuntwist.net.proxies import Trusted
 from nuntwist.net.rounds import Rounds
 from nuntwist.net.tcp import LineFactory
 from nuntwist.net.tls import Prepare, Renewable, asking, context_of, read_roots
-from nuntwist.net.websocket import FrameFactory
+from nuntwist.net.websocket_port import FrameFactory
 from nuntwist.oplog.flushed import FlushedOplog
 from nuntwist.oplog.segments import FileOplog
 from nuntwist.replicas import Replicas, make_replicas

@@ -39,7 +39,7 @@ from nuntwist.net.frames import frame_size
 from nuntwist.net.guard import Rules, make_guard
 from nuntwist.net.http import NqlResource, NqlSite
 from nuntwist.net.tcp import LineFactory
-from nuntwist.net.websocket import FrameFactory
+from nuntwist.net.websocket_port import FrameFactory
 from nuntwist.oplog.memory import MemoryOplog
 from nuntwist.secrets import ScryptSecrets
 from nuntwist.storage.memory import MemoryStorage

@@ -11,26 +11,25 @@ of a chunk waits in ``_pending`` until it is whole (or, if large, until Autobahn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
-from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.twisted.websocket import WebSocketServerProtocol
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from nuntwist.core.client import SIGNED_OUT, Client
-from nuntwist.core.pipeline import Pipeline
 from nuntwist.language.framing import is_plain, split_commands
 from nuntwist.language.replies import FRAMES
 from nuntwist.net.fast import SendingServer
 from nuntwist.net.frames import frame_size, small_texts
-from nuntwist.net.guard import Guard
 from nuntwist.net.outlet import Backpressure, is_busy, peer_name, tune
 from nuntwist.net.proxies import forwarded_in
 from nuntwist.net.rate import Meter
 from nuntwist.net.unfinished import SMALL
+
+if TYPE_CHECKING:
+    from nuntwist.net.websocket_port import FrameFactory
 
 FRAMES_A_TURN = 32
 """Frames given to the general parser in one turn of one connection."""
@@ -42,9 +41,6 @@ LONGEST_HANDSHAKE = 16 << 10
 """Bytes of the longest request for an upgrade; browsers with many cookies send some KiB."""
 
 (_SEMICOLON,) = b";"
-
-NO_PAGE = ["none://none:0"]
-"""Origins of which there are none."""
 
 GOING_AWAY = 1001
 UNSUPPORTED_DATA = 1003
@@ -371,79 +367,3 @@ class FrameProtocol(WebSocketServerProtocol):
     def abort(self, reason: str) -> None:
         """Close at once."""
         self.transport.abortConnection()
-
-
-def _full_origin(origin: str) -> str:
-    """An origin as Autobahn compares it, with its port."""
-    parts = urlsplit(origin)
-    port = parts.port or {"https": 443, "http": 80}.get(parts.scheme)
-    return f"{parts.scheme}://{parts.hostname}:{port}"
-
-
-class _Timers:
-    """Makes Autobahn's time-outs (txaio's IBatchedTimer).
-
-    :ivar call_later: IReactorTime.callLater.
-    """
-
-    def __init__(self, call_later: Callable[..., Any]) -> None:
-        self.call_later = call_later
-
-
-class FrameFactory(WebSocketServerFactory):
-    """Makes the protocol of each WebSocket connection.
-
-    :param guard: watches over them.
-    :param reactor: for Autobahn's timers.
-    :param call_later: IReactorTime.callLater.
-    :param origins: of the pages that may connect, in lower case; empty for all. Who sends no
-        origin is no page.
-    :ivar options: of each protocol, by name.
-    :ivar clients: the connections that are past their handshake.
-    :ivar closing: those that were sent a close frame and have not gone yet; they do so within
-        Autobahn's time-out.
-    """
-
-    noisy = False
-    protocol: Any = FrameProtocol
-
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        guard: Guard,
-        reactor: Any,
-        call_later: Callable[..., Any],
-        origins: Sequence[str] = (),
-    ) -> None:
-        super().__init__(reactor=reactor)
-        # Autobahn's own keeps its time-outs on the global reactor, whatever it is given.
-        self._batched_timer: Any = _Timers(call_later)
-        self.pipeline = pipeline
-        self.guard = guard
-        self.call_later = call_later
-        self.clients: set[FrameProtocol] = set()
-        self.closing: set[FrameProtocol] = set()
-        self.setProtocolOptions(
-            maxFramePayloadSize=pipeline.limits.line,
-            maxMessagePayloadSize=pipeline.limits.line,
-            failByDrop=False,
-            echoCloseCodeReason=True,
-            webStatus=False,
-            # Left out, allowNullOrigin would forbid pages from a file and of sandboxed frames.
-            allowedOrigins=[_full_origin(one) for one in origins if one != "null"] or NO_PAGE
-            if origins
-            else ["*"],
-            allowNullOrigin=not origins or "null" in origins,
-            # Of that the guard takes care, for all transports.
-            openHandshakeTimeout=0,
-            closeHandshakeTimeout=2,
-        )
-        names = WebSocketServerProtocol.CONFIG_ATTRS
-        self.options = {name: getattr(self, name) for name in names}
-
-    def finish_all(self) -> None:
-        """Answer what is in flight on every connection, then close it with a close frame."""
-        for protocol in tuple(self.clients):
-            if protocol.client is not None:
-                protocol.pause_reading()
-                self.pipeline.finish(protocol.client)

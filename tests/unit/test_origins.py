@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.address import IPv4Address
 
-from nuntwist.net.websocket import FrameFactory
+from nuntwist.net.websocket_port import FrameFactory
 from nuntwist.testing import MemoryNode, MemoryTransport
 
 REQUEST = (

@@ -29,7 +29,7 @@ from nuntwist.net.introduction import (
 )
 from nuntwist.net.proxies import Trusted, address_in, forwarded_in
 from nuntwist.net.tcp import LineFactory
-from nuntwist.net.websocket import FrameFactory
+from nuntwist.net.websocket_port import FrameFactory
 from nuntwist.testing import HeapClock, MemoryNode, MemoryTransport
 
 PROXY = "10.0.0.7"
