@@ -98,7 +98,7 @@ def test_a_token_lets_do_what_it_says_and_no_more(node: MemoryNode) -> None:
 def test_over_http_too(node: MemoryNode) -> None:
     assert node.post(f"use-db d jwt {signed()}; get a1") == "empty;value x\n"
     # It leaves nothing behind that waits for the end of the token.
-    assert node.clock.getDelayedCalls() == []
+    assert node.timers() == []
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def watcher(node: MemoryNode) -> Iterator[FrameConnection]:
     yield client
     client.close()
     # Nothing waits for it any more.
-    assert node.clock.getDelayedCalls() == []
+    assert node.timers() == []
 
 
 def change(node: MemoryNode, value: str) -> None:
@@ -454,7 +454,7 @@ def test_a_database_that_is_dropped_takes_its_tokens_with_it(
 ) -> None:
     node.admin("drop-db d").close()
     watcher.received()
-    assert node.clock.getDelayedCalls() == []
+    assert node.timers() == []
     node.clock.advance(1000)
     assert watcher.received() == []
 
