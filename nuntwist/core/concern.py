@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from nuntwist.errors import CommandError
+from nuntwist.language.parser import parse_number
 
 PRIMARY: Final = 0
 MAJORITY: Final = -1
@@ -39,14 +40,20 @@ def parse_concern(text: bytes) -> Concern:
     word, _, rest = text.strip().partition(b" ")
     milliseconds = None
     if rest:
-        if not rest.isdigit() or not 0 < int(rest[:12]) <= LONGEST_MS:
+        milliseconds = _number(rest, LONGEST_MS)
+        if milliseconds is None:
             raise CommandError(b"a write concern waits 1 to %d milliseconds" % LONGEST_MS)
-        milliseconds = int(rest)
     if word in (b"primary", b"majority"):
         return Concern(PRIMARY if word == b"primary" else MAJORITY, milliseconds)
-    if not word.isdigit() or not 0 < int(word[:12]) <= MOST_REPLICAS:
+    replicas = _number(word, MOST_REPLICAS)
+    if replicas is None:
         raise CommandError(
             b"a write concern is primary, majority, or a number of replicas up to %d"
             % MOST_REPLICAS
         )
-    return Concern(int(word), milliseconds)
+    return Concern(replicas, milliseconds)
+
+
+def _number(text: bytes, most: int) -> int | None:
+    """A number from 1 on, digits alone."""
+    return parse_number(text, 1, most) if text.isdigit() else None

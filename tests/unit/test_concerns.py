@@ -43,7 +43,13 @@ def test_a_concern_is_read_and_written(text: bytes, concern: Concern) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"all", b"0", b"-1", b"32", b"majority 0", b"majority x", b"1 2 3", b"9" * 40]
+    "text",
+    [
+        *(b"", b"all", b"0", b"-1", b"32", b"majority 0", b"majority x", b"1 2 3", b"9" * 40),
+        # Their first digits alone would do.
+        *(b"000000000001999", b"majority 0000000000019999999999", b"1 000000000001" + b"0" * 5000),
+        *(b"+1", b"1_0", b"majority +5", b"majority 1_0"),
+    ],
 )
 def test_what_is_no_concern_is_refused(text: bytes) -> None:
     with pytest.raises(CommandError):
