@@ -55,7 +55,9 @@ def entry(key: bytes, value: bytes, version: int) -> Op:
     if len(key) + len(value) > LARGEST:
         raise WrongEntry(f"the key and the value have over {LARGEST} bytes")
     if not (0 <= version <= HIGHEST_VERSION or version == IN_RESOLUTION):
-        raise WrongEntry(f"{version} is not a version")
+        # JSON may hold thousands of digits.
+        shown = version if abs(version) < 1 << 64 else "a number of so many digits"
+        raise WrongEntry(f"{shown} is not a version")
     for what, text in (("key", key), ("value", value)):
         if not text.isascii():
             try:

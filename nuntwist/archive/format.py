@@ -28,6 +28,9 @@ LARGEST_BLOCK: Final = 1 << 27
 
 HEAD_BLOCK, DATABASE_BLOCK, ENTRY_BLOCK, END_BLOCK = 1, 2, 3, 4
 
+_SHOWN: Final = 200
+"""How much of a reason is told, in characters."""
+
 _BLOCK = struct.Struct("<BII")
 """Kind, length of the body, CRC-32 of kind, length and body."""
 _ENTRY = struct.Struct("<IIqQQ")
@@ -157,8 +160,9 @@ class Reader:
         self._checksum = 0
         self._count = 0
         self._head: Head | None = None
+        # Those of the head that have not come so far: there may be a million.
+        self._awaited: set[Member] = set()
         self._current: Member | None = None
-        self._seen: set[bytes] = set()
         self.ended = False
 
     def feed(self, data: bytes) -> Iterator[Piece]:
@@ -218,28 +222,27 @@ class Reader:
         try:
             if kind == HEAD_BLOCK and self._head is None:
                 self._head = _head(json.loads(body))
+                self._awaited = set(self._head.members)
                 return self._head
             if kind == DATABASE_BLOCK and self._head is not None:
                 return self._begin(_member(json.loads(body)))
             if kind == END_BLOCK and self._head is not None:
                 return self._end(json.loads(body))
         except _NOT_AS_IT_SHOULD as error:
-            raise self._damaged(f"a block cannot be read: {error}") from None
+            raise self._damaged(f"a block cannot be read: {_plainly(error)}") from None
         raise self._damaged("it has a block where none of that kind may be")
 
     def _begin(self, member: Member) -> Member:
-        assert self._head is not None
-        if member not in self._head.members or member.name in self._seen:
+        if member not in self._awaited:
             raise ValueError("it is of a database that the head does not name, or came before")
-        self._seen.add(member.name)
+        self._awaited.remove(member)
         self._current = member
         return member
 
     def _end(self, fields: dict[str, Any]) -> End:
-        assert self._head is not None
         if fields["entries"] != self._count or fields["crc32"] != self._checksum:
             raise ValueError("it does not hold what its end says")
-        if len(self._seen) != len(self._head.members):
+        if self._awaited:
             raise ValueError("it lacks databases that its head names")
         self.ended = True
         return End(self._count)
@@ -265,6 +268,11 @@ class Reader:
 
     def _damaged(self, reason: str) -> CorruptData:
         return CorruptData(self._name, self._offset, reason)
+
+
+def _plainly(error: Exception) -> str:
+    """Why, in a line that fits an answer: what JSON holds may be long, and have any letter."""
+    return ascii(str(error))[1:-1][:_SHOWN]
 
 
 def _head(fields: dict[str, Any]) -> Head:

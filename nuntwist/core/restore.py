@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.logger import Logger
 
+from nuntwist.archive.entries import HIGHEST_VERSION
 from nuntwist.archive.format import Head, Member, Reader
 from nuntwist.core.catalogue import ADMIN_NAME, STAGED, STRATEGIES
 from nuntwist.core.database import (
@@ -30,10 +31,11 @@ from nuntwist.core.database import (
 from nuntwist.core.enact import enact
 from nuntwist.core.quota import refuse_database
 from nuntwist.errors import CommandError, CorruptData
-from nuntwist.language.parser import shorten
+from nuntwist.language.parser import SHOWN, shorten
 from nuntwist.values import (
     ADMIN_ID,
     CREATE_DATABASE,
+    IN_RESOLUTION,
     INDEX,
     KEY,
     NAME_DATABASE,
@@ -136,9 +138,9 @@ class Restore:
                 continue
             self._databases += 1
             if member.strategy not in STRATEGIES:
-                raise CommandError(b"unknown strategy: " + shorten(member.strategy))
+                raise CommandError(b"unknown strategy: " + _shown(member.strategy))
             if member.name != ADMIN_NAME and not _is_name(member.name):
-                raise CommandError(b"invalid database name: " + shorten(member.name))
+                raise CommandError(b"invalid database name: " + _shown(member.name))
             if self._mode == NEW:
                 self._check_free(member.name)
         by_name = self._node.catalogue.by_name
@@ -214,7 +216,7 @@ class Restore:
             key, value, version = op[KEY], op[VALUE], op[VERSION]
             if key == CONNECTIONS_KEY or (database.number == ADMIN_ID and _is_left_out(key)):
                 continue
-            _check_entry(key, value)
+            _check_entry(op)
             if not merging:
                 pipeline.journal.change(database, SET, key, value, version)
             elif key != TOKEN_KEY:
@@ -229,7 +231,7 @@ class Restore:
         assert self._admin is not None
         for op in entries:
             if not _is_left_out(op[KEY]):
-                _check_entry(op[KEY], op[VALUE])
+                _check_entry(op)
                 self._admin[op[KEY]] = op
                 self._admin_bytes += len(op[KEY]) + len(op[VALUE] or b"")
         if self._admin_bytes > ADMIN_BYTES:
@@ -317,20 +319,28 @@ def _is_name(name: bytes) -> bool:
     return bool(name) and not name.startswith(b"$") and not set(name) & set(b" |;\r\n")
 
 
-def _check_entry(key: bytes, value: bytes | None) -> None:
-    """Refuse what no client could have set: it would break the lines of the protocol.
+def _check_entry(op: Op) -> None:
+    """Refuse what no client could have set: it would break the lines of the protocol, or be a
+    version that has no next one.
 
     :raise CommandError: it is such a thing.
     """
-    text = value or b""
-    sound = key and b" " not in key and b"\n" not in key + text
+    key, text, version = op[KEY], op[VALUE] or b"", op[VERSION]
+    sound = bool(key) and b" " not in key and b"\n" not in key + text
+    sound = sound and (0 <= version <= HIGHEST_VERSION or version == IN_RESOLUTION)
     if sound and not (key.isascii() and text.isascii()):
         try:
             (key + text).decode()
         except UnicodeDecodeError:
             sound = False
     if not sound:
-        raise CommandError(b"the backup holds what no client could set: " + shorten(key))
+        raise CommandError(b"the backup holds what no client could set: " + _shown(key))
+
+
+def _shown(text: bytes) -> bytes:
+    """What an archive holds, fit for an answer, which is a line of UTF-8."""
+    letters = text[: 2 * SHOWN].decode("utf-8", "replace")
+    return shorten("".join(one if one.isprintable() else "?" for one in letters).encode())
 
 
 def _is_left_out(key: bytes) -> bool:

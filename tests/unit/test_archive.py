@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import time
 import zlib
 from collections.abc import Iterator
 
@@ -129,8 +131,11 @@ def test_a_newer_format_is_said() -> None:
 
 def newer() -> bytes:
     """A head of format 2, its checksum right."""
-    body = b'{"format": 2}'
-    covered = b"\x01" + len(body).to_bytes(4, "little") + body
+    return block_of(1, b'{"format": 2}')
+
+
+def block_of(kind: int, body: bytes) -> bytes:
+    covered = bytes((kind,)) + len(body).to_bytes(4, "little") + body
     return covered[:5] + zlib.crc32(covered).to_bytes(4, "little") + body
 
 
@@ -164,6 +169,15 @@ def test_archives_of_any_entries(databases: list[list[Op]], size: int) -> None:
         elif isinstance(piece, list):
             current += piece
     assert list(found.values()) == databases
+
+
+def test_many_databases_take_the_time_of_each() -> None:
+    """With a look at all names for each of them this would take a minute."""
+    members = [(Member(b"%d" % number, b"none"), ()) for number in range(20_000)]
+    data = b"".join(archive_of(members, MADE, "test"))
+    began = time.process_time()
+    assert len(read(data)) == 20_002
+    assert time.process_time() - began < 10
 
 
 def test_large_values_are_in_blocks_of_their_own() -> None:
@@ -247,6 +261,18 @@ def test_lines_by_hand() -> None:
     assert found == [(b"a", "é".encode(), 0), (b"a", b"", 7)]
 
 
+@pytest.mark.parametrize("form", ["\ud800", "1\nok ", "x" * 5_000, ["é"]])
+def test_a_reason_is_a_line_that_can_be_sent(form: object) -> None:
+    body = json.dumps({"format": form}).encode()
+    data = MAGIC + block_of(1, body)
+    with pytest.raises(CorruptData) as caught:
+        list(Reader("x.nun").feed(data))
+    reason = caught.value.reason
+    assert reason.isprintable()
+    assert reason.isascii()
+    assert len(reason) < 300
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -262,6 +288,10 @@ def test_lines_by_hand() -> None:
         (b'{"key": "k", "value": "v", "version": true}', "must be a whole number"),
         (b'{"key": "k", "value": "v", "version": 1.5}', "must be a whole number"),
         (b'{"key": "k", "value": "v", "version": -1}', "-1 is not a version"),
+        (
+            b'{"key": "k", "value": "v", "version": ' + b"9" * 4_000 + b"}",
+            "a number of so many digits is not a version$",
+        ),
         (b'{"key": "k", "value": "\\ud800"}', "the value is not valid UTF-8"),
         (b'{"key": "a b", "value": "v"}', "the key holds a space"),
         (b" " * 7 * LARGEST + b"x", "it has over"),

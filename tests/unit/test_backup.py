@@ -80,11 +80,15 @@ def restore(
     return admin.ask(f"restore-commit {number}").splitlines()
 
 
+def raw(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
 def archive_of(name: str, entries: Sequence[tuple[str, str, int]], strategy: str = "none") -> bytes:
-    """An archive of one database."""
+    """An archive of one database; what is no UTF-8 is written as Python's surrogates."""
     member, writer = Member(name.encode(), strategy.encode()), Writer()
     ops: list[Op] = [
-        (value.encode(), version, 0, 0, SET, 0, key.encode()) for key, value, version in entries
+        (raw(value), version, 0, 0, SET, 0, raw(key)) for key, value, version in entries
     ]
     head = Head("2026-01-01T00:00:00+00:00", 0, "test", (member,))
     return writer.begin(head) + writer.member(member) + writer.entries(ops) + writer.end()
@@ -363,6 +367,24 @@ def test_one_left_alone_is_given_up(node: MemoryNode) -> None:
         (
             archive_of("$admin", [("", "v", 0)]),
             "error the backup holds what no client could set:  ",
+        ),
+        (
+            archive_of("d", [("$$token", "h", 0), ("k", "v", (1 << 63) - 1)]),
+            "error the backup holds what no client could set: k ",
+        ),
+        (
+            archive_of("d", [("$$token", "h", 0), ("k\nok ", "v", 0)]),
+            "error the backup holds what no client could set: k?ok  ",
+        ),
+        (
+            archive_of("d", [("$$token", "h", 0), ("k\udc80", "v", 0)]),
+            "error the backup holds what no client could set: k\ufffd ",
+        ),
+        (archive_of("d\nok ", [("$$token", "h", 0)]), "error invalid database name: d?ok  "),
+        (archive_of("d", [("$$token", "h", 0)], "a\nb"), "error unknown strategy: a?b "),
+        (
+            archive_of("$admin", [("k", "v", -3)]),
+            "error the backup holds what no client could set: k ",
         ),
         (archive_of("$x", [("$$token", "h", 0)]), "error invalid database name: $x "),
         (archive_of("a b", [("$$token", "h", 0)]), "error invalid database name: a b "),
