@@ -105,6 +105,23 @@ def test_no_other_string_is_ever_right(stored: bytes) -> None:
     assert check_secret(b"right", stored) is False
 
 
+@pytest.mark.parametrize(
+    "costs", [b"ln=20,r=32,p=16", b"ln=17,r=8,p=1", b"ln=16,r=8,p=16", b"ln=1_0,r=8,p=1"]
+)
+def test_what_would_cost_too_much_is_not_tried(
+    monkeypatch: pytest.MonkeyPatch, costs: bytes
+) -> None:
+    """It may come from an archive."""
+    monkeypatch.setattr(secrets, "derive", lambda *_: pytest.fail("it was tried"))
+    assert check_secret(b"right", b"$scrypt$" + costs + b"$c2FsdA$c2FsdA") is False
+
+
+def test_a_cost_that_is_raised_can_still_be_checked() -> None:
+    stored = hash_secret(b"right", b"salt", 15)
+    assert check_secret(b"right", stored)
+    assert not check_secret(b"wrong", stored)
+
+
 @given(st.integers(0, len(STORED) - 1), st.integers(1, 255))
 def test_a_changed_string_is_not_right(place: int, change: int) -> None:
     changed = bytes([STORED[place] ^ change])
