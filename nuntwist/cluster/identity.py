@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import re
 import zlib
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ from nuntwist.files import Files, replace_durably
 from nuntwist.values import NO_EPOCH, Epoch
 
 FILE_NAME = "node.json"
+_ID = re.compile("[0-9a-f]{1,16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class Identity:
             raise StartError(
                 f"The file {FILE_NAME} of the data directory cannot be used: {error.strerror}."
             ) from None
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise StartError(
                 f"The file {FILE_NAME} of the data directory is damaged: restore it from a backup,"
                 " or remove it to make this a node with a new id."
@@ -130,16 +132,18 @@ class Identity:
             kept = json.loads(file.read())
         if kept.pop("check") != _check(kept):
             raise ValueError("it does not match its checksum")
-        self.node_id = int(kept["node_id"], 16)
-        self.epoch = Epoch(int(kept["epoch"]), int(kept["epoch_node"], 16))
+        self.node_id = _id(kept["node_id"])
+        self.epoch = Epoch(_number(kept["epoch"]), _id(kept["epoch_node"]))
         self.standing = Standing(
-            int(kept.get("formed", "0"), 16),
-            int(kept.get("left", "0"), 16),
+            _id(kept.get("formed", "0")),
+            _id(kept.get("left", "0")),
             bool(kept.get("doubtful", False)),
             str(kept.get("boot", "")),
             bool(kept.get("clean", True)),
-            int(kept.get("reached", 0)),
+            _number(kept.get("reached", 0)),
         )
+        if not self.node_id:
+            raise ValueError("0 is no node")
 
     def _write(self) -> None:
         standing = self.standing
@@ -156,6 +160,19 @@ class Identity:
         }
         text = json.dumps({**kept, "check": _check(kept)}, indent=1)
         replace_durably(self._files, FILE_NAME, text.encode() + b"\n")
+
+
+def _id(text: str) -> int:
+    """``int`` alone would take more than is ever written."""
+    if not _ID.fullmatch(text):
+        raise ValueError("it has something else where an id must be")
+    return int(text, 16)
+
+
+def _number(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 64:
+        raise ValueError("it has something else where a number must be")
+    return value
 
 
 def _check(kept: dict[str, object]) -> str:

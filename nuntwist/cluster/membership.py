@@ -15,6 +15,7 @@ only in their logs is a divergent tail.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -23,6 +24,8 @@ from nuntwist.cluster.greeting import Hello
 
 MOST_MEMBERS: Final = 32
 """How many a set may have."""
+_ID = re.compile("[0-9a-f]{16}")
+_ADDRESS = re.compile("[!-~]{1,255}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +63,25 @@ def decode_members(value: bytes | None) -> Membership:
         return Membership()
     try:
         kept = json.loads(value)
-        members = {int(node, 16): str(address) for node, address in kept["members"].items()}
-        return Membership(int(kept["set"], 16), members)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        members = {_id(node): _address(address) for node, address in kept["members"].items()}
+        if 0 in members or len(members) > MOST_MEMBERS:
+            return Membership()
+        return Membership(_id(kept["set"]), members)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Membership()
+
+
+def _id(text: str) -> int:
+    """``int`` takes more than is ever written: signs, spaces, underscores, any length."""
+    if not _ID.fullmatch(text):
+        raise ValueError(f"{text[:40]} is no id")
+    return int(text, 16)
+
+
+def _address(text: str) -> str:
+    if not _ADDRESS.fullmatch(text):
+        raise ValueError(f"{text[:40]} is no address")
+    return text
 
 
 def gives_way(mine: Hello, theirs: Hello) -> bool | None:

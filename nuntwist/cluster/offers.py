@@ -14,6 +14,7 @@ cannot decide now it says so with index 0, and the rest waits until this node fo
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ PIECE: Final = 32 << 10
 """Bytes of records offered at once, about; one record goes whole."""
 LOOKED_AT: Final = 1 << 20
 """Bytes of a file that are passed over in one turn."""
+_NAME = re.compile(r"divergent-[0-9]{1,20}-([0-9]{1,20})\.op")
+_END = 1 << 64
+"""No index is as high."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,11 +205,9 @@ class Offers:
 
 def first_of(name: str) -> int | None:
     """The index of the first operation in a file, by its name; None where it is another file."""
-    begin, _, rest = name.partition("-")
-    epoch, _, index = rest.removesuffix(".op").partition("-")
-    if begin != "divergent" or not rest.endswith(".op"):
-        return None
-    return int(index) if epoch.isdecimal() and index.isdecimal() else None
+    match = _NAME.fullmatch(name)
+    index = int(match[1]) if match is not None else _END
+    return index if index < _END else None
 
 
 class Outcome(Protocol):

@@ -104,6 +104,11 @@ def marker_value(request: int, replies: bytes) -> bytes:
 
 
 def read_marker(entry: Op | None) -> tuple[int, bytes]:
-    """The number of the last request that changed anything, and what was answered; 0 for none."""
+    """The number of the last request that changed anything, and what was answered; 0 for none.
+
+    :raise ValueError: it is no marker; nobody but nodes can write one.
+    """
     number, _, replies = ((entry and entry[VALUE]) or b"0").partition(b" ")
+    if not number.isdigit() or len(number) > 20:
+        raise ValueError("a marker has no number")
     return int(number), replies

@@ -18,6 +18,8 @@ from nuntwist.values import NO_EPOCH, START, Epoch, Position
 NAME = "oplog.base"
 _FORM = re.compile(rb"(([0-9]{1,20})(?: ([0-9]{1,20}) ([0-9a-f]{16}))?) ([0-9a-f]{8})\n")
 _LONGEST = 128
+_END = 1 << 64
+"""No number is as high."""
 
 
 def read_base(files: Files) -> Position:
@@ -36,7 +38,10 @@ def read_base(files: Files) -> Position:
     if match is None or int(match[5], 16) != zlib.crc32(match[1]):
         raise CorruptData(NAME, 0, "it does not match its checksum")
     epoch = NO_EPOCH if match[3] is None else Epoch(int(match[3]), int(match[4], 16))
-    return Position(epoch, int(match[2]))
+    index = int(match[2])
+    if max(index, epoch.number) >= _END:
+        raise CorruptData(NAME, 0, "it has a number of more than 64 bits")
+    return Position(epoch, index)
 
 
 def write_base(files: Files, position: Position) -> None:

@@ -158,6 +158,11 @@ class DiskStorage:
             manifest = decode(file.read(), name)
         if manifest.header.database_id != number:
             raise CorruptData(name, 0, f"it is of database {manifest.header.database_id}")
+        for part in manifest.names:
+            match = _PART.fullmatch(part)
+            if match is None or int(match[1]) != number:
+                # It would be removed with the snapshot, whatever it is.
+                raise CorruptData(name, 0, "it names something that is no partition of it")
         return manifest
 
     def load(

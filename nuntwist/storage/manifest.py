@@ -19,6 +19,8 @@ from nuntwist.interfaces import SnapshotHeader
 from nuntwist.values import Epoch
 
 FORMAT: Final = 1
+_END: Final = 1 << 64
+"""No number is as high."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +104,12 @@ def decode(data: bytes, name: str) -> Manifest:
             raise ValueError("it is no manifest")
         form = fields.get("format")
         if form != FORMAT:
-            raise ValueError(f"format {form} is not known here, a newer release wrote it")
+            shown = form if type(form) is int and 0 <= form < _END else "of that kind"
+            raise ValueError(f"format {shown} is not known here, a newer release wrote it")
         if fields.pop("checksum", None) != _checksum(fields):
             raise ValueError("it does not match its checksum")
         return _manifest(fields)
-    except UnicodeDecodeError:
+    except UnicodeError:
         raise CorruptData(name, 0, "it is not UTF-8") from None
     except json.JSONDecodeError as error:
         raise CorruptData(name, error.pos, "it is not JSON") from None
@@ -117,29 +120,43 @@ def decode(data: bytes, name: str) -> Manifest:
 
 
 def _manifest(fields: dict[str, Any]) -> Manifest:
-    parts = tuple(part and _part(part) for part in fields["parts"])
+    parts = tuple(None if part is None else _part(part) for part in fields["parts"])
+    if not parts:
+        raise ValueError("it has no partitions")
     databases = fields.get("databases")
     number, node = fields["epoch"]
     header = SnapshotHeader(
-        database_id=fields["id"],
+        database_id=_number(fields["id"]),
         name=fields["name"].encode(),
         strategy=fields["strategy"].encode(),
-        index=fields["index"],
-        epoch=Epoch(number, node),
+        index=_number(fields["index"]),
+        epoch=Epoch(_number(number), _number(node)),
         partitions=len(parts),
-        stamp=fields["stamp"],
+        stamp=_number(fields["stamp"]),
         databases=None if databases is None else tuple(map(_named, databases)),
     )
-    return Manifest(header, fields["generation"], fields["writer"], parts)
+    return Manifest(header, _number(fields["generation"]), _number(fields["writer"]), parts)
+
+
+def _number(value: object) -> int:
+    if type(value) is not int or not 0 <= value < _END:
+        raise TypeError("it is no number of 64 bits")
+    return value
 
 
 def _named(pair: list[Any]) -> tuple[int, bytes]:
     number, name = pair
-    return number, name.encode()
+    return _number(number), name.encode()
 
 
 def _part(fields: dict[str, Any]) -> Part:
-    return Part(fields["name"], fields["index"], fields["entries"], fields["size"], fields["crc32"])
+    name = fields["name"]
+    if not isinstance(name, str):
+        raise TypeError("it is no name")
+    index, entries, size, checksum = (
+        _number(fields[field]) for field in ("index", "entries", "size", "crc32")
+    )
+    return Part(name, index, entries, size, checksum)
 
 
 def _checksum(fields: dict[str, Any]) -> int:

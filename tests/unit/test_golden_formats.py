@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import pytest
 
+from nuntwist.errors import CorruptData
 from nuntwist.files import MemoryFiles
 from nuntwist.oplog.base import NAME as BASE
+from nuntwist.oplog.base import read_base
 from nuntwist.oplog.inspect import Logged, look, operations
 from nuntwist.oplog.record import encode
 from nuntwist.oplog.segment import SEGMENT_HEAD, segment_name
@@ -98,3 +101,11 @@ def test_the_beginning_is_noted_as_it_was() -> None:
     log.open()
     log.begin_after(Position(Epoch(3, SECOND.node), 4711))
     assert files.contents[BASE] == recorded("oplog-base-2")
+
+
+@pytest.mark.parametrize("text", [b"99999999999999999999", b"1 99999999999999999999 %016x" % 1])
+def test_a_base_of_more_than_64_bits_is_damage(text: bytes) -> None:
+    files = MemoryFiles()
+    files.contents[BASE] = bytearray(b"%b %08x\n" % (text, zlib.crc32(text)))
+    with pytest.raises(CorruptData, match="64 bits"):
+        read_base(files)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import random
 from contextlib import suppress
 
 import pytest
 
 from nuntwist.cluster.alone import AloneElection
-from nuntwist.cluster.identity import FILE_NAME, Identity
+from nuntwist.cluster.identity import FILE_NAME, Identity, _check
 from nuntwist.errors import StartError
 from nuntwist.files import MemoryFiles, Stopped
 from nuntwist.values import NO_EPOCH, Epoch
@@ -94,12 +95,35 @@ def test_every_flipped_bit_of_the_file_is_found(files: MemoryFiles) -> None:
                 identity(files, 99)
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"7", b"null", b'"x"', b"\xff", b"{"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"[]", b"7", b"null", b'"x"', b"\xff", b"{", b"[" * 100_000]
+)
 def test_another_file_is_told(files: MemoryFiles, content: bytes) -> None:
     files.contents[FILE_NAME] = bytearray(content)
     with pytest.raises(StartError, match=r"node\.json of the data directory is damaged"):
         identity(files)
     assert files.contents[FILE_NAME] == content
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("node_id", value) for value in ("0", "-1", "1_0", " 1", "", "0x1", "1" * 17, 1, None)),
+        *(("epoch", value) for value in (-1, 1.5, float("inf"), "1", True, 1 << 64, None)),
+        *(("reached", value) for value in (-1, float("nan"), "1", 1 << 64)),
+        *(("formed", value) for value in ("-1", "x", 1)),
+    ],
+)
+def test_a_field_that_is_something_else_is_told(
+    files: MemoryFiles, field: str, value: object
+) -> None:
+    identity(files)
+    kept = json.loads(files.contents[FILE_NAME]) | {field: value}
+    del kept["check"]
+    kept["check"] = _check(kept)
+    files.contents[FILE_NAME] = bytearray(json.dumps(kept).encode())
+    with pytest.raises(StartError, match=r"node\.json of the data directory is damaged"):
+        identity(files)
 
 
 def test_a_directory_that_cannot_be_written_is_told(files: MemoryFiles) -> None:

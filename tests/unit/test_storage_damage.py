@@ -157,6 +157,14 @@ def test_a_manifest_under_the_name_of_another_is_found(
     [
         ({"format": 2}, "newer release"),
         ({"parts": None}, "another type"),
+        ({"parts": []}, "no partitions"),
+        ({"parts": [False]}, "another type"),
+        ({"parts": [{"name": 1, "index": 1, "entries": 1, "size": 1, "crc32": 1}]}, "another type"),
+        ({"id": "7", "parts": [None]}, "another type"),
+        ({"stamp": 1 << 64, "parts": [None]}, "another type"),
+        ({"generation": True, "parts": [None]}, "another type"),
+        ({"name": "\ud800"}, "not UTF-8"),
+        ({"format": "x\n" * 1000}, "format of that kind is not known"),
         ({"index": None}, "checksum"),
         ({"name": 7}, "checksum"),
     ],
@@ -168,6 +176,17 @@ def test_a_manifest_of_another_kind_is_refused(change: dict[str, Any], reason: s
         fields["checksum"] = manifests._checksum(fields)
     with pytest.raises(CorruptData, match=reason):
         manifests.decode(json.dumps(fields).encode(), MANIFEST)
+
+
+@pytest.mark.parametrize("name", ["lock", "database-8-1-00.part", "../x"])
+def test_a_manifest_that_names_another_file_is_damaged(
+    files: MemoryFiles, saved: dict[str, bytes], name: str
+) -> None:
+    """It would be removed with the snapshot."""
+    found = manifests.decode(saved[MANIFEST], MANIFEST)
+    parts = tuple(part and replace(part, name=name) for part in found.parts)
+    content = replace(found, parts=parts).encode()
+    assert "names something" in damaged(files, content, MANIFEST).reason
 
 
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))

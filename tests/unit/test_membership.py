@@ -1,0 +1,47 @@
+"""The members of a set as a key holds them: what cannot be read is no set."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from nuntwist.cluster.membership import MOST_MEMBERS, Membership, decode_members
+
+ONE = f"{1:016x}"
+SET = f"{7:016x}"
+
+
+def test_what_is_written_is_read_again() -> None:
+    members = {number: f"node-{number}:3014" for number in range(1, MOST_MEMBERS + 1)}
+    found = Membership(7, members)
+    assert decode_members(found.encode()) == found
+    assert decode_members(Membership().encode()) == Membership()
+    assert decode_members(None) == Membership()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(b"", b"7", b"[]", b"null", b"{}", b"\xff", b"[" * 100_000, b'{"a":' * 100_000),
+        json.dumps({"set": SET}),
+        json.dumps({"set": SET, "members": []}),
+        json.dumps({"members": {ONE: "a:1"}}),
+        *(
+            json.dumps({"set": number, "members": {ONE: "a:1"}})
+            for number in ("-1", "7", "9" * 5_000, f" {7:015x}", f"0_{7:014x}", 7, None)
+        ),
+        *(
+            json.dumps({"set": SET, "members": {node: "a:1"}})
+            for node in ("", "1", f"-{1:015x}", f"{0:016x}", "x" * 16)
+        ),
+        *(
+            json.dumps({"set": SET, "members": {ONE: address}})
+            for address in (None, 1, "", "a b:1", "a:1\n", "\ud800:1", "a" * 256)
+        ),
+        json.dumps({"set": SET, "members": {f"{node:016x}": "a:1" for node in range(1, 34)}}),
+    ],
+)
+def test_what_cannot_be_read_is_no_set(value: bytes | str) -> None:
+    data = value.encode() if isinstance(value, str) else value
+    assert decode_members(data) == Membership()
