@@ -33,7 +33,6 @@ _DATA = re.compile(
     r"|signing-keys|dbs-list|cluster-state|metrics-state|commands-list) "
 )
 """How messages begin that can hold a key, a value or a name, and so a semicolon."""
-_MESSAGE = re.compile(r".*?\n(?=;|\Z)", re.DOTALL)
 _SHOWN = 200
 """How much of a refusal is shown, in characters."""
 
@@ -287,16 +286,26 @@ def parts_of(answer: str) -> Iterator[str]:
 
     A value that came over TCP may hold a semicolon: a message with data goes to its newline.
     """
-    at = 0
+    at, newline = 0, -1
     while at < len(answer):
-        message = _MESSAGE.match(answer, at) if _DATA.match(answer, at) else None
-        if message is not None:
-            end = message.end()
-        else:
+        end = -1
+        if _DATA.match(answer, at):
+            # Looked for once, however many parts are before it.
+            newline = _end_of_message(answer, at) if newline < at else newline
+            end = newline + 1 if newline < len(answer) else -1
+        if end < 0:
             end = answer.find(";", at)
             end = len(answer) if end < 0 else end
         yield answer[at:end]
         at = end + 1
+
+
+def _end_of_message(answer: str, at: int) -> int:
+    """The newline that ends a part; the length of the answer where there is none."""
+    newline = answer.find("\n;", at)
+    if newline < 0:
+        newline = len(answer) - answer.endswith("\n")
+    return newline
 
 
 def is_error(part: str) -> bool:

@@ -11,7 +11,6 @@ and the reactor stops when the node was told.
 from __future__ import annotations
 
 import base64
-import binascii
 import contextlib
 import re
 from collections.abc import Callable, Generator, Iterator
@@ -31,10 +30,11 @@ PIECE = 256 << 10
 LEAST_SECONDS = 60.0
 """An answer may wait for snapshots and for the disk."""
 DROP_SECONDS = 5.0
-_BACKUP = re.compile(r"backup (\d+) (\d+)\n\Z")
-_RESTORE = re.compile(r"restore (\d+)\n\Z")
-_RESTORED = re.compile(r"restored (\d+) (\d+)\n\Z")
+_BACKUP = re.compile(r"backup ([0-9]{1,19}) ([0-9]{1,19})\n\Z")
+_RESTORE = re.compile(r"restore ([0-9]{1,19})\n\Z")
+_RESTORED = re.compile(r"restored ([0-9]{1,19}) ([0-9]{1,19})\n\Z")
 _LISTED = re.compile(r"^(\S+) : (\w+)", re.MULTILINE)
+_TAKEN, _GONE = "empty;", ";no such restore"
 
 T = TypeVar("T")
 
@@ -159,7 +159,8 @@ def _pieces(session: Session, answer: str) -> Iterator[bytes | None]:
             raise session.refusal(part)
         try:
             yield base64.b64decode(part[12:].rstrip("\n"), validate=True)
-        except binascii.Error:
+        except ValueError:
+            # Of letters that are not ASCII it is no binascii.Error.
             raise AskFailed(f"{session.host} gave a piece that is no base64.") from None
 
 
@@ -215,10 +216,13 @@ def _commit(session: Session, number: str) -> Generator[Deferred[Any], Any, Any]
 def _all_taken(session: Session, answer: str, count: int) -> None:
     if answer == ";".join(["empty"] * count):
         return
-    while answer.startswith("empty;"):
-        answer = answer.removeprefix("empty;")
+    begin, end = 0, len(answer)
+    while answer.startswith(_TAKEN, begin):
+        begin += len(_TAKEN)
     # What came after the first error was answered with this.
-    raise session.refusal(re.sub(r"(;no such restore)+\Z", "", answer))
+    while answer.endswith(_GONE, begin, end):
+        end -= len(_GONE)
+    raise session.refusal(answer[begin:end])
 
 
 def run_in_reactor(work: Callable[[Any], Deferred[T]], interrupted: str = INTERRUPTED) -> T:

@@ -36,7 +36,7 @@ EMPTY, HIDDEN = "<Empty>", "<hidden>"
 NEIGHBOURS: Final = 4
 """How many pieces of a listing may be one key with commas."""
 TOO_LARGE = 413
-_VALUE = re.compile(r"value-version (-?\d+) (.*)\Z", re.DOTALL)
+_VALUE = re.compile(r"value-version (-?[0-9]{1,19}) (.*)\Z", re.DOTALL)
 
 
 class Source:

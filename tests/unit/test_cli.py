@@ -433,10 +433,18 @@ def test_an_interrupted_request(
         ("keys ,a;b,c\n;pong\n", ["keys ,a;b,c\n", "pong\n"]),
         ("dbs-list \na;b : none\n\n;empty", ["dbs-list \na;b : none\n\n", "empty"]),
         ("value-version 1 a;b\n", ["value-version 1 a;b\n"]),
+        ("value a;b;value c\n;value d;e", ["value a;b;value c\n", "value d", "e"]),
+        ("value a;b\n;\n", ["value a;b\n", "\n"]),
+        ("value a\nb;c\n", ["value a\nb;c\n"]),
     ],
 )
 def test_parts(answer: str, parts: list[str]) -> None:
     assert list(parts_of(answer)) == parts
+
+
+def test_parts_without_an_end_are_found_in_the_time_they_take() -> None:
+    """With a search to the end for each of them this would take an hour."""
+    assert len(list(parts_of("value a;" * 200_000))) == 200_000
 
 
 def test_errors() -> None:

@@ -267,6 +267,7 @@ def test_a_node_that_refuses(run: Run, net: Network, tmp_path: Path) -> None:
     [
         ("no such backup", "http://a refused: no such backup."),
         ("backup-data ****\n", "gave a piece that is no base64."),
+        ("backup-data é\n", "gave a piece that is no base64."),
         ("backup-data \n;backup-end\n", "the backup is damaged at byte 0: it is cut short."),
         (f"backup-data {base64.b64encode(b'x' * 99).decode()}\n", "does not begin as a backup"),
         ("", "http://a refused: an empty answer."),
