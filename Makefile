@@ -8,13 +8,16 @@ ARGS ?=
 REV ?=
 SHARE ?= 0.4
 SEEDS ?= 1000
+TARGET ?=
+SECONDS_EACH ?= 60
 
-.PHONY: help run test simulate demo bench bench-compare docs format clean
+.PHONY: help run test simulate fuzz demo bench bench-compare docs format clean
 
 help:
 	@echo "make run            start a node (ARGS='--tcp-address :4014' passes options)"
 	@echo "make test           lint, types and all tests"
 	@echo "make simulate       sets in memory under faults (SEEDS=100000 for more)"
+	@echo "make fuzz           odd input for every parser (TARGET=archive SECONDS_EACH=3600)"
 	@echo "make demo           a throw-away node with a database, and a page to look at"
 	@echo "make bench          measure beside Redis; make bench-compare REV=v0.1.0"
 	@echo "make docs           write docs/commands.md anew from the command table"
@@ -31,7 +34,7 @@ run: $(VENV)/.run-installed
 # themselves. With ARGS a part of the tests is run, and no seeds: then coverage says nothing, and
 # one half may have no such test. Modules are compiled once, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
-UNIT := -n auto --dist worksteal tests/unit
+UNIT := -n auto --dist worksteal tests/unit tests/fuzz
 INTEGRATION := -n 2 --dist loadfile tests/integration
 COVERED = $(if $(strip $(ARGS)),--no-cov,--cov)
 test: $(VENV)/.test-installed
@@ -50,6 +53,10 @@ test: $(VENV)/.test-installed
 
 simulate: $(VENV)/.run-installed
 	$(BIN)/python -m nuntwist.simulation --seeds $(SEEDS) $(ARGS)
+
+# One target, or several, or all where none is named, one after the other; see docs/testing.md.
+fuzz: $(VENV)/.fuzz-installed
+	$(BIN)/python -m tests.fuzz run $(TARGET) --seconds $(SECONDS_EACH)
 
 demo: $(VENV)/.run-installed
 	$(BIN)/python -m nuntwist.demo $(ARGS)
@@ -88,6 +95,12 @@ $(VENV)/.run-installed: $(VENV)/.python pyproject.toml
 $(VENV)/.test-installed: $(VENV)/.python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,s3]'
 	touch $@ $(VENV)/.run-installed
+
+# Without atheris, where there is none for this Python, fuzzing goes on, and says so.
+$(VENV)/.fuzz-installed: $(VENV)/.test-installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]' \
+	|| echo "atheris cannot be installed for this Python" >&2
+	touch $@
 
 $(VENV)/.bench-installed: $(VENV)/.python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'

@@ -55,7 +55,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
 @pytest.fixture(autouse=True)
 def _no_real_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unit tests touch no real socket: one that tries fails."""
-    if _HERE / "unit" not in request.path.parents:
+    if not {_HERE / "unit", _HERE / "fuzz"} & {*request.path.parents}:
         return
 
     def refuse(*_: object) -> NoReturn:

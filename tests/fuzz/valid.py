@@ -1,0 +1,236 @@
+"""Right inputs of each target, made by the code that writes them, to be seeds."""
+
+from __future__ import annotations
+
+import json
+import random
+import zlib
+from pathlib import Path
+
+from nuntwist.archive import nundb
+from nuntwist.archive.entries import archive_of, entry
+from nuntwist.archive.format import Member
+from nuntwist.cluster.ballots import Alive, Ask, Beat, Obeyed, Rank
+from nuntwist.cluster.copies import CopyBegins, pieces_of
+from nuntwist.cluster.forwards import Forward, Outcome
+from nuntwist.cluster.frames import encode as framed
+from nuntwist.cluster.greeting import Admitted, Hello
+from nuntwist.cluster.identity import FILE_NAME, Identity
+from nuntwist.cluster.membership import Membership
+from nuntwist.cluster.stream import Have, Records
+from nuntwist.core.copying import Outline
+from nuntwist.core.forwards import Item
+from nuntwist.core.outcomes import encode_replies
+from nuntwist.files import MemoryFiles
+from nuntwist.interfaces import SnapshotHeader
+from nuntwist.language.replies import OK, Reply
+from nuntwist.oplog import base
+from nuntwist.oplog.record import encode
+from nuntwist.oplog.segment import SEGMENT_HEAD
+from nuntwist.secrets import hash_secret
+from nuntwist.storage import format as form
+from nuntwist.storage.manifest import Manifest, Part
+from nuntwist.testing import client_frame
+from nuntwist.values import Epoch, Op, Position
+from tests.fuzz.cluster import handshake_lines
+from tests.fuzz.storage import NUMBER, PART
+from tests.fuzz.target import bundle
+
+EPOCH = Epoch(3, 0x0123456789ABCDEF)
+POSITION = Position(EPOCH, 9)
+STAMP = 1767323045678 << 16
+SECRET = hash_secret(b"token", b"0123456789abcdef", 1)
+GOLDEN = Path(__file__).parents[1] / "golden_formats"
+
+OPS: list[Op] = [
+    (b"newer " + SECRET, 0, 1, STAMP, 3, 1, b"shop"),
+    (SECRET, 0, 2, STAMP + 1, 1, 1, b"$$token"),
+    ("värde".encode(), 4, 3, STAMP + 2, 1, 1, "clé".encode()),
+    (b"5", 0, 4, STAMP + 3, 1, 1, b"n"),
+    (None, -1, 5, STAMP + 4, 2, 1, b"n"),
+    (b"arbiter ", 0, 6, STAMP + 5, 3, 6, b"$staged_shop"),
+    (SECRET, 0, 7, STAMP + 6, 1, 6, b"$$token"),
+    (b"1", 0, 8, STAMP + 7, 5, 6, b"shop"),
+    (b"resolve 9 shop 3 k a b", 0, 9, STAMP + 8, 1, 6, b"$conflicts_k_9"),
+    (b"a", -2, 10, STAMP + 9, 1, 6, b"k"),
+    (b"rw a*|r *", 0, 11, STAMP + 10, 1, 6, b"$$permission_$ann"),
+    (b"majority 500", 0, 12, STAMP + 11, 1, 6, b"$$write-concern"),
+    (SECRET, 0, 13, STAMP + 12, 1, 6, b"$$user_ann"),
+    (b"none ", 0, 14, STAMP + 13, 3, 14, b"old"),
+    (b"", 0, 15, STAMP + 14, 4, 14, b"old"),
+    (None, 0, 16, STAMP + 15, 6, 0, b""),
+]
+LAST: list[Op] = [(b"v", 1, 17, STAMP + 16, 1, 6, b"k2")]
+
+
+def _records() -> bytes:
+    batches = (5, OPS[:2]), (5, OPS[2:]), (6, LAST)
+    return b"".join(encode(EPOCH, origin, ops) for origin, ops in batches)
+
+
+def _messages() -> list[bytes]:
+    rank = Rank(POSITION, -5, 7)
+    return [
+        framed(message)
+        for message in (
+            Ask(4, rank, True, 2),
+            Alive(4, rank),
+            Beat(4, 1.5),
+            Obeyed(4, 2.5, POSITION),
+            Have(4, POSITION, ((EPOCH, 1), (Epoch(4, 2), 5))),
+            Records(4, POSITION, 8, _records()),
+            CopyBegins(4, 3, POSITION, STAMP, (Outline(1, b"shop", b"newer", 5),)),
+            Forward(4, 1, 9, (Item(1, b"ann", False, b"set k v"), Item(None, None, True, b"x"))),
+            Outcome(4, 1, 9, 12, encode_replies([OK])),
+            Hello(4, 7, True, True, True, True, False, -3, POSITION),
+            Admitted(4, Membership(7, {1: "a:3014"}).encode()),
+        )
+    ]
+
+
+def _archive() -> bytes:
+    shop = [entry(b"$$token", SECRET, 0), entry(b"k", "värde".encode(), 3), entry(b"n", b"5", 1)]
+    admin = [entry(b"note", b"x", 0)]
+    members = [(Member(b"shop2", b"newer"), shop), (Member(b"$admin", b"newer"), admin)]
+    return b"".join(archive_of(members, "2026-01-01T00:00:00+00:00", "1.0"))
+
+
+def _partition() -> bytes:
+    header = SnapshotHeader(NUMBER, b"shop", b"newer", 9, EPOCH, 1, STAMP)
+    entries = [(b"v", 1, 3, STAMP, 1, NUMBER, b"k"), (b"", 0, 4, STAMP + 1, 1, NUMBER, b"$$x")]
+    blocks = [form.begin(header, 0), form.entries(entries), form.entries(entries[:1]), form.end(3)]
+    return b"".join(blocks)
+
+
+def _manifest(number: int = NUMBER) -> bytes:
+    data = _partition()
+    part = Part(PART, 9, 3, len(data), zlib.crc32(data))
+    header = SnapshotHeader(number, b"shop", b"newer", 9, EPOCH, 1, STAMP)
+    if not number:
+        header = SnapshotHeader(
+            0, b"$admin", b"newer", 9, EPOCH, 2, STAMP, ((1, b"shop"), (6, b"b"))
+        )
+        return Manifest(header, 2, 5, (None, part)).encode()
+    return Manifest(header, 1, 5, (part,)).encode()
+
+
+def _identity() -> bytes:
+    files = MemoryFiles()
+    one = Identity(files, random.Random(1))
+    one.raise_epoch(EPOCH, 9)
+    one.note(formed=7, boot="0f3c", clean=False)
+    return bytes(files.contents[FILE_NAME])
+
+
+def _base() -> bytes:
+    files = MemoryFiles()
+    base.write_base(files, POSITION)
+    return bytes(files.contents[base.NAME])
+
+
+def _nundb() -> bytes:
+    def text(data: bytes) -> bytes:
+        return len(data).to_bytes(8, "little") + data
+
+    def place(key: bytes, version: int, address: int) -> bytes:
+        return (
+            text(key) + version.to_bytes(4, "little", signed=True) + address.to_bytes(8, "little")
+        )
+
+    values = text(b"one") + bytes(4) + text("två".encode()) + bytes(4)
+    keys = place(b"a", 1, 0) + place("b\u00e9".encode(), 7, 15) + place(b"gone", nundb.DELETED, 0)
+    meta = (1).to_bytes(8, "little") + (2).to_bytes(4, "little")
+    return bundle(meta, keys + place(b"a", 2, 15), values)
+
+
+_REQUEST = (
+    b"POST / HTTP/1.1\r\nHost: localhost:3013\r\nContent-Length: 44\r\n\r\n"
+    b"use-db d t;set a 2; get a;keys;nope;get-safe"
+)
+_CHUNKED = (
+    b"POST /x HTTP/1.1\r\nHost: [::1]:1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"9\r\nuse-db d \r\n7\r\nt;get a\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: h.example\r\n\r\n"
+)
+_UPGRADE = (
+    b"GET /p HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Origin: https://example.com\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    b"Sec-WebSocket-Version: 13\r\n\r\n"
+)
+_LINES = [
+    b"get a\nset a v w\nset-safe a 3 x\nget-safe a\nincrement n 2\nkeys\nwatch a\nremove a\nping\n",
+    b"set a 1;\r\nget a\r\n\nget $$token\nset $x 1\nunwatch-all\nuse-db d t\nget a\nkeys a*\n",
+    "set é ü\nget é\nincrement a\nset n 9223372036854775807\nincrement n\nset a \n".encode()
+    + b"write-concern majority 5\nwrite-concern\nread-concern local\nget "
+    + b"x" * 450
+    + b"\nget n\n",
+]
+_FRAMES = [
+    b"".join(client_frame(line) for line in _LINES[0].split(b"\n")),
+    client_frame(b"set a 1;get a;keys") + client_frame("set é ü".encode(), mask=b"abcd"),
+    client_frame(b"ping!", 9) + client_frame(b"get a", 1)[:-2],
+    client_frame(b"\x03\xe8bye", 8) + client_frame(b"get a"),
+    b"\x01" + client_frame(b"set a ")[1:] + client_frame(b"and more", 0) + client_frame(b"get a"),
+    client_frame(b"bin", 2) + client_frame(b"get a"),
+    client_frame(b"set a " + b"x" * 300) + client_frame(b"get a") + client_frame(b"y" * 500),
+    client_frame(b"\xff\xfe") + client_frame(b"get a"),
+]
+
+
+def valid() -> dict[str, list[bytes]]:
+    """Some inputs of each target."""
+    records, archive = _records(), _archive()
+    by_peer = handshake_lines()
+    frames = b"".join(_messages())
+    golden = [path.read_bytes() for path in sorted(GOLDEN.glob("*.seg"))]
+    return {
+        "tcp": _LINES,
+        "websocket": _FRAMES,
+        "upgrade": [_UPGRADE + client_frame(b"ping"), _UPGRADE.replace(b"13", b"99"), _REQUEST],
+        "http": [_REQUEST, _CHUNKED, _REQUEST.replace(b"44", b"4400"), b"HEAD / HTTP/1.0\r\n\r\n"],
+        "small-frames": _FRAMES,
+        "host": [b"localhost:3013", b"a-b.example.com", b"[::1]:3013"],
+        "lines": [*_LINES, b"x" * 64 + b"\n" + b"y" * 65 + b"\nget k"],
+        "split": [b"get a; get b ;\r\n;set k a\nb", b"keys"],
+        "command": [line for lines in _LINES for line in lines.split(b"\n") if line]
+        + [b"resolve 7 shop k 3 some value", b"rp 1 set-safe k -1 v", b"snapshot false a|b;"],
+        "number": [b"12", b"-9223372036854775808", b"+7"],
+        "concern": [b"majority", b"primary 500", b"3 3600000"],
+        "permissions": [b"rw some*,other|i count|r *\nsome-key", b"l -|x *b,c\nab"],
+        "link": [by_peer[0] + frames, by_peer[1] + frames, b"ok \nrefused no such thing\n"],
+        "peer-frames": [*_messages(), frames],
+        "copy-piece": [piece for piece, _ in pieces_of([(1, OPS[1:4]), (6, OPS[6:8])])],
+        "records": [records],
+        "outcomes": [encode_replies([OK, Reply((b"value 1\n", b"x")), Reply((), b"no")])],
+        "members": [Membership(7, {1: "a:3014", 2: "[::1]:3014"}).encode()],
+        "marker": [b"17 .+3:abc.", b"0"],
+        "segment": [SEGMENT_HEAD + records, *golden],
+        "start": [SEGMENT_HEAD + records, *golden[1:]],
+        "oplog-base": [_base(), (GOLDEN / "oplog-base-1").read_bytes()],
+        "divergent": [b"divergent-00000000000000000003-00000000000000000009.op"],
+        "identity": [_identity()],
+        "partition": [_partition()],
+        "manifest": [_manifest(), _manifest(0)],
+        "snapshot": [bundle(_manifest(), _partition())],
+        "s3-keys": [b"0/manifest.json\n7/manifest.json\n7/1-%016x-%08x-00.part\n8/x.part" % (5, 6)],
+        "secret": [SECRET, hash_secret(b"other", b"salt", 2)],
+        "archive": [archive],
+        "restore": [archive],
+        "json-lines": [json.dumps({"key": "k", "value": "värde", "version": 3}).encode() + b"\n{}"],
+        "nundb": [_nundb()],
+        "address": [b"127.0.0.1:3014,[::1]:3014", b"tls:node:3014:timeout=3", b"unix:/run/n.sock"],
+        "setting": [
+            b"NUN_MAX_OP_LOG_SIZE=64 KiB",
+            b"NUN_HEARTBEAT_INTERVAL=100",
+            b"NUN_REPLICATE_ADDR=a:1,tls:b:2",
+            b"NUN_WS_ADDR=ssl:3012:privateKey=key.pem:interface=127.0.0.1",
+            b"NUN_ALLOWED_ORIGINS=https://a.example:8080,null",
+            b"NUN_CONFLICT_TIMEOUT=0.5",
+        ],
+        "answer": [
+            b"value-version 3 x\n;value-version -1 a;b\n",
+            b"backup-data aGVsbG8=\n;backup-end\n",
+            b"restored 1 22\n",
+            b"dbs-list \nshop : newer\n$admin : none\n",
+            b"keys a,b\n;empty;unknown command: nope",
+        ],
+    }
