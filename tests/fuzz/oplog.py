@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from nuntwist import secrets
 from nuntwist.core.database import CONNECTIONS_KEY, SHARDS
 from nuntwist.errors import CorruptData, StartError
 from nuntwist.files import MemoryFiles
+from nuntwist.language.parser import parse_number
 from nuntwist.oplog import reader
 from nuntwist.oplog.base import NAME as BASE
 from nuntwist.oplog.base import read_base, write_base
 from nuntwist.oplog.inspect import Logged, SegmentReport, look, operations
 from nuntwist.oplog.reader import Record
+from nuntwist.oplog.record import encode
 from nuntwist.oplog.segment import SEGMENT_HEAD, Segment, segment_name
 from nuntwist.oplog.segments import FileOplog
 from nuntwist.testing import MemoryNode
 from nuntwist.values import (
+    BEGIN_EPOCH,
     CREATE_DATABASE,
     DATABASE,
     INDEX,
@@ -23,11 +27,15 @@ from nuntwist.values import (
     STAMP,
     VALUE,
     VERSION,
+    Epoch,
     Op,
 )
 from tests.fuzz.target import nothing_fails, put, tried
 
 NAME = segment_name(1)
+FIRST_STAMP = 1767323045678 << 16
+CHEAP = 16
+"""What checking a secret may cost here: that has a target of its own."""
 WINDOWS = (64, 1 << 20)
 
 
@@ -97,7 +105,7 @@ def start(data: bytes) -> None:
     """
     files = _files(data)
     log = FileOplog(files, 7)
-    with nothing_fails():
+    with nothing_fails(), put(secrets, MOST_WORK=CHEAP):
         if tried((CorruptData, StartError), lambda: log.open() or True) is None:
             return
         found = tried(CorruptData, lambda: [op for ops in log.read(0) for op in ops])
@@ -111,6 +119,19 @@ def start(data: bytes) -> None:
         log.close()
         again = MemoryNode(oplog=FileOplog(files, 7), storage=node.storage)
         assert content_of(again) == before
+
+
+def replay(data: bytes) -> None:
+    """The same from lines, so that a text of another length is no damage: each is the kind, the
+    database, the version, the key and the value of an operation."""
+    ops: list[Op] = []
+    for line in data.split(b"\n"):
+        kind, database, version, key, value = (*line.split(b" ", 4), *[b""] * 5)[:5]
+        numbers = [parse_number(one) for one in (kind, database, version)]
+        if None not in numbers and 0 < numbers[0] <= BEGIN_EPOCH and numbers[1] >= 0:
+            index = len(ops) + 1
+            ops.append((value, numbers[2], index, FIRST_STAMP + index, *numbers[:2], key))
+    start(SEGMENT_HEAD + b"".join(encode(Epoch(1, 7), 7, [op]) for op in ops))
 
 
 def _is_possible(op: Op) -> bool:
@@ -148,9 +169,12 @@ def use(node: MemoryNode) -> None:
         database = node.node.catalogue.by_name.get(name)
         if database is None:
             continue
-        for key in [key for shard in range(SHARDS) for key in database.shards[shard]][:20]:
+        for key in [key for shard in range(SHARDS) for key in database.shards[shard]][:10]:
             for text in (b"get-safe %b", b"set %b 5", b"increment %b", b"remove %b", b"set %b v"):
                 admin.deliver(text % key + b"\n")
+        for key, pending in list(database.conflicts.items())[:5]:
+            for number in [one.rpartition(b"_")[2] for one in pending]:
+                admin.deliver(b"resolve %b %b %b 0 v\n" % (number, name, key))
     node.clock.advance(1)
 
 

@@ -32,6 +32,7 @@ _ROWS: Final = (
     # What is on the disk, or in S3.
     Target("segment", "a segment of the log", oplog.segment, repairs.segment, 150),
     Target("start", "a start from a log", oplog.start, repairs.segment, 40, 1 << 14),
+    Target("replay", "what a log says, as lines", oplog.replay, None, 60, 1 << 13),
     Target("oplog-base", "the file oplog.base", oplog.base, repairs.base),
     Target("divergent", "names of divergent files", cluster.divergent),
     Target("identity", "the file node.json", cluster.identity, repairs.identity),
@@ -43,6 +44,7 @@ _ROWS: Final = (
     # What an operator brings.
     Target("archive", "an archive", archive.archive, repairs.archive),
     Target("restore", "a restore into a node", archive.restore, repairs.archive, 30, 1 << 13),
+    Target("entries", "what an archive says, as lines", archive.entries, None, 30, 1 << 13),
     Target("json-lines", "entries as lines of JSON", archive.lines),
     Target("nundb", "files of NunDB", archive.files),
     Target("address", "addresses", texts.address),

@@ -31,7 +31,7 @@ from nuntwist.secrets import hash_secret
 from nuntwist.storage import format as form
 from nuntwist.storage.manifest import Manifest, Part
 from nuntwist.testing import client_frame
-from nuntwist.values import Epoch, Op, Position
+from nuntwist.values import DATABASE, KEY, KIND, VALUE, VERSION, Epoch, Op, Position
 from tests.fuzz.cluster import handshake_lines
 from tests.fuzz.storage import NUMBER, PART
 from tests.fuzz.target import bundle
@@ -54,7 +54,7 @@ OPS: list[Op] = [
     (b"resolve 9 shop 3 k a b", 0, 9, STAMP + 8, 1, 6, b"$conflicts_k_9"),
     (b"a", -2, 10, STAMP + 9, 1, 6, b"k"),
     (b"rw a*|r *", 0, 11, STAMP + 10, 1, 6, b"$$permission_$ann"),
-    (b"majority 500", 0, 12, STAMP + 11, 1, 6, b"$$write-concern"),
+    (b"majority 500", 0, 12, STAMP + 11, 1, 6, b"$$write_concern"),
     (SECRET, 0, 13, STAMP + 12, 1, 6, b"$$user_ann"),
     (b"none ", 0, 14, STAMP + 13, 3, 14, b"old"),
     (b"", 0, 15, STAMP + 14, 4, 14, b"old"),
@@ -205,6 +205,17 @@ def valid() -> dict[str, list[bytes]]:
         "marker": [b"17 .+3:abc.", b"0"],
         "segment": [SEGMENT_HEAD + records, *golden],
         "start": [SEGMENT_HEAD + records, *golden[1:]],
+        "replay": [
+            b"\n".join(
+                b"%d %d %d %b %b" % (op[KIND], op[DATABASE], op[VERSION], op[KEY], op[VALUE] or b"")
+                for op in OPS
+            ),
+            b"3 1 0 d arbiter x\n1 1 0 $$token x\n1 1 3 k a\n"
+            b"1 1 0 $conflicts_k_4 resolve 4 d 3 k a b\n1 1 -2 k a\n"
+            b"1 1 0 $conflicts_k_6 resolve 6 d 4 k $conflicts_k_4 c\n2 1 -1 gone",
+            b"3 1 0 d none x\n1 1 0 $$permission_$all r *\n1 1 0 $$write_concern 2 100\n1 0 0 n 5\n"
+            b"1 1 0 $$token x\n5 1 0 e\n3 7 0 d newer y\n5 7 0 e 1\n4 7 0 e\n6 0 0",
+        ],
         "oplog-base": [_base(), (GOLDEN / "oplog-base-1").read_bytes()],
         "divergent": [b"divergent-00000000000000000003-00000000000000000009.op"],
         "identity": [_identity()],
@@ -215,6 +226,13 @@ def valid() -> dict[str, list[bytes]]:
         "secret": [SECRET, hash_secret(b"other", b"salt", 2)],
         "archive": [archive],
         "restore": [archive],
+        "entries": [
+            b"arbiter shop2\n0 $$token %b\n3 k v\n-2 c a\n" % SECRET
+            + b"0 $conflicts_c_4 resolve 4 shop2 3 c a b\n0 $conflicts_c_9 resolved b\n1 n 5",
+            b"newer $admin\n0 note x\n0 $$user_a x\n0 $$permission_$a r *",
+            b"none shop\n0 $$token %b\n9 apple 3\n0 $$write_concern 1\n0 $$user_ann %b"
+            % (SECRET, SECRET),
+        ],
         "json-lines": [json.dumps({"key": "k", "value": "värde", "version": 3}).encode() + b"\n{}"],
         "nundb": [_nundb()],
         "address": [b"127.0.0.1:3014,[::1]:3014", b"tls:node:3014:timeout=3", b"unix:/run/n.sock"],

@@ -287,6 +287,21 @@ def test_what_is_there_is_not_overwritten_unless_forced(node: MemoryNode) -> Non
     assert node.node.catalogue.staged() == []
 
 
+@pytest.mark.parametrize("version", ["9" * 5_000, "9223372036854775807", "-3", "+5", "1_0"])
+def test_a_conflict_whose_version_makes_no_sense_does_not_stop_the_node(version: str) -> None:
+    conflict = f"resolve 4 d {version} k a b"
+    entries = [("$$token", "h", 0), ("k", "a", -2), ("$conflicts_k_4", conflict, 0)]
+    files = MemoryFiles()
+    node = on_files(files)
+    assert restore(node.admin(), archive_of("d", entries, "arbiter")) == ["restored 1 3", "ok "]
+    node.oplog.close()
+    files.restart()
+    node = on_files(files)
+    again = node.node.catalogue.by_name[b"d"]
+    assert again.conflicts == {b"k": [b"$conflicts_k_4"]}
+    assert node.admin("use-db d nun-pwd").ask("resolve 4 d k 0 b") == "ok \n"
+
+
 def test_only_what_is_asked_for_is_taken(node: MemoryNode) -> None:
     archive = backup(node)
     fresh = MemoryNode()
