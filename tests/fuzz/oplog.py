@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nuntwist import secrets
 from nuntwist.core.database import CONNECTIONS_KEY, SHARDS
+from nuntwist.core.limits import Limits
 from nuntwist.errors import CorruptData, StartError
 from nuntwist.files import MemoryFiles
 from nuntwist.language.parser import parse_number
@@ -34,6 +35,7 @@ from tests.fuzz.target import nothing_fails, put, tried
 
 NAME = segment_name(1)
 FIRST_STAMP = 1767323045678 << 16
+LIMITS = Limits(line=4_000, failed_logins=0)
 CHEAP = 16
 """What checking a secret may cost here: that has a target of its own."""
 WINDOWS = (64, 1 << 20)
@@ -117,6 +119,25 @@ def start(data: bytes) -> None:
         use(node)
         before = content_of(node)
         log.close()
+        again = MemoryNode(oplog=FileOplog(files, 7), storage=node.storage)
+        assert content_of(again) == before
+
+
+def admin(data: bytes) -> None:
+    """Commands of an admin, over TCP: each is answered, and a start from the log and the snapshots
+    gives what they have made."""
+    with nothing_fails(), put(secrets, MOST_WORK=CHEAP):
+        files = MemoryFiles()
+        node = MemoryNode(oplog=FileOplog(files, 7), limits=LIMITS)
+        node.admin("create-db d t", "use-db d t", "set a 1").close()
+        client = node.admin("use-db d t")
+        client.deliver(data + b"\n")
+        node.clock.advance(10)
+        client.taken().decode()
+        assert client.closed or client.ask("ping").endswith("pong\nok \n")
+        use(node)
+        before = content_of(node)
+        node.oplog.close()
         again = MemoryNode(oplog=FileOplog(files, 7), storage=node.storage)
         assert content_of(again) == before
 

@@ -10,6 +10,7 @@ from tests.fuzz.target import Target
 _ROWS: Final = (
     # What clients send.
     Target("tcp", "lines over TCP, to a whole node", wire.tcp, None, 40, 1 << 13),
+    Target("admin", "commands of an admin, to a whole node", oplog.admin, None, 60, 1 << 12),
     Target("websocket", "frames over WebSocket, to a whole node", wire.frames, None, 40, 1 << 13),
     Target("upgrade", "the request for an upgrade", wire.handshake, None, 40, 1 << 15),
     Target("http", "HTTP requests, to a whole node", wire.http, None, 40, 1 << 15),

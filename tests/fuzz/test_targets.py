@@ -18,7 +18,18 @@ from tests.fuzz.target import Target
 from tests.fuzz.valid import valid
 
 NAMES = list(TARGETS)
-NODES = ("tcp", "websocket", "upgrade", "http", "start", "replay", "restore", "entries", "link")
+NODES = (
+    "tcp",
+    "admin",
+    "websocket",
+    "upgrade",
+    "http",
+    "start",
+    "replay",
+    "restore",
+    "entries",
+    "link",
+)
 """Those that make a node, or a link, several times for each input."""
 MOST_MEMORY = 24 << 20
 """Bytes that a small input may take, whatever it says of its length."""

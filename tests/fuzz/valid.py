@@ -176,6 +176,41 @@ _FRAMES = [
 ]
 
 
+_OF_AN_ADMIN = [
+    [
+        *(b"create-db e t newer", b"use-db e t", b"set k 1", b"set-safe k 3 2", b"snapshot true e"),
+        *(b"create-user ann s", b"set-permissions ann rw k*|r *|l -", b"set-permissions all r *"),
+        *(b"get-permissions ann", b"set-token close ann u", b"list-users", b"drop-user ann"),
+        *(b"use-db $admin nun-pwd", b"set note x", b"keys", b"drop-db e", b"metrics-state"),
+    ],
+    [
+        *(
+            b"create-db c t arbiter",
+            b"use-db c t",
+            b"arbiter",
+            b"set-safe k 5 a",
+            b"set-safe k 1 b",
+        ),
+        *(b"set-safe k 1 c", b"debug pending-conflicts", b"resolve 1 c k 3 v", b"get-safe k"),
+        *(b"replicate d a 7 v", b"replicate-remove d a", b"replicate-increment d n 5"),
+        *(b"replicate-snapshot d|c true", b"rp 5 set-safe k 2147483647 v", b"oplog-clean 0"),
+    ],
+    [
+        *(b"backup-begin d", b"backup-read 1", b"backup-drop 1", b"restore-begin merge d"),
+        *(
+            b"restore-write 1 TlVOQkFDSwo=",
+            b"restore-commit 1",
+            b"restore-drop 1",
+            b"debug elections",
+        ),
+        *(b"cluster-state json", b"debug list-dbs json", b"oplog-state", b"help set", b"ack 1 n"),
+        *(b"set-primary x", b"election candidate 1 n", b"election win", b"replicate-since n 5"),
+        *(b"set-write-concern 1 20", b"set a 2", b"set-write-concern default", b"join a:1"),
+        *(b"leave a:1", b"set-secoundary x", b"increment n 9223372036854775807", b"increment n"),
+    ],
+]
+
+
 def valid() -> dict[str, list[bytes]]:
     """Some inputs of each target."""
     records, archive = _records(), _archive()
@@ -184,6 +219,7 @@ def valid() -> dict[str, list[bytes]]:
     golden = [path.read_bytes() for path in sorted(GOLDEN.glob("*.seg"))]
     return {
         "tcp": _LINES,
+        "admin": [b"\n".join(lines) for lines in _OF_AN_ADMIN],
         "websocket": _FRAMES,
         "upgrade": [_UPGRADE + client_frame(b"ping"), _UPGRADE.replace(b"13", b"99"), _REQUEST],
         "http": [_REQUEST, _CHUNKED, _REQUEST.replace(b"44", b"4400"), b"HEAD / HTTP/1.0\r\n\r\n"],
