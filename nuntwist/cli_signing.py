@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from nuntwist.errors import CommandError
 
 LARGEST: Final = 1 << 20
 """Bytes of a file that is read: a command cannot be longer."""
-_PEM: Final = re.compile(r"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
+_BEGIN: Final = re.compile(r"-----BEGIN ([A-Z ]{1,40})-----")
 _KINDS: Final = (jwt.algorithms.RSAAlgorithm, jwt.algorithms.ECAlgorithm)
 
 
@@ -72,11 +72,23 @@ def _from_pem(text: str) -> str:
     :raise CommandError: one is not a public key.
     """
     found = []
-    for match in _PEM.finditer(text):
-        if "PRIVATE" in match[1]:
+    for kind, pem in _blocks(text):
+        if "PRIVATE" in kind:
             raise CommandError(b"it holds a private key: give the public one, and keep that")
-        found.append(_jwk_of(match[0]))
+        found.append(_jwk_of(pem))
     return json.dumps({"keys": found})
+
+
+def _blocks(text: str) -> Iterator[tuple[str, str]]:
+    """Kind and text of each block in PEM, up to one that has no end."""
+    begin = _BEGIN.search(text)
+    while begin is not None:
+        last = f"-----END {begin[1]}-----"
+        end = text.find(last, begin.end())
+        if end < 0:
+            return
+        yield begin[1], text[begin.start() : end + len(last)]
+        begin = _BEGIN.search(text, end)
 
 
 def _jwk_of(pem: str) -> dict[str, Any]:

@@ -96,6 +96,12 @@ def test_keys_are_taken_away_and_who_came_by_them_is_let_go(node: MemoryNode, pa
     assert client.closed
 
 
+ODD_CURVE = public(EC_KEY).replace(
+    b"MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcD", b"MFkwEwYHKoZIzj0CAQYI/oZIzj0DAQcD"
+)
+"""It names a curve that nobody knows."""
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -103,7 +109,11 @@ def test_keys_are_taken_away_and_who_came_by_them_is_let_go(node: MemoryNode, pa
         (public(EC_KEY) + private(EC_KEY), "holds a private key"),
         (public(ed25519.Ed25519PrivateKey.generate()), "no RSA and no EC key"),
         (public(ec.generate_private_key(ec.SECP521R1())), "P-256"),
+        (public(ec.generate_private_key(ec.BrainpoolP256R1())), "no RSA and no EC key"),
+        (ODD_CURVE, "no RSA and no EC key"),
         (b"-----BEGIN", "one to 16 signing keys"),
+        # With a search to the end for each it would take an hour.
+        (b"-----BEGIN PUBLIC KEY-----\n" * 30_000, "one to 16 signing keys"),
         (b"-----BEGIN X-----\nrubbish\n-----END X-----", "no RSA and no EC key"),
         (b"short", "has to have 32 to 4096 bytes"),
         (b"", "has to have 32 to 4096 bytes"),
