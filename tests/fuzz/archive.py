@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 
-from nuntwist import secrets
+from nuntwist import scrypt
 from nuntwist.archive import nundb
 from nuntwist.archive.entries import HIGHEST_VERSION, archive_of
 from nuntwist.archive.format import End, Head, Member, Piece, Reader, Writer
@@ -73,7 +73,7 @@ def _entries(pieces: list[Piece]) -> list[object]:
 def restore(data: bytes) -> None:
     """An archive that an admin sends to a node: it comes in whole, or nothing of it does; and
     whatever came in can be worked with, and survives a restart."""
-    with nothing_fails(), put(secrets, MOST_WORK=CHEAP):
+    with nothing_fails(), put(scrypt, MOST_WORK=CHEAP):
         for mode in ("new", "force", "merge"):
             kept = MemoryFiles()
             node = MemoryNode(oplog=FileOplog(kept, 7))

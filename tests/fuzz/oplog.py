@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nuntwist import secrets
+from nuntwist import scrypt
 from nuntwist.core.database import CONNECTIONS_KEY, SHARDS
 from nuntwist.core.limits import Limits
 from nuntwist.errors import CorruptData, StartError
@@ -107,7 +107,7 @@ def start(data: bytes) -> None:
     """
     files = _files(data)
     log = FileOplog(files, 7)
-    with nothing_fails(), put(secrets, MOST_WORK=CHEAP):
+    with nothing_fails(), put(scrypt, MOST_WORK=CHEAP):
         if tried((CorruptData, StartError), lambda: log.open() or True) is None:
             return
         found = tried(CorruptData, lambda: [op for ops in log.read(0) for op in ops])
@@ -126,7 +126,7 @@ def start(data: bytes) -> None:
 def admin(data: bytes) -> None:
     """Commands of an admin, over TCP: each is answered, and a start from the log and the snapshots
     gives what they have made."""
-    with nothing_fails(), put(secrets, MOST_WORK=CHEAP):
+    with nothing_fails(), put(scrypt, MOST_WORK=CHEAP):
         files = MemoryFiles()
         node = MemoryNode(oplog=FileOplog(files, 7), limits=LIMITS)
         node.admin("create-db d t", "use-db d t", "set a 1").close()

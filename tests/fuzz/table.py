@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.fuzz import archive, cluster, language, oplog, repairs, storage, texts, wire
+from tests.fuzz import archive, cluster, language, oplog, repairs, signing, storage, texts, wire
 from tests.fuzz.target import Target
 
 _ROWS: Final = (
@@ -22,6 +22,8 @@ _ROWS: Final = (
     Target("number", "a number in a command", language.number),
     Target("concern", "a write concern", language.concern),
     Target("permissions", "a list of permissions", language.permissions),
+    Target("token", "signed tokens", signing.token),
+    Target("signing-keys", "keys of signed tokens, as JSON or in PEM", signing.keys, None, 100),
     # What other nodes send.
     Target("link", "a connection of another node", cluster.link, cluster.link_repair, 80, 1 << 16),
     Target("peer-frames", "frames between nodes", cluster.frames, repairs.peer_frames),

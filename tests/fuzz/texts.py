@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any
 
-from nuntwist import cli_session, secrets
+from nuntwist import cli_session, scrypt, secrets
 from nuntwist.addresses import (
     client_endpoint,
     host_and_port,
@@ -24,6 +24,7 @@ from nuntwist.config import SETTINGS, make_config
 from nuntwist.core.forwards import read_marker
 from nuntwist.core.logins import address_of
 from nuntwist.errors import ConfigError
+from nuntwist.sealing import unseal
 from nuntwist.values import SET
 from tests.fuzz.target import put, tried
 
@@ -72,10 +73,11 @@ def secret(data: bytes) -> None:
         assert n * r * p <= 1 << 20
         return hashlib.sha256(secret + costs["salt"]).digest()
 
-    with put(secrets, hashlib=_Hashing(derive)):
+    with put(scrypt, hashlib=_Hashing(derive)):
         assert secrets.check_secret(b"token", data) in (False, True)
+        assert unseal(data, b"token") is None
     if asked:
-        assert re.match(rb"\$scrypt\$ln=[0-9]{1,2},r=[0-9]{1,2},p=[0-9]{1,2}\$", data)
+        assert re.match(rb"\$(scrypt|sealed)\$ln=[0-9]{1,2},r=[0-9]{1,2},p=[0-9]{1,2}\$", data)
     else:
         assert not secrets.check_secret(b"token", data)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 import zlib
@@ -21,6 +22,7 @@ from nuntwist.cluster.stream import Have, Records
 from nuntwist.core.copying import Outline
 from nuntwist.core.forwards import Item
 from nuntwist.core.outcomes import encode_replies
+from nuntwist.core.signing import keys_from
 from nuntwist.files import MemoryFiles
 from nuntwist.interfaces import SnapshotHeader
 from nuntwist.language.replies import OK, Reply
@@ -33,6 +35,8 @@ from nuntwist.storage.manifest import Manifest, Part
 from nuntwist.testing import client_frame
 from nuntwist.values import DATABASE, KEY, KIND, VALUE, VERSION, Epoch, Op, Position
 from tests.fuzz.cluster import handshake_lines
+from tests.fuzz.signing import NOW
+from tests.fuzz.signing import SECRET as SECRET_KEY
 from tests.fuzz.storage import NUMBER, PART
 from tests.fuzz.target import bundle
 
@@ -176,6 +180,21 @@ _FRAMES = [
 ]
 
 
+_RSA = (
+    b'{"keys":[{"kty":"RSA","kid":"one","use":"sig","alg":"RS256","e":"AQAB","n":"%b"}]}'
+    % base64.urlsafe_b64encode(b"\xc5" * 255 + b"\x01").rstrip(b"=")
+)
+# The base point of P-256 is on the curve.
+_POINT = (
+    bytes.fromhex("6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296"),
+    bytes.fromhex("4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5"),
+)
+_EC = b'{"kty":"EC","crv":"P-256","x":"%b","y":"%b"}' % tuple(
+    base64.urlsafe_b64encode(number).rstrip(b"=") for number in _POINT
+)
+_PEM = b"-----BEGIN PUBLIC KEY-----\n%b\n-----END PUBLIC KEY-----\n" % base64.b64encode(
+    bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004") + b"".join(_POINT)
+)
 _OF_AN_ADMIN = [
     [
         *(b"create-db e t newer", b"use-db e t", b"set k 1", b"set-safe k 3 2", b"snapshot true e"),
@@ -232,6 +251,13 @@ def valid() -> dict[str, list[bytes]]:
         "number": [b"12", b"-9223372036854775808", b"+7"],
         "concern": [b"majority", b"primary 500", b"3 3600000"],
         "permissions": [b"rw some*,other|i count|r *\nsome-key", b"l -|x *b,c\nab"],
+        "token": [
+            json.dumps(
+                {"db": ["d", "e"], "sub": "ann", "exp": NOW + 60, "nbf": NOW, "aud": "nuntwist"}
+            ).encode(),
+            b'{"db": "d", "sub": "b", "exp": 1e12, "permissions": "rw a*|r *"}',
+        ],
+        "signing-keys": [SECRET_KEY, keys_from(SECRET_KEY).text, _RSA, _EC, _PEM],
         "link": [by_peer[0] + frames, by_peer[1] + frames, b"ok \nrefused no such thing\n"],
         "peer-frames": [*_messages(), frames],
         "copy-piece": [piece for piece, _ in pieces_of([(1, OPS[1:4]), (6, OPS[6:8])])],
