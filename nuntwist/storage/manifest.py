@@ -104,7 +104,9 @@ def decode(data: bytes, name: str) -> Manifest:
             raise ValueError("it is no manifest")
         form = fields.get("format")
         if form != FORMAT:
-            shown = form if type(form) is int and 0 <= form < _END else "of that kind"
+            # It goes into the log, and JSON may hold anything of any length.
+            is_plain = form is None or (type(form) is int and 0 <= form < _END)
+            shown = form if is_plain else "of that kind"
             raise ValueError(f"format {shown} is not known here, a newer release wrote it")
         if fields.pop("checksum", None) != _checksum(fields):
             raise ValueError("it does not match its checksum")
