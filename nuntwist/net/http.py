@@ -29,6 +29,8 @@ from nuntwist.net.guard import Guard
 from nuntwist.net.outlet import peer_name
 from nuntwist.net.page import page_response
 
+LONGEST_LENGTH = 20
+"""Digits of the length of a body."""
 IDLE_SECONDS = 60
 """How long a kept-alive connection may say nothing."""
 LEAVING_SECONDS = 2.0
@@ -216,6 +218,20 @@ class PatientChannel(HTTPChannel):
             self._stage = Stage.HEAD
         super().dataReceived(data)
 
+    def headerReceived(self, line: bytes) -> bool:
+        """A line of the headers is there.
+
+        Twisted's own hands a length of any number of digits to ``int``, which raises an error for
+        thousands, and nobody catches it.
+        """
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length" and len(value.strip()) > LONGEST_LENGTH:
+            self.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            self.loseConnection()
+            return False
+        received: bool = super().headerReceived(line)
+        return received
+
     def allHeadersReceived(self) -> None:
         """The head is whole."""
         self.site.guard.handshakes.forget(self)
@@ -311,6 +327,7 @@ class NqlSite(Site):
     """
 
     noisy = False
+    # Twisted's own is a wrapper that can also choose HTTP/2, which is not spoken here.
     protocol: Any = PatientChannel
     _log = Logger()
 

@@ -301,3 +301,12 @@ def test_a_client_that_goes_away_in_the_middle_of_a_body(node: MemoryNode) -> No
     connection.close()
     assert node.post("use-db d t; get k") == "empty;value <Empty>\n"
     assert node.node.counters.connections == 0
+
+
+@pytest.mark.parametrize("digits", [21, 5_000])
+def test_a_length_of_too_many_digits_is_a_bad_request(digits: int) -> None:
+    node = MemoryNode()
+    connection = Connection(node, node.site)
+    connection.deliver(b"POST / HTTP/1.1\r\nContent-Length: " + b"9" * digits + b"\r\n\r\nping")
+    assert connection.taken() == b"HTTP/1.1 400 Bad Request\r\n\r\n"
+    assert connection.closed
