@@ -234,8 +234,10 @@ def _sets(
     journal, shards, watchers = pipeline.journal, database.shards, database.watchers
     if database.scans and any(scan.of_values for scan in database.scans):
         return at
-    usage, longest, largest = database.usage, pipeline.limits.key, pipeline.limits.value
+    usage, longest = database.usage, pipeline.limits.key
     new, free = 0, stop
+    if pipeline.limits.value:
+        stop = _before_long(lines, at, stop, pipeline.limits.value)
     if usage is not None:
         free, stop = usage.free_keys(), usage.fits(lines, at, stop)
     number, listed = database.number, bool(database.scans)
@@ -260,8 +262,6 @@ def _sets(
             version, key = old[VERSION] + 1, old[KEY]
         if version < 0 or not key or (version == 0 and listed):
             break
-        if largest and len(value) > largest:
-            break
         index += 1
         stamp = (stamp or journal.stamps.catch_up()) + 1
         op = (value, version, index, stamp, SET, number, key)
@@ -284,3 +284,13 @@ def _sets(
             usage.note_all(journal.replaced[-made:], journal.ops[-made:])
     client.room = room
     return at
+
+
+def _before_long(lines: list[bytes], at: int, stop: int, largest: int) -> int:
+    """The place of the first line in which a value may be longer than it may be, or that is no
+    ``set``; looked for here, as in the loop it would cost everybody 5 %."""
+    for place in range(at, stop):
+        line = lines[place]
+        if len(line) > largest or line[:4] != b"set ":
+            return place
+    return stop
