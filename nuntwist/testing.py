@@ -380,7 +380,8 @@ class MemoryNode:
 
     def timers(self) -> list[_Call]:
         """The calls to come, but for the looks of the guard: these end by themselves."""
-        looks = (self.guard.handshakes, self.guard.commands, self.guard.idle)
+        guard = self.guard
+        looks = (guard.handshakes, guard.commands, guard.partings, guard.idle)
         calls = self.clock.getDelayedCalls()
         return [one for one in calls if getattr(one.function, "__self__", None) not in looks]
 

@@ -2,6 +2,7 @@
 
 A change that goes to 5,000 watchers is 5,000 writes; so that nobody else waits for them all,
 a turn writes to a limited number of clients and the rest follow in the next turns, in order.
+Whoever has asked something is answered first.
 Whoever does not take what is sent is cut off at a limit: the bytes that wait for one
 connection (held, ready, or given to a full transport) never exceed ``Limits.output_limit``.
 """
@@ -65,10 +66,13 @@ class Delivery:
                 if client.needed > revealed or client.held:
                     self.hold(client, data)
                     continue
+            may_go = sent < share
             if client.chunks:
+                # An answer does not wait behind what goes to thousands.
+                may_go = may_go or type(client.chunks[0]) is tuple
                 client.chunks.clear()
             if client.direct:
-                if sent < share:
+                if may_go:
                     sent += 1
                     try:
                         taken = client.send(data)
@@ -83,7 +87,7 @@ class Delivery:
                     queue(client)
                 else:
                     self._wait_for_a_turn(client, data)
-            elif sent < share:
+            elif may_go:
                 self.send(client, data)
             else:
                 self._wait_for_a_turn(client, data)
@@ -276,7 +280,7 @@ class Delivery:
         if client.unsent <= limit:
             self._behind[client] = None
             self._grown += size
-            if self._grown > self._limits.output_total >> 4:
+            if self._grown > self._limits.output_total >> 7:
                 self._look_at_all()
             return not client.closed and client.unsent <= limit
         if before > limit:
@@ -288,8 +292,8 @@ class Delivery:
     def _look_at_all(self) -> None:
         """Where too much waits for all together, close those for whom most does.
 
-        The sum is made anew when a sixteenth of the limit has been added to it since, so it costs
-        nothing of what goes to those who read.
+        The sum is made anew when a small part of the limit has been added to it since, so it costs
+        nothing of what goes to those who read, and not many are closed at once.
         """
         self._grown = 0
         self._behind = {client: None for client in self._behind if client.unsent}
@@ -302,7 +306,7 @@ class Delivery:
             self._cut_off(client, limit, "NUN_OUTPUT_TOTAL")
             # Nothing more is kept for it until its transport tells of the end.
             client.unsent = max(client.unsent, self._limits.output_limit + 1)
-            if waits <= limit - (limit >> 3):
+            if waits <= limit - (limit >> 6):
                 break
 
     def _cut_off(self, client: Client, limit: int, setting: str = "NUN_OUTPUT_LIMIT") -> None:

@@ -459,6 +459,9 @@ class Pipeline:
         """The transport's buffer is full, or empty again."""
         client.paused = paused
         self.delivery.note_state(client)
+        if paused and client.dismissed:
+            client.outlet.abort("signed out")
+            return
         if not paused and not client.closed:
             self.delivery.note_drained(client)
             self.turns.enqueue(client)
@@ -478,6 +481,10 @@ class Pipeline:
         for database in tuple(client.watching):
             watches.unsubscribe_all(client, database)
         client.dismissed = True
+        if client.paused:
+            # It does not take what it was sent, and would stay for as long as it likes.
+            client.outlet.abort("signed out")
+            return
         client.outlet.pause_reading()
         self.leave(client)
         self.finish(client, SIGNED_OUT)

@@ -42,9 +42,12 @@ class Sender(Protocol):
 
 
 class SendingServer(tcp.Server):
-    """The server side of a connection; see the module's header."""
+    """The server side of a connection; see the module's header.
 
-    _expected = SMALL_READ
+    :ivar expected: bytes that are read next; ``LARGE_READ`` where the last time there were more.
+    """
+
+    expected = SMALL_READ
     _queued = False
     _sender: Sender | None = None
     _introduced: IPv4Address | IPv6Address | None = None
@@ -120,7 +123,7 @@ class SendingServer(tcp.Server):
         :return: why the connection is over; None where it is not.
         """
         try:
-            data = self._recv(self._expected)
+            data = self._recv(self.expected)
         except BlockingIOError:
             return None
         except OSError:
@@ -128,7 +131,7 @@ class SendingServer(tcp.Server):
         if not data:
             return CONNECTION_DONE
         # A buffer of 64 KiB for a request of 30 bytes costs more than the request.
-        self._expected = LARGE_READ if len(data) == self._expected else SMALL_READ
+        self.expected = LARGE_READ if len(data) == self.expected else SMALL_READ
         try:
             self.protocol.dataReceived(data)
         except Exception as error:

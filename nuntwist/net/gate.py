@@ -83,6 +83,9 @@ class Gate:
 
         :param spare: as for :meth:`enter`.
         """
+        if self._trusted.includes(host):
+            # One proxy behind another: who has come is still to be told.
+            return True
         address = address_of(host)
         known = self._by_address.get(address, 0) + 1
         if self._most_of_one and known - spare > self._most_of_one:
@@ -93,6 +96,8 @@ class Gate:
 
     def leave_as(self, host: str) -> None:
         """A client behind a proxy, which was counted, is gone."""
+        if self._trusted.includes(host):
+            return
         address = address_of(host)
         left = self._by_address[address] - 1
         if left:

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from nuntwist.core.client import Client
 from nuntwist.core.counters import Counters
 from nuntwist.core.pipeline import Pipeline
+from nuntwist.net import parting
 from nuntwist.net.gate import Gate
 from nuntwist.net.idle import Idle
 from nuntwist.net.patience import Patience, Tally
@@ -54,6 +55,7 @@ class Guard:
     :ivar unfinished: is told of commands that are not whole.
     :ivar handshakes: of those that shake hands.
     :ivar commands: of those that have begun a command.
+    :ivar partings: of those that we have ended.
     :ivar idle: of all connections.
     :ivar rate: of commands; None where they may come as fast as they will.
     :ivar trusted: the proxies that are believed.
@@ -66,6 +68,7 @@ class Guard:
     unfinished: Unfinished
     handshakes: Patience
     commands: Patience
+    partings: Patience
     idle: Idle
     rate: Rate | None
     trusted: Trusted
@@ -120,7 +123,7 @@ def make_guard(
     return Guard(
         rules,
         gate,
-        Unfinished(rules.input_total, counters),
+        Unfinished(rules.input_total, counters, seconds),
         Patience(
             rules.handshake,
             call_later,
@@ -142,6 +145,7 @@ def make_guard(
                 " (NUN_COMMAND_TIMEOUT) and were closed, the last one from {last}",
             ),
         ),
+        Patience(parting.SECONDS, call_later, seconds, lambda _: None),
         Idle(
             rules.idle,
             call_later,

@@ -28,13 +28,12 @@ from nuntwist.language.replies import ATOMS, first_messages
 from nuntwist.net.guard import Guard
 from nuntwist.net.outlet import peer_name
 from nuntwist.net.page import page_response
+from nuntwist.net.parting import Parting, unsent
 
 LONGEST_LENGTH = 20
 """Digits of the length of a body."""
 IDLE_SECONDS = 60
 """How long a kept-alive connection may say nothing."""
-LEAVING_SECONDS = 2.0
-"""How long a connection that is told that it took too long has to take that."""
 TOO_LATE = (
     b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n"
     b"Content-Type: text/plain\r\nContent-Length: 24\r\n\r\nthe request is too slow\n"
@@ -74,7 +73,7 @@ class Answer:
         self._gate = None if self._behind is None else guard.gate
         self._client = Client(self, ATOMS, self._behind or host or "http")
         self._meter = guard.meter(pipeline, self._client, channel.bucket)
-        request.notifyFinish().addErrback(self._gone)
+        request.notifyFinish().addBoth(self._gone)
 
     def run(self, body: bytes) -> None:
         """Run the commands of the body, then answer."""
@@ -91,9 +90,11 @@ class Answer:
             road.receive(self._client, (lines, False))
         road.finish(self._client)
 
-    def _gone(self, reason: Failure) -> None:
-        self._done = True
-        self._leave()
+    def _gone(self, _: object) -> None:
+        # Also where Twisted has answered, as something failed in a way nobody foresaw.
+        if not self._done:
+            self._done = True
+            self._leave()
 
     def _leave(self) -> None:
         self._pipeline.disconnect(self._client)
@@ -201,6 +202,8 @@ class PatientChannel(HTTPChannel):
     site: NqlSite
     transport: Any
     _stage = Stage.NEW
+    _parting: Parting | None = None
+    _left = 0
 
     def connectionMade(self) -> None:
         """Wait for a first request."""
@@ -211,12 +214,24 @@ class PatientChannel(HTTPChannel):
 
     def dataReceived(self, data: bytes) -> None:
         """Take some of a request."""
+        if self._parting is not None:
+            return
+        if self._stage is Stage.NEW:
+            self._stage = Stage.HEAD
+        elif data.strip(b"\r\n"):
+            self._begin_head()
+        super().dataReceived(data)
+
+    def lineReceived(self, line: bytes) -> None:
+        """A line of a head is there; before it there may be an empty one."""
+        if line:
+            self._begin_head()
+        super().lineReceived(line)
+
+    def _begin_head(self) -> None:
         if self._stage is Stage.KEPT:
             self._stage = Stage.HEAD
             self.site.guard.handshakes.begin(self)
-        elif self._stage is Stage.NEW:
-            self._stage = Stage.HEAD
-        super().dataReceived(data)
 
     def headerReceived(self, line: bytes) -> bool:
         """A line of the headers is there.
@@ -259,12 +274,26 @@ class PatientChannel(HTTPChannel):
         else:
             self.transport.write(TOO_LATE)
             self.loseConnection()
-            if self._abortingCall is None:
-                self._abortingCall = self.callLater(LEAVING_SECONDS, self.forceAbortClient)
         return peer_name(self.transport)
+
+    def timeoutConnection(self) -> None:
+        """Nothing has come for a while; what was answered last may still be on its way."""
+        before, self._left = self._left, unsent(self.transport)
+        if 0 < self._left != before:
+            self.setTimeout(self.timeOut)
+        else:
+            self.loseConnection()
+
+    def loseConnection(self) -> None:
+        """Send what is left, then close."""
+        super().loseConnection()
+        if self._parting is None:
+            self._parting = Parting(self.transport, self.site.guard.partings)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """It is gone."""
+        if self._parting is not None:
+            self._parting.gone()
         self.site.guard.handshakes.forget(self)
         self.site.guard.commands.forget(self)
         super().connectionLost(reason)
@@ -340,6 +369,10 @@ class NqlSite(Site):
         )
         self.guard = guard
         self.body_limit = body_limit
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """What is agreed on over TLS."""
+        return [b"http/1.1"]
 
     def log(self, request: Any) -> None:
         """No access log: what matters is logged where it happens."""

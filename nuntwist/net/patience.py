@@ -15,6 +15,8 @@ from typing import Any, Final, Protocol
 
 LOOKS: Final = 20
 """Looks at most within the time allowed."""
+AT_ONCE: Final = 64
+"""Connections that are ended in one go: thousands that came together would hold up all others."""
 TELL_SECONDS: Final = 60.0
 """How often at most the log tells of the same."""
 
@@ -89,22 +91,30 @@ class Patience:
         self._since.pop(who, None)
 
     def _time(self, wait: float) -> None:
-        self._is_timed = True
-        self._call_later(wait, self._look)
+        if not self._is_timed:
+            self._is_timed = True
+            self._call_later(wait, self._look)
 
     def _look(self) -> None:
-        self._is_timed = False
+        # Whoever begins meanwhile needs no timer: there is one at the end.
+        self._is_timed = True
+        try:
+            self._end_late()
+        finally:
+            self._is_timed = False
+            if self._since:
+                left = next(iter(self._since.values())) + self.allowed - self._seconds()
+                self._time(0.0 if left <= 0.0 else max(left, self.allowed / LOOKS))
+
+    def _end_late(self) -> None:
+        """End those whose time is over, as many as may be at once."""
         now = self._seconds()
-        for who, since in tuple(self._since.items()):
-            left = since + self.allowed - now
-            if left > 0.0:
-                self._time(max(left, self.allowed / LOOKS))
+        for _ in range(AT_ONCE):
+            who, since = next(iter(self._since.items()), (None, now))
+            if who is None or since + self.allowed > now:
                 return
-            # What one ends may end another.
-            if self._since.pop(who, None) is None:
-                continue
+            # What one ends may end another, or begin one anew.
+            del self._since[who]
             address = who.out_of_time()
             if address is not None:
                 self._ended(address)
-        if self._since and not self._is_timed:
-            self._time(self.allowed)

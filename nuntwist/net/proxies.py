@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Final
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 UNIX: Final = "unix"
 """Stands for everybody who comes over a unix socket."""
@@ -47,6 +48,17 @@ def _plain(text: str) -> Address | None:
     return mapped or address
 
 
+def _network(text: str) -> Network:
+    """A network; one of IPv4 written as IPv6 as what it is, as addresses are."""
+    network = ipaddress.ip_network(text)
+    mapped = network.network_address
+    if isinstance(mapped, ipaddress.IPv6Address) and mapped.ipv4_mapped is not None:
+        bits = network.prefixlen - 96
+        if bits >= 0:
+            return ipaddress.ip_network((mapped.ipv4_mapped, bits))
+    return network
+
+
 class Trusted:
     """The proxies that are believed.
 
@@ -54,7 +66,7 @@ class Trusted:
     """
 
     def __init__(self, networks: Sequence[str] = ()) -> None:
-        self._networks = [ipaddress.ip_network(text) for text in networks if text != UNIX]
+        self._networks = [_network(text) for text in networks if text != UNIX]
         self._unix = UNIX in networks
 
     def includes(self, host: str | None) -> bool:

@@ -18,6 +18,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from twisted.logger import Logger
+
 from nuntwist.core.client import Client
 from nuntwist.core.pipeline import Pipeline
 from nuntwist.language.framing import Chunk
@@ -57,6 +59,8 @@ class Rate:
     :param seconds: monotonic time, in seconds.
     :param slowed: is told of each that begins to wait, by its address.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -98,7 +102,14 @@ class Rate:
 
     def _go_on(self) -> None:
         for meter in tuple(self._waiting):
-            if meter.go_on():
+            try:
+                is_done = meter.go_on()
+            except Exception:
+                # As where it comes with the bytes: logged, and the end of that connection alone.
+                self._log.failure("a command failed in a way nobody foresaw")
+                meter.client.outlet.abort("internal error")
+                is_done = True
+            if is_done:
                 self._waiting.pop(meter, None)
 
 

@@ -25,10 +25,14 @@ from typing import Any
 from twisted.internet.epollreactor import EPollReactor
 from twisted.python import log
 
-from nuntwist.net.fast import SendingServer
+from nuntwist.net.fast import LARGE_READ, SendingServer
 
 ROUNDS = 4
 """Rounds run on end while there is something to read."""
+BULK_READS = 8
+"""Connections that send much, of which one round reads: some 3 ms of it. Thousands of them, each
+with a piece of a large message, would make a round last half a second, and everybody waits for
+its end; so they take turns, behind all that send little."""
 
 
 class Rounds:
@@ -40,6 +44,7 @@ class Rounds:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._inside = False
+        self._turn = 0
         self._calls: list[Callable[[], None]] = []
 
     def install(self) -> None:
@@ -61,19 +66,24 @@ class Rounds:
             self._reactor.callLater(0.0, call)
 
     def _run(self, delay: float | None) -> None:
-        for _ in range(ROUNDS):
-            self._inside = True
-            try:
+        self._inside = True
+        try:
+            for _ in range(ROUNDS):
                 busy = self._round(delay)
-            finally:
-                self._inside = False
+                if self._calls:
+                    # What they ask to be called is called at the end of the next round.
+                    calls, self._calls = self._calls, []
+                    for call in calls:
+                        call()
+                if not busy or self._reactor.threadCallQueue or not self._reactor.running:
+                    return
+                delay = 0.0
+        finally:
+            self._inside = False
             if self._calls:
                 calls, self._calls = self._calls, []
                 for call in calls:
-                    call()
-            if not busy or self._reactor.threadCallQueue or not self._reactor.running:
-                return
-            delay = 0.0
+                    self._reactor.callLater(0.0, call)
 
     def _whole_round(self, delay: float | None) -> bool:
         self._original(delay)
@@ -83,9 +93,13 @@ class Rounds:
         reactor = self._reactor
         selectables = reactor._selectables
         events = reactor._poller.poll(-1 if delay is None else delay, len(selectables) or 1)
+        bulk: list[int] = []
         for descriptor, event in events:
             selectable = selectables.get(descriptor)
             if event == select.EPOLLIN and type(selectable) is SendingServer:
+                if selectable.expected == LARGE_READ:
+                    bulk.append(descriptor)
+                    continue
                 reason = selectable.read_ready()
                 if reason is not None:
                     reactor._disconnectSelectable(selectable, reason, True)
@@ -93,4 +107,20 @@ class Rounds:
                 log.callWithLogger(
                     selectable, reactor._doReadOrWrite, selectable, descriptor, event
                 )
+        if bulk:
+            self._read_bulk(bulk)
         return bool(events)
+
+    def _read_bulk(self, descriptors: list[int]) -> None:
+        """Read some of those that send much: others than the last time, where there are many."""
+        reactor, count = self._reactor, len(descriptors)
+        if count > BULK_READS:
+            self._turn = start = (self._turn + BULK_READS) % count
+            descriptors = (descriptors + descriptors)[start : start + BULK_READS]
+        for descriptor in descriptors:
+            selectable = reactor._selectables.get(descriptor)
+            # It may have been closed meanwhile, and its number be that of another one.
+            if type(selectable) is SendingServer and selectable.expected == LARGE_READ:
+                reason = selectable.read_ready()
+                if reason is not None:
+                    reactor._disconnectSelectable(selectable, reason, True)

@@ -41,6 +41,7 @@ from nuntwist.language.replies import LINES
 from nuntwist.net.fast import SendingServer
 from nuntwist.net.guard import Guard
 from nuntwist.net.outlet import Backpressure, is_busy, peer_name, tune
+from nuntwist.net.parting import Parting
 from nuntwist.net.tls import has_certificate
 from nuntwist.net.unfinished import SMALL
 
@@ -99,6 +100,7 @@ class LineProtocol(Protocol):
         self._looked_at = False
         self._not_read = False
         self._lingering: IDelayedCall | None = None
+        self._parting: Parting | None = None
         self._framer = LineFramer(pipeline.limits.line)
         self.heard = True
 
@@ -277,10 +279,13 @@ class LineProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone."""
-        if not self._begun and self._certified and reason.check(SSL.Error):
+        refused = reason.check(SSL.Error) and "certificate" in reason.getErrorMessage()
+        if refused and self._certified and not self._begun:
             self._guard.refuse_node(f"{peer_name(self.transport)}: {reason.getErrorMessage()}")
         self._still_welcome()
         self._forget()
+        if self._parting is not None:
+            self._parting.gone()
         if self._lingering is not None and self._lingering.active():
             self._lingering.cancel()
         if self in self._clients:
@@ -321,6 +326,8 @@ class LineProtocol(Protocol):
         self._forget()
         transport = self.transport
         transport.unregisterProducer()
+        if self._parting is None:
+            self._parting = Parting(transport, self._guard.partings)
         if self._input_ended or self._call_later is None or self._lingering is not None:
             transport.loseConnection()
             return

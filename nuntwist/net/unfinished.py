@@ -2,16 +2,19 @@
 
 Each is limited by itself, but thousands of connections may each hold back the end of a long one. So
 those that hold more than ``SMALL`` are summed up, and where the sum is over a limit, those that
-hold most are closed. Who sends whole commands is never in the sum.
+hold most are closed: no more than a few at once, as closing hundreds holds up all others. Who sends
+whole commands is never in the sum.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from twisted.logger import Logger
 
 from nuntwist.core.counters import Counters
+from nuntwist.net.patience import Tally
 
 SMALL: Final = 16 << 10
 """Bytes of an unfinished command that are not counted."""
@@ -29,12 +32,14 @@ class Unfinished:
 
     :param limit: bytes.
     :param counters: of the node.
+    :param seconds: monotonic time, in seconds.
     """
 
     _log = Logger()
 
-    def __init__(self, limit: int, counters: Counters) -> None:
+    def __init__(self, limit: int, counters: Counters, seconds: Callable[[], float]) -> None:
         self._limit = limit
+        self._tally = Tally(seconds, self._tell)
         self._counters = counters
         self._sizes: dict[Sender, int] = {}
         self.total = 0
@@ -62,12 +67,15 @@ class Unfinished:
             size = self._sizes[sender]
             self.forget(sender)
             self._counters.unfinished_closed += 1
-            self._log.warn(
-                "closed {peer}: it has sent {size} bytes of a command and not its end, and all"
-                " connections together may hold {limit} of such (NUN_INPUT_TOTAL)",
-                peer=sender.give_up(),
-                size=size,
-                limit=self._limit,
-            )
-            if self.total <= self._limit - (self._limit >> 3):
+            self._tally.note(f"{sender.give_up()}, which had sent {size} bytes")
+            if self.total <= self._limit - (self._limit >> 6):
                 break
+
+    def _tell(self, count: int, last: str) -> None:
+        self._log.warn(
+            "closed {count} connections, the last one {last} of a command and not its end: all"
+            " together may hold {limit} of such (NUN_INPUT_TOTAL)",
+            count=count,
+            last=last,
+            limit=self._limit,
+        )

@@ -24,6 +24,7 @@ from nuntwist.language.replies import FRAMES
 from nuntwist.net.fast import SendingServer
 from nuntwist.net.frames import frame_size, small_texts
 from nuntwist.net.outlet import Backpressure, is_busy, peer_name, tune
+from nuntwist.net.parting import Parting
 from nuntwist.net.proxies import forwarded_in
 from nuntwist.net.rate import Meter
 from nuntwist.net.unfinished import SMALL
@@ -74,6 +75,8 @@ class FrameProtocol(WebSocketServerProtocol):
         self._pending = b""
         self._feeding = self._in_sum = self._is_timed = self._anew = self._not_read = False
         self._peer_close: tuple[int, bytes] | None = None
+        self._parting: Parting | None = None
+        self._lost = False
         vars(self).update(self.factory.options)
         self.heard = True
         self._guard = self.factory.guard
@@ -226,6 +229,8 @@ class FrameProtocol(WebSocketServerProtocol):
             self.factory.call_later(0.0, self._feed_more)
 
     def _feed_more(self) -> None:
+        if self._lost:
+            return
         self._feeding = False
         data, self._pending = self._pending, b""
         self._take(data)
@@ -310,8 +315,17 @@ class FrameProtocol(WebSocketServerProtocol):
         self._detach()
         super().sendCloseFrame(code, reasonUtf8, isReply)
 
+    def dropConnection(self, abort: bool = False) -> None:
+        """Send what is left, then close; or close at once."""
+        super().dropConnection(abort)
+        if not (abort or self._lost or self._parting):
+            self._parting = Parting(self.transport, self._guard.partings)
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone."""
+        self._lost = True
+        if self._parting is not None:
+            self._parting.gone()
         self.factory.closing.discard(self)
         self._guard.handshakes.forget(self)
         self._guard.unfinished.forget(self)

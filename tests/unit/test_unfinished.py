@@ -34,7 +34,7 @@ class One:
 
 def test_those_that_hold_most_are_closed() -> None:
     counters, limit = Counters(), 10 * SMALL
-    unfinished = Unfinished(limit, counters)
+    unfinished = Unfinished(limit, counters, lambda: 0.0)
     ones = [One() for _ in range(4)]
     held = [
         unfinished.note(one, size * SMALL) for one, size in zip(ones, (2, 4, 1, 3), strict=True)
@@ -52,7 +52,7 @@ def test_those_that_hold_most_are_closed() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5 * SMALL)), max_size=60))
 def test_the_sum_is_what_is_there_and_never_over_the_limit(steps: list[tuple[int, int]]) -> None:
-    unfinished = Unfinished(8 * SMALL, Counters())
+    unfinished = Unfinished(8 * SMALL, Counters(), lambda: 0.0)
     ones, sizes = [One() for _ in range(6)], dict[int, int]()
     for number, size in steps:
         if ones[number].closed:
