@@ -472,6 +472,7 @@ class NodeService(Service):
         self._lines.finish_all()
         self._frames.finish_all()
         yield self._clients_gone()
+        self._guard.stop()
         if self._replicas is not None:
             yield self._replicas.stop()
         self.node.end_transfers()

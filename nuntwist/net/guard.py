@@ -75,6 +75,12 @@ class Guard:
     refuse_proxy: Callable[[str], None]
     refuse_node: Callable[[str], None]
 
+    def stop(self) -> None:
+        """The node has stopped: nothing waits for anybody."""
+        for patience in (self.handshakes, self.commands, self.partings):
+            patience.stop()
+        self.idle.stop()
+
     def meter(
         self, pipeline: Pipeline, client: Client, bucket: Bucket | None = None
     ) -> Meter | None:

@@ -55,6 +55,14 @@ class Idle:
         self._heard_at: dict[Silent, float] = {}
         self._nudged: set[Silent] = set()
         self._is_timed = False
+        self._timer: Any = None
+
+    def stop(self) -> None:
+        """Nobody is asked or ended any more."""
+        self._allowed = 0.0
+        self._heard_at.clear()
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
 
     def join(self, who: Silent) -> None:
         """A connection is there."""
@@ -71,7 +79,7 @@ class Idle:
 
     def _time(self) -> None:
         self._is_timed = True
-        self._call_later(self._allowed / LOOKS, self._look)
+        self._timer = self._call_later(self._allowed / LOOKS, self._look)
 
     def _look(self) -> None:
         self._is_timed = False

@@ -75,11 +75,19 @@ class Patience:
         self._seconds = seconds
         self._ended = ended
         self._since: dict[Hurried, float] = {}
-        self._is_timed = False
+        self._is_timed = self._is_over = False
+        self._timer: Any = None
+
+    def stop(self) -> None:
+        """Nobody is ended any more."""
+        self._is_over = True
+        self._since.clear()
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
 
     def begin(self, who: Hurried) -> None:
         """Its time begins; anew, where it had begun."""
-        if not self.allowed:
+        if not self.allowed or self._is_over:
             return
         self._since.pop(who, None)
         self._since[who] = self._seconds()
@@ -93,7 +101,7 @@ class Patience:
     def _time(self, wait: float) -> None:
         if not self._is_timed:
             self._is_timed = True
-            self._call_later(wait, self._look)
+            self._timer = self._call_later(wait, self._look)
 
     def _look(self) -> None:
         # Whoever begins meanwhile needs no timer: there is one at the end.

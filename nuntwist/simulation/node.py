@@ -172,7 +172,7 @@ class SimulatedNode:
         self.node.desk.start(self.process, self._config.arbiter_seconds)
         self._tell_written()
         process = self.process
-        guard = make_guard(self.node.counters, process.callLater, process.seconds)
+        guard = self._guard = make_guard(self.node.counters, process.callLater, process.seconds)
         lines = LineFactory(self.node.pipeline, guard, None, self.replicas.open_door)
         self._lines = lines
         self._network.listen(
@@ -279,6 +279,7 @@ class SimulatedNode:
 
     def close(self) -> None:
         """The end of an orderly stop."""
+        self._guard.stop()
         self._network.hang_up(self.place)
         self.oplog.close()
         self.replicas.note_stopped()

@@ -123,6 +123,18 @@ def test_thousands_that_came_together_are_ended_a_few_at_a_time() -> None:
     assert counts == [AT_ONCE, 2 * AT_ONCE, 3 * AT_ONCE]
 
 
+def test_a_node_that_has_stopped_waits_for_nobody() -> None:
+    node = MemoryNode(rules=Rules(handshake=10.0, command=10.0, idle=10.0))
+    node.tcp().deliver(b"half")
+    node.ws().deliver(client_frame(b"", 8))
+    assert node.clock.getDelayedCalls() != []
+    node.guard.stop()
+    assert [one for one in node.clock.getDelayedCalls() if one not in node.timers()] == []
+    node.tcp().deliver(b"half")
+    node.clock.advance(30)
+    assert node.node.counters.late_commands == 0
+
+
 # -- what one does to others --
 
 
