@@ -230,7 +230,7 @@ class Desk:
             "{count} keys in conflict go to another arbiter, as {silent} did not decide within"
             " {seconds:g} s (NUN_ARBITER_TIMEOUT); see whether it works, or give it more time",
             count=len(moves),
-            silent=silent[0] if len(silent) == 1 else f"{silent[0]} and {len(silent) - 1} others",
+            silent=silent[0] if len(silent) == 1 else f"{silent[0]} (one of {len(silent)})",
             seconds=self.table.timeout,
         )
 

@@ -15,9 +15,13 @@ from twisted.internet.defer import execute
 
 from nuntwist.core import access
 from nuntwist.core.audit import Audit
+from nuntwist.core.forwards import PLAIN, Item
+from nuntwist.core.outcomes import read_replies
 from nuntwist.core.signing import LONGEST_TOKEN, MOST_KEYS, check, keys_from
 from nuntwist.errors import CommandError
 from nuntwist.files import MemoryFiles
+from nuntwist.language.replies import DENIED, Reply
+from nuntwist.language.replies import OK as OK_REPLY
 from nuntwist.oplog.memory import MemoryOplog
 from nuntwist.oplog.segments import FileOplog
 from nuntwist.storage.memory import MemoryStorage
@@ -609,15 +613,23 @@ def test_on_a_secondary_a_token_lets_do_the_same() -> None:
 
 def test_the_primary_looks_at_the_rights_once_more() -> None:
     nodes = set_with_keys()
-    client = at(nodes, 3, f"use-db d jwt {signed(exp=NOW + 1000)}")
-    nodes.cut = {(3, 1), (3, 2)}
-    client.send("set b late")
-    # What the secondary believes is not what counts.
-    (database,) = (c for c in client.protocol.client.signed)
-    client.protocol.client.signed[database].rights = b"w c"
-    nodes.cut = set()
-    nodes.run(2.0)
-    assert client.received() in (OK, "permission denied\nerror permission denied\n \n")
+    number = nodes.nodes[1].node.catalogue.by_name[b"d"].number
+    heard: list[Reply] = []
+    # As of a secondary that has let through what it should not have, and of a later version.
+    items = [
+        Item(number, b"ana", False, b"set %b 1" % key, rights)
+        for key, rights in ((b"b", b"w b"), (b"c", b"w b"), (b"b", b"q *"), (b"b", None))
+    ]
+    nodes.forwards[1]._executor.run(
+        3, PLAIN, 1 << 62, items, lambda _, data: heard.extend(read_replies(data))
+    )
+    nodes.run(0.1)
+    assert heard == [OK_REPLY, DENIED, DENIED, DENIED]
+    reader = nodes.nodes[1].admin("use-db d t")
+    assert [reader.ask(f"get {key}") for key in "bc"] == [
+        "value 1\nok \n",
+        "value <Empty>\nok \n",
+    ]
 
 
 def test_keys_are_changed_from_any_node_and_let_go_on_all() -> None:
