@@ -37,6 +37,7 @@ class Counters:
         begin as they do.
     :ivar nodes_refused: connections refused, where nodes have to show a certificate, because they
         had none that counts.
+    :ivar cut_off: connections that were ended, and did not go by themselves.
     :ivar slowed: how many times a connection had to wait as it sent commands too fast.
     :ivar conflicts_settled: keys in conflict that no arbiter has decided in time, and
         ``conflicts_moved`` that went to another arbiter, as one did not decide in its time.
@@ -65,6 +66,7 @@ class Counters:
     late_handshakes: int = 0
     late_commands: int = 0
     idle_closed: int = 0
+    cut_off: int = 0
     slowed: int = 0
     proxies_refused: int = 0
     nodes_refused: int = 0

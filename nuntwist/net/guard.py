@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from twisted.logger import Logger
 
@@ -92,6 +92,35 @@ class Guard:
         return None if rate is None else Meter(rate, bucket or rate.bucket(), pipeline, client)
 
 
+SLOWED: Final = (
+    "{count} times a connection sent more than {limit:g} commands a second (NUN_COMMAND_RATE) and"
+    " was read later, the last time that of {last}"
+)
+LATE_HANDSHAKES: Final = (
+    "{count} connections were not done with their handshake, or with the head of an HTTP request,"
+    " in {limit:g} s (NUN_HANDSHAKE_TIMEOUT) and were closed, the last one from {last}"
+)
+LATE_COMMANDS: Final = (
+    "{count} connections had begun a command and not ended it in {limit:g} s (NUN_COMMAND_TIMEOUT)"
+    " and were closed, the last one from {last}"
+)
+IDLE_CLOSED: Final = (
+    "{count} connections were silent for {limit:g} s (NUN_IDLE_TIMEOUT) and were closed, the last"
+    " one from {last}"
+)
+CUT_OFF: Final = (
+    "{count} connections that were ended had not gone, had taken nothing more for {limit:g} s and"
+    " were cut off, the last one from {last}"
+)
+PROXIES_REFUSED: Final = (
+    "{count} connections to a port for proxies (haproxy:) were refused, the last one that of {last}"
+)
+NODES_REFUSED: Final = (
+    "{count} times nobody was let in as a node without a certificate that NUN_PEER_CA has signed,"
+    " the last time {last}"
+)
+
+
 def make_guard(
     counters: Counters,
     call_later: Callable[..., Any],
@@ -107,71 +136,41 @@ def make_guard(
     """
     rules = rules or Rules()
 
-    def noting(counter: str, sentence: str) -> Callable[[str], None]:
-        tally = Tally(seconds, lambda count, last: _log.warn(sentence, count=count, last=last))
+    def noting(counter: str, sentence: str, limit: float = 0.0) -> Callable[[str], None]:
+        return _noting(counters, seconds, counter, sentence, limit)
 
-        def note(who: str) -> None:
-            setattr(counters, counter, getattr(counters, counter) + 1)
-            tally.note(who)
+    def waits(allowed: float, note: Callable[[str], object]) -> Patience:
+        return Patience(allowed, call_later, seconds, note)
 
-        return note
-
-    rate = Rate(
-        rules.rate,
-        call_later,
-        seconds,
-        noting(
-            "slowed",
-            f"{{count}} times a connection sent more than {rules.rate} commands a second"
-            " (NUN_COMMAND_RATE) and was read later, the last time that of {last}",
-        ),
-    )
+    slowed = noting("slowed", SLOWED, rules.rate)
+    late_handshakes = noting("late_handshakes", LATE_HANDSHAKES, rules.handshake)
+    late_commands = noting("late_commands", LATE_COMMANDS, rules.command)
+    idle_closed = noting("idle_closed", IDLE_CLOSED, rules.idle)
     return Guard(
-        rules,
-        gate,
-        Unfinished(rules.input_total, counters, seconds),
-        Patience(
-            rules.handshake,
-            call_later,
-            seconds,
-            noting(
-                "late_handshakes",
-                f"{{count}} connections were not done with their handshake, or with the head of an"
-                f" HTTP request, in {rules.handshake:g} s (NUN_HANDSHAKE_TIMEOUT) and were closed,"
-                " the last one from {last}",
-            ),
-        ),
-        Patience(
-            rules.command,
-            call_later,
-            seconds,
-            noting(
-                "late_commands",
-                f"{{count}} connections had begun a command and not ended it in {rules.command:g} s"
-                " (NUN_COMMAND_TIMEOUT) and were closed, the last one from {last}",
-            ),
-        ),
-        Patience(parting.SECONDS, call_later, seconds, lambda _: None),
-        Idle(
-            rules.idle,
-            call_later,
-            seconds,
-            noting(
-                "idle_closed",
-                f"{{count}} connections were silent for {rules.idle:g} s (NUN_IDLE_TIMEOUT) and"
-                " were closed, the last one from {last}",
-            ),
-        ),
-        rate if rules.rate else None,
-        Trusted(rules.proxies),
-        noting(
-            "proxies_refused",
-            "{count} connections to a port for proxies (haproxy:) were refused, the last one that"
-            " of {last}",
-        ),
-        noting(
-            "nodes_refused",
-            "{count} times nobody was let in as a node without a certificate that NUN_PEER_CA has"
-            " signed, the last time {last}",
-        ),
+        rules=rules,
+        gate=gate,
+        unfinished=Unfinished(rules.input_total, counters, seconds),
+        handshakes=waits(rules.handshake, late_handshakes),
+        commands=waits(rules.command, late_commands),
+        partings=waits(parting.SECONDS, noting("cut_off", CUT_OFF, parting.SECONDS)),
+        idle=Idle(rules.idle, call_later, seconds, idle_closed),
+        rate=Rate(rules.rate, call_later, seconds, slowed) if rules.rate else None,
+        trusted=Trusted(rules.proxies),
+        refuse_proxy=noting("proxies_refused", PROXIES_REFUSED),
+        refuse_node=noting("nodes_refused", NODES_REFUSED),
     )
+
+
+def _noting(
+    counters: Counters, seconds: Callable[[], float], counter: str, sentence: str, limit: float
+) -> Callable[[str], None]:
+    """Count by the name of a counter, and tell of it now and then."""
+    tally = Tally(
+        seconds, lambda count, last: _log.warn(sentence, count=count, last=last, limit=limit)
+    )
+
+    def note(who: str) -> None:
+        setattr(counters, counter, getattr(counters, counter) + 1)
+        tally.note(who)
+
+    return note

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 
+from nuntwist.net.outlet import peer_name
 from nuntwist.net.patience import Patience
 
 SECONDS: Final = 15.0
@@ -39,6 +40,7 @@ class Parting:
             self._patience.begin(self)
         elif getattr(below_tls(self._transport), "connected", True):
             self._transport.abortConnection()
+            return peer_name(self._transport)
         return None
 
 

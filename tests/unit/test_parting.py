@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -32,6 +33,9 @@ class Transport:
     def abortConnection(self) -> None:
         self.aborted = True
 
+    def getPeer(self) -> IPv4Address:
+        return IPv4Address("TCP", "192.0.2.1", 7)
+
 
 def patience(clock: Clock, allowed: float = SECONDS) -> Patience:
     return Patience(allowed, clock.callLater, clock.seconds, lambda who: None)
@@ -46,12 +50,13 @@ def run(clock: Clock, seconds: float) -> None:
 
 
 def test_whoever_takes_nothing_is_cut_off() -> None:
-    clock, transport = Clock(), Transport(100)
-    Parting(transport, patience(clock))
+    clock, transport, told = Clock(), Transport(100), list[str]()
+    Parting(transport, Patience(SECONDS, clock.callLater, clock.seconds, told.append))
     run(clock, SECONDS - 1)
     assert not transport.aborted
     run(clock, 3)
     assert transport.aborted
+    assert told == ["192.0.2.1:7"]
     assert clock.getDelayedCalls() == []
 
 

@@ -19,7 +19,7 @@ _COUNTED: Final = (
     *("watches_taken", "signed_out", "failed_logins", "delayed_logins", "refused_connections"),
     *("watchers_closed", "unfinished_closed", "conflicts_settled", "conflicts_moved"),
     *("tokens_expired", "quota_refusals"),
-    *("late_handshakes", "late_commands", "idle_closed", "slowed"),
+    *("late_handshakes", "late_commands", "idle_closed", "cut_off", "slowed"),
     *("proxies_refused", "nodes_refused"),
 )
 """The counters that are shown."""
