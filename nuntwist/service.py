@@ -23,13 +23,8 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any
 
-from OpenSSL.crypto import Error as CertificateError
-from OpenSSL.SSL import Error as SSLError
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -38,7 +33,6 @@ from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from nuntwist import __version__, heap
-from nuntwist.addresses import PROXIED
 from nuntwist.cluster.afresh import take_log_away
 from nuntwist.cluster.alone import AloneElection
 from nuntwist.cluster.identity import Identity
@@ -53,38 +47,25 @@ from nuntwist.core.schedule import Schedule
 from nuntwist.core.settling import Settling
 from nuntwist.errors import CommandError, CorruptData, StartError
 from nuntwist.files_on_disk import DiskFiles
+from nuntwist.listening import Listening, check_authority
 from nuntwist.logs import AuditFile
-from nuntwist.net.fast import SendingReactor
 from nuntwist.net.gate import Gate
 from nuntwist.net.guard import Rules, make_guard
 from nuntwist.net.http import NqlResource, NqlSite
-from nuntwist.net.introduction import Introducing
 from nuntwist.net.proxies import Trusted
 from nuntwist.net.rounds import Rounds
 from nuntwist.net.tcp import LineFactory
-from nuntwist.net.tls import Prepare, Renewable, asking, context_of, read_roots
 from nuntwist.net.websocket_port import FrameFactory
 from nuntwist.oplog.flushed import FlushedOplog
 from nuntwist.oplog.segments import FileOplog
 from nuntwist.replicas import Replicas, make_replicas
 from nuntwist.secrets import ScryptSecrets
-from nuntwist.sentences import counted, damaged, plainly, where
+from nuntwist.sentences import counted, damaged, where
 from nuntwist.storage.choose import Means, find_kind, make_storage
 
 HASHING_THREADS = 2
 WRITING_THREADS = 2
 FLUSHING_THREADS = 2
-_ENDPOINT_ERRORS = (
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    ImportError,
-    OSError,
-    SSLError,
-    CertificateError,
-)
-"""What the parsers of endpoints raise for a wrong text."""
 FLUSH_SECONDS = 1.0
 """How often the log is flushed with durability ``interval``."""
 OPEN_FILES = 200
@@ -108,7 +89,6 @@ class NodeService(Service):
     """A node on a reactor, with its files, threads and listeners.
 
     :ivar node: the node, once it is started.
-    :ivar ports: what it listens on.
     """
 
     _log = Logger()
@@ -116,8 +96,6 @@ class NodeService(Service):
 
     def __init__(self, config: NodeConfig, reactor: Any) -> None:
         self.config = config
-        self.ports: list[IListeningPort] = []
-        self._certificates: list[tuple[str, Renewable, Prepare | None]] = []
         self._replicas: Replicas | None = None
         self._reactor = reactor
         self._hashing = ThreadPool(0, HASHING_THREADS, name="hashing")
@@ -157,7 +135,7 @@ class NodeService(Service):
             if self._replicas is not None:
                 self._replicas.connect()
         except BaseException:
-            for undo in (*(port.stopListening for port in self.ports), *reversed(self._undo)):
+            for undo in reversed(self._undo):
                 undo()
             self._stop_threads()
             raise
@@ -330,12 +308,13 @@ class NodeService(Service):
             time.monotonic,
             Trusted(config.trusted_proxies),
         )
-        self._check_authority()
+        check_authority(config.peer_ca)
         call_later = self._reactor.callLater
         guard = make_guard(self.node.counters, call_later, time.monotonic, _rules(config), gate)
         self._guard = guard
+        listening = self._listening = Listening(self._reactor, guard, config.peer_ca)
+        self._undo.append(listening.close)
         peers = None if self._replicas is None else self._replicas.open_door
-        self._asks = asking(config.peer_ca) if config.peer_ca else None
         self._lines = LineFactory(pipeline, guard, call_later, peers, bool(config.peer_ca))
         self._frames = FrameFactory(
             pipeline, guard, self._reactor, call_later, config.allowed_origins
@@ -349,38 +328,10 @@ class NodeService(Service):
         )
         for what, endpoints, factory in plan:
             for endpoint in endpoints:
-                port = self._listen_on(endpoint, factory)
+                port = listening.listen(endpoint, factory)
                 self._log.info("listening for {what} on {address}", what=what, address=where(port))
                 if what == "WebSocket" and answers.ws_port is None:
                     answers.ws_port = getattr(port.getHost(), "port", None)
-
-    def _check_authority(self) -> None:
-        path = self.config.peer_ca
-        try:
-            if path:
-                read_roots(path)
-        except _ENDPOINT_ERRORS as error:
-            raise StartError(f"NUN_PEER_CA is {path!r}: {plainly(error)}.") from None
-
-    def _listen_on(self, endpoint: str, factory: Any) -> IListeningPort:
-        guard, below = self._guard, endpoint.removeprefix(PROXIED)
-        introducing = None if below == endpoint else (lambda inner: Introducing(inner, guard))
-        # Links come to the port for lines alone; a browser that is asked asks its user.
-        asks = self._asks if factory is self._lines else None
-        reactor = SendingReactor(self._reactor, guard.gate, introducing, asks)
-        outcome: list[IListeningPort | Failure] = []
-        try:
-            serverFromString(reactor, below).listen(factory).addBoth(outcome.append)
-        except _ENDPOINT_ERRORS as error:
-            raise StartError(f"Cannot listen on {endpoint}: {plainly(error)}.") from None
-        if not outcome or isinstance(outcome[0], Failure):
-            reason: Any = outcome[0].value if outcome else "it did not open at once"  # type: ignore[union-attr]
-            if isinstance(reason, CannotListenError):
-                reason = reason.socketError
-            raise StartError(f"Cannot listen on {endpoint}: {plainly(reason)}.")
-        self.ports.append(outcome[0])
-        self._certificates += [(below, new, asks) for new in reactor.renewables]
-        return outcome[0]
 
     def startService(self) -> None:
         """Run the timer of snapshots; end in order on a signal."""
@@ -414,24 +365,7 @@ class NodeService(Service):
         self._reactor.callFromThread(self._stop_reactor, signal.Signals(number).name)
 
     def _renew_on_signal(self, number: int, frame: object) -> None:
-        self._reactor.callFromThread(self._renew_certificates)
-
-    def _renew_certificates(self) -> None:
-        """Read keys and certificates anew, for connections that come from now on."""
-        if not self._certificates:
-            self._log.info("SIGHUP reads certificates anew; there are none")
-        for endpoint, renewable, prepare in self._certificates:
-            try:
-                renewable.current = context_of(endpoint, prepare)
-            except _ENDPOINT_ERRORS as error:
-                self._log.error(
-                    "the certificate of {endpoint} cannot be read anew: {why}; the one of before"
-                    " stays",
-                    endpoint=endpoint,
-                    why=plainly(error),
-                )
-            else:
-                self._log.info("read the certificate of {endpoint} anew", endpoint=endpoint)
+        self._reactor.callFromThread(self._listening.renew)
 
     def _stop_reactor(self, name: str) -> None:
         if self._stopping:
@@ -466,7 +400,7 @@ class NodeService(Service):
         self.node.desk.stop()
         if self._replicas is not None:
             yield self._replicas.hand_over()
-        yield DeferredList([self._closed(port) for port in self.ports])
+        yield self._listening.close()
         if self._guard.rate is not None:
             self._guard.rate.end()
         self._lines.finish_all()
@@ -494,16 +428,6 @@ class NodeService(Service):
         for pool in (self._hashing, self._writing, self._flushing, self._uploading):
             if pool.started:
                 pool.stop()
-
-    @staticmethod
-    def _closed(port: IListeningPort) -> Deferred[None]:
-        stopped: Any = port.stopListening()
-        done: Deferred[None] = Deferred()
-        if stopped is None:
-            done.callback(None)
-        else:
-            stopped.addBoth(lambda _: done.callback(None))
-        return done
 
     @inlineCallbacks
     def _clients_gone(self) -> Generator[Deferred[Any], Any, None]:

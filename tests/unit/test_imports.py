@@ -14,7 +14,7 @@ PACKAGE = ROOT / "nuntwist"
 SETUP = {"addresses", "settings", "config", "logs"}
 BASE = {"", "errors", "values", "interfaces", "files", "files_on_disk", "heap", "plugins"} | SETUP
 MIDDLE = BASE | {"archive", "language", "core", "oplog", "storage", "cluster"}
-TOP = MIDDLE | {"net", "secrets", "replicas", "sentences", "service"}
+TOP = MIDDLE | {"net", "secrets", "replicas", "sentences", "listening", "service"}
 
 _TO_MOVE = {
     *("cli_archive", "cli_client", "cli_files", "cli_output", "cli_progress", "cli_s3"),
@@ -46,6 +46,7 @@ MAY_IMPORT = {
     "cluster": BASE | {"language", "core", "oplog", "storage"},
     "net": MIDDLE,
     "replicas": MIDDLE | {"net"},
+    "listening": MIDDLE | {"net", "sentences"},
     "service": TOP,
     "testing": TOP,
     "simulation": TOP | {"testing"},
