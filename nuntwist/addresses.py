@@ -94,6 +94,18 @@ def parse_peer(text: str) -> str:
     return address
 
 
+def in_short(address: str) -> str:
+    """The address of a node for a line in the log: without the files of a ``tls:`` address."""
+    try:
+        arguments, _ = split_endpoint(address)
+    except ValueError:
+        return address
+    if arguments[0] != "tls" or len(arguments) != 3:
+        return address
+    host, port = arguments[1:]
+    return f"tls:[{host}]:{port}" if ":" in host else f"tls:{host}:{port}"
+
+
 def is_local(endpoint: str) -> bool:
     """Tell whether an endpoint can be reached from this machine only, for all we know."""
     arguments, named = split_endpoint(endpoint)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from twisted.logger import Logger
 
+from nuntwist.addresses import in_short
 from nuntwist.cluster.founding import Founding
 from nuntwist.cluster.greeting import Admitted, Greeting, Hello, Invited, Joining, Whole
 from nuntwist.cluster.membership import MOST_MEMBERS, Membership, decode_members, gives_way
@@ -235,7 +236,7 @@ class Belonging:
                 self._log.error(
                     "the node at {address} is of another set: nothing is taken from it; if it is"
                     " to join this one, stop it, move its data directory away, and start it again",
-                    address=self.address_of(node),
+                    address=in_short(self.address_of(node) or "-"),
                 )
         elif way:
             self._join(hello)
@@ -325,7 +326,7 @@ class Belonging:
     def _lacking(self, node: int) -> None:
         self._log.info(
             "the node at {address} needs what the log here does not have any more: it gets a copy",
-            address=self.address_of(node),
+            address=in_short(self.address_of(node) or "-"),
         )
         if self._member.copier is not None:
             self._member.copier.lacking(node)
@@ -387,7 +388,7 @@ class Belonging:
             self._log.info(
                 "the set {set_id:016x} is formed: {members}",
                 set_id=self.set_id,
-                members=", ".join(sorted(self.membership.members.values())),
+                members=", ".join(sorted(map(in_short, self.membership.members.values()))),
             )
 
     def settle(self, now: float) -> None:

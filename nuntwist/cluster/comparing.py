@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Final
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
+from nuntwist.addresses import in_short
 from nuntwist.cluster.checks import Checked, Checks, Differs
 from nuntwist.core.hashing import Hashing
 from nuntwist.core.state_hash import EVERY, Check
@@ -82,7 +83,7 @@ class Comparing:
         return Checks(self._alarm, self._address_of)
 
     def _address_of(self, node: int) -> str:
-        return self._member.belonging.address_of(node) or f"{node:016x}"
+        return in_short(self._member.belonging.address_of(node) or f"{node:016x}")
 
     def agreed(self, node: int) -> int | None:
         """Up to which index a node's state was found to be that of this primary."""

@@ -14,6 +14,7 @@ from typing import Final
 
 from twisted.logger import Logger
 
+from nuntwist.addresses import in_short
 from nuntwist.cluster.ballots import Rank
 from nuntwist.cluster.effects import Turned
 
@@ -51,7 +52,7 @@ class Diary:
         self._log.info("election: {line}", line=line)
 
     def _named(self, node: int) -> str:
-        return self._address_of(node) or f"{node:016x}"
+        return in_short(self._address_of(node) or f"{node:016x}")
 
 
 def _words(rank: Rank) -> str:

@@ -24,6 +24,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 
+from nuntwist.addresses import in_short
 from nuntwist.cluster.commits import Commits
 from nuntwist.cluster.greeting import Admitted, Whole
 from nuntwist.cluster.membership import MOST_MEMBERS, Membership
@@ -257,7 +258,7 @@ class Reign:
             self._send(node, Admitted(self.number, self.membership.encode()))
             return
         if node not in self.learners:
-            self._log.info("the node at {address} joins the set", address=address)
+            self._log.info("the node at {address} joins the set", address=in_short(address))
         self.learners[node] = address
         self._send(node, Admitted(self.number, self.membership.encode()))
         # It may have all by now, and nothing else need come that would tell.
@@ -296,7 +297,7 @@ class Reign:
             return
         self._log.info(
             "the members of the set become {members}",
-            members=", ".join(sorted(change.members.values())),
+            members=", ".join(sorted(map(in_short, change.members.values()))),
         )
         try:
             self._becomes = change

@@ -11,6 +11,7 @@ from twisted.internet.testing import MemoryReactor
 from nuntwist.addresses import (
     client_endpoint,
     host_and_port,
+    in_short,
     is_local,
     parse_host_port,
     parse_listeners,
@@ -181,6 +182,21 @@ def test_any_text_is_the_address_of_a_node_or_a_value_error(text: str) -> None:
     except ValueError:
         return
     assert parse_peer(address) == address == text.strip()
+
+
+@pytest.mark.parametrize(
+    ("address", "short"),
+    [
+        ("a.example:3014", "a.example:3014"),
+        ("[::1]:3014", "[::1]:3014"),
+        ("tls:a.example:3014:trustRoots=/etc/ca:timeout=3", "tls:a.example:3014"),
+        ("tls:\\:\\:1:3014:trustRoots=/etc/ca", "tls:[::1]:3014"),
+        # Of others nothing is certain.
+        *(2 * (odd,) for odd in ("", "-", "tls:", "tls:a", "tls:a:1:x", "tls:a:1:ca=\\")),
+    ],
+)
+def test_the_address_of_a_node_in_short(address: str, short: str) -> None:
+    assert in_short(address) == short
 
 
 @given(st.lists(st.text(min_size=1), min_size=1), st.text())
