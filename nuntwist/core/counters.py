@@ -37,6 +37,7 @@ class Counters:
         begin as they do.
     :ivar nodes_refused: connections refused, where nodes have to show a certificate, because they
         had none that counts.
+    :ivar failed_handshakes: connections on which TLS could not be agreed on for another reason.
     :ivar cut_off: connections that were ended, and did not go by themselves.
     :ivar slowed: how many times a connection had to wait as it sent commands too fast.
     :ivar conflicts_settled: keys in conflict that no arbiter has decided in time, and
@@ -70,6 +71,7 @@ class Counters:
     slowed: int = 0
     proxies_refused: int = 0
     nodes_refused: int = 0
+    failed_handshakes: int = 0
     conflicts_settled: int = 0
     conflicts_moved: int = 0
     command_time: float = 0.0

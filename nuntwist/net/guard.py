@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from nuntwist.core.client import Client
 from nuntwist.core.counters import Counters
 from nuntwist.core.pipeline import Pipeline
 from nuntwist.net import parting
+from nuntwist.net.failed_tls import failed_tls
 from nuntwist.net.gate import Gate
 from nuntwist.net.idle import Idle
-from nuntwist.net.patience import Patience, Tally
+from nuntwist.net.outlet import peer_name
+from nuntwist.net.patience import Patience, Tallies, Tally
 from nuntwist.net.proxies import Trusted
 from nuntwist.net.rate import Bucket, Meter, Rate
 from nuntwist.net.unfinished import Unfinished
@@ -59,8 +62,9 @@ class Guard:
     :ivar idle: of all connections.
     :ivar rate: of commands; None where they may come as fast as they will.
     :ivar trusted: the proxies that are believed.
-    :ivar refuse_node: is told, where nodes have to show a certificate, of who was refused.
     :ivar refuse_proxy: is told, on a port for proxies, of who or what was refused.
+    :ivar refuse_node: is told, where nodes have to show a certificate, of who was refused and why.
+    :ivar refuse_tls: is told of whose handshake over TLS has failed, and why.
     """
 
     rules: Rules
@@ -73,7 +77,19 @@ class Guard:
     rate: Rate | None
     trusted: Trusted
     refuse_proxy: Callable[[str], None]
-    refuse_node: Callable[[str], None]
+    refuse_node: Callable[[str, str], None]
+    refuse_tls: Callable[[str, str], None]
+
+    def gone(self, transport: Any, reason: Failure, what: str) -> None:
+        """A connection is gone; tell, where it is due to TLS that could not be agreed on.
+
+        :param reason: of its ``connectionLost``.
+        :param what: the kind of the port: TCP, WebSocket or HTTP.
+        """
+        failed = failed_tls(transport, reason)
+        if failed is not None:
+            refuse = self.refuse_node if failed.certificate else self.refuse_tls
+            refuse(f"{peer_name(transport)} ({what})", failed.why)
 
     def stop(self) -> None:
         """The node has stopped: nothing waits for anybody."""
@@ -116,8 +132,11 @@ PROXIES_REFUSED: Final = (
     "{count} connections to a port for proxies (haproxy:) were refused, the last one that of {last}"
 )
 NODES_REFUSED: Final = (
-    "{count} times nobody was let in as a node without a certificate that NUN_PEER_CA has signed,"
-    " the last time {last}"
+    "connections that were not let in as those of nodes (NUN_PEER_CA): {count}, the last one from"
+    " {last}, which has shown {why}"
+)
+TLS_REFUSED: Final = (
+    "handshakes over TLS that have failed: {count}, the last one with {last}: {why}"
 )
 
 
@@ -157,7 +176,8 @@ def make_guard(
         rate=Rate(rules.rate, call_later, seconds, slowed) if rules.rate else None,
         trusted=Trusted(rules.proxies),
         refuse_proxy=noting("proxies_refused", PROXIES_REFUSED),
-        refuse_node=noting("nodes_refused", NODES_REFUSED),
+        refuse_node=_noting_why(counters, seconds, "nodes_refused", NODES_REFUSED),
+        refuse_tls=_noting_why(counters, seconds, "failed_handshakes", TLS_REFUSED),
     )
 
 
@@ -170,7 +190,26 @@ def _noting(
     )
 
     def note(who: str) -> None:
-        setattr(counters, counter, getattr(counters, counter) + 1)
+        _count(counters, counter)
         tally.note(who)
 
     return note
+
+
+def _noting_why(
+    counters: Counters, seconds: Callable[[], float], counter: str, sentence: str
+) -> Callable[[str, str], None]:
+    """The same, with each reason told of by itself."""
+    tallies = Tallies(
+        seconds, lambda count, last, why: _log.warn(sentence, count=count, last=last, why=why)
+    )
+
+    def note(who: str, why: str) -> None:
+        _count(counters, counter)
+        tallies.note(who, why)
+
+    return note
+
+
+def _count(counters: Counters, counter: str) -> None:
+    setattr(counters, counter, getattr(counters, counter) + 1)

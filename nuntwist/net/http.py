@@ -292,6 +292,7 @@ class PatientChannel(HTTPChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """It is gone."""
+        self.site.guard.gone(self.transport, reason, "HTTP")
         if self._parting is not None:
             self._parting.gone()
         self.site.guard.handshakes.forget(self)

@@ -26,6 +26,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from nuntwist.addresses import in_short
 from nuntwist.cluster.frame_forms import FrameError
 from nuntwist.cluster.frames import FrameReader, Message, encode
 from nuntwist.cluster.handshake import (
@@ -39,6 +40,7 @@ from nuntwist.cluster.handshake import (
     Stage,
 )
 from nuntwist.cluster.stream import Idle
+from nuntwist.net.failed_tls import words_of
 from nuntwist.net.outlet import give_up_soon, peer_name, tune
 
 HANDSHAKE_SECONDS = 5.0
@@ -190,7 +192,7 @@ class PeerProtocol(Protocol):
         self._clear_timer()
         if self._settled is not None:
             # Of TLS, for one, only the reason tells what was not right.
-            more = "" if reason.check(ConnectionDone) else f" ({reason.getErrorMessage()})"
+            more = "" if reason.check(ConnectionDone) else f" ({words_of(reason)})"
             self._settle(f"the connection was closed{more}")
         if self.peer is not None:
             self.peer = None
@@ -332,7 +334,9 @@ class PeerProtocol(Protocol):
             why += remedy
             self._log.warn(
                 "closed the connection to the node {peer}: {why}{more}",
-                peer=self.peer.address if self.peer is not None else peer_name(self.transport),
+                peer=peer_name(self.transport)
+                if self.peer is None
+                else in_short(self.peer.address),
                 why=why,
                 more=more,
             )

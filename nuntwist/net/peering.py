@@ -43,9 +43,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from nuntwist.addresses import client_endpoint
+from nuntwist.addresses import client_endpoint, in_short
 from nuntwist.cluster.handshake import ITSELF, NOT_THE_SAME_SECRET, SAME_SECRET, Connecting
 from nuntwist.net.doors import Manner
+from nuntwist.net.failed_tls import VERIFY_FAILED, words_of
 from nuntwist.net.peer import PeerProtocol
 
 FIRST_DELAY: Final = 0.1
@@ -71,6 +72,22 @@ _REMEDIES: Final = {
         "give the address as tls:host:port:certificate=FILE:privateKey=FILE, with a certificate of"
         " this node"
     ),
+    "unknown ca": (
+        "who has signed the certificate of this node is none whom that one trusts (NUN_PEER_CA)"
+    ),
+    "certificate expired": (
+        "the certificate of this node has ended: put a new one in its place, for links that is all"
+    ),
+    "alert bad certificate": "that node does not take the certificate of this one",
+    "unsupported certificate": (
+        "the certificate of this node is made for something else: where it says for what,"
+        " clientAuth has to be among it"
+    ),
+    VERIFY_FAILED: (
+        "the certificate of that node has ended, or who has signed it is none whom this one trusts"
+        " (trustRoots= in the address)"
+    ),
+    "wrong version number": "does that port speak TLS? Where it does not, leave out tls:",
     "no line of the handshake": "is that the TCP port of a node that is told of a replica set?",
 }
 """What an operator can do about a refusal, by what it says."""
@@ -344,15 +361,16 @@ class _Address(Factory):
             return
         self._refusal = protocol.refusal
         if self._is_own():
-            self._log.info("{address} is this node's own address", address=self.address)
+            self._log.info("{address} is this node's own address", address=in_short(self.address))
             return
-        said = next((word for word in _REMEDIES if word in (self._refusal or "")), None)
+        told = f"{self._refusal or ''} {why or ''}"
+        said = next((word for word in _REMEDIES if word in told), None)
         self._fail(why or "", "" if said is None else _REMEDIES[said])
 
     def _not_connected(self, reason: Failure) -> Failure:
         self.trying, self._refusal = False, None
         remedy = "" if reason.type is None else _HELP.get(reason.type, "")
-        self._fail(reason.getErrorMessage(), remedy)
+        self._fail(words_of(reason), remedy)
         return reason
 
     def _is_own(self) -> bool:
@@ -367,7 +385,7 @@ class _Address(Factory):
         self._told.add(why)
         self._log.warn(
             "the node at {address} cannot be reached, and is tried again and again: {why}{remedy}",
-            address=self.address,
+            address=in_short(self.address),
             why=why.rstrip("."),
             remedy=f": {remedy}" if remedy else "",
         )
@@ -377,4 +395,4 @@ class _Address(Factory):
         self._refusal = None
         if self._told:
             self._told.clear()
-            self._log.info("the node at {address} is reached again", address=self.address)
+            self._log.info("the node at {address} is reached again", address=in_short(self.address))

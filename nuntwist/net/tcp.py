@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from OpenSSL import SSL
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -48,6 +47,10 @@ from nuntwist.net.unfinished import SMALL
 GREETING = b"ok \n"
 NO_CERTIFICATE = b"refused links need a certificate that NUN_PEER_CA has signed, over TLS\n"
 """What another node is told, in words of its handshake."""
+SHOWN_NONE = (
+    "no certificate: the addresses of this set have to be tls:host:port:certificate=FILE:"
+    "privateKey=FILE there"
+)
 HTTP_REQUESTS = tuple(
     method + b" /" for method in (b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"DELETE", b"PATCH")
 )
@@ -230,7 +233,7 @@ class LineProtocol(Protocol):
                     self._guard.commands.begin(self)
                 return False
             if data.startswith(PEER) and self._certified and not has_certificate(self.transport):
-                self._guard.refuse_node(f"{self.client.peer}, which has shown no certificate")
+                self._guard.refuse_node(f"{self.client.peer} (TCP)", SHOWN_NONE)
                 self.write(NO_CERTIFICATE)
                 self.end()
                 return False
@@ -279,9 +282,7 @@ class LineProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone."""
-        refused = reason.check(SSL.Error) and "certificate" in reason.getErrorMessage()
-        if refused and self._certified and not self._begun:
-            self._guard.refuse_node(f"{peer_name(self.transport)}: {reason.getErrorMessage()}")
+        self._guard.gone(self.transport, reason, "TCP")
         self._still_welcome()
         self._forget()
         if self._parting is not None:

@@ -27,6 +27,8 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from nuntwist.net.failed_tls import note_why
+
 
 @implementer(IOpenSSLContextFactory)
 class Renewable:
@@ -59,6 +61,8 @@ def asking(path: str) -> Prepare:
     def prepare(options: Any) -> None:
         options.trustRoot = trustRootFromCertificates(read_roots(path))
         options.verify, options.requireCertificate = True, False
+        context = options.getContext()
+        context.set_verify(context.get_verify_mode(), note_why)
 
     return prepare
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from autobahn.twisted.websocket import WebSocketServerProtocol
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
+from OpenSSL import SSL
+from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
@@ -324,6 +326,7 @@ class FrameProtocol(WebSocketServerProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone."""
         self._lost = True
+        self._guard.gone(self.transport, reason, "WebSocket")
         if self._parting is not None:
             self._parting.gone()
         self.factory.closing.discard(self)
@@ -333,7 +336,8 @@ class FrameProtocol(WebSocketServerProtocol):
             self._guard.gate.leave_as(self._forwarded)
             self._forwarded = None
         self._detach()
-        super().connectionLost(reason)
+        # Autobahn logs each of these as an error, in words that say nothing.
+        super().connectionLost(Failure(ConnectionLost()) if reason.check(SSL.Error) else reason)
 
     def _detach(self) -> None:
         self.factory.clients.discard(self)

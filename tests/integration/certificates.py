@@ -9,11 +9,15 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _PEM = serialization.Encoding.PEM
 _FORM = serialization.PrivateFormat.PKCS8
 DAY = datetime.timedelta(days=1)
+_USES = {
+    "serverAuth": ExtendedKeyUsageOID.SERVER_AUTH,
+    "clientAuth": ExtendedKeyUsageOID.CLIENT_AUTH,
+}
 
 
 def _named(name: str) -> x509.Name:
@@ -37,7 +41,13 @@ class Authority:
         )
         self.file.write_bytes(own.sign(self._key, hashes.SHA256()).public_bytes(_PEM))
 
-    def _builder(self, name: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    def _builder(
+        self,
+        name: x509.Name,
+        key: ec.EllipticCurvePrivateKey,
+        begins: datetime.timedelta = -DAY,
+        ends: datetime.timedelta = DAY,
+    ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         return (
             x509.CertificateBuilder()
@@ -45,21 +55,32 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - DAY)
-            .not_valid_after(now + DAY)
+            .not_valid_before(now + begins)
+            .not_valid_after(now + ends)
         )
 
-    def issue(self, place: Path) -> tuple[Path, Path]:
+    def issue(
+        self,
+        place: Path,
+        begins: datetime.timedelta = -DAY,
+        ends: datetime.timedelta = DAY,
+        use: str = "",
+    ) -> tuple[Path, Path]:
         """Sign a certificate.
 
+        :param begins: from when on it is valid, as seen from now; ``ends`` until when.
+        :param use: what alone it is made for; empty for anything.
         :return: the files of its key and of it, in a directory.
         """
         place.mkdir(parents=True, exist_ok=True)
         key = ec.generate_private_key(ec.SECP256R1())
         here = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-        one = self._builder(_named("node"), key).add_extension(
+        one = self._builder(_named("node"), key, begins, ends).add_extension(
             x509.SubjectAlternativeName([here]), critical=False
         )
+        if use:
+            allowed = x509.ExtendedKeyUsage([_USES[use]])
+            one = one.add_extension(allowed, critical=False)
         files = place / "key.pem", place / "cert.pem"
         files[0].write_bytes(key.private_bytes(_PEM, _FORM, serialization.NoEncryption()))
         files[1].write_bytes(one.sign(self._key, hashes.SHA256()).public_bytes(_PEM))
