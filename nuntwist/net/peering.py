@@ -73,7 +73,8 @@ _REMEDIES: Final = {
         " this node"
     ),
     "unknown ca": (
-        "who has signed the certificate of this node is none whom that one trusts (NUN_PEER_CA)"
+        "that node does not trust who has signed the certificate of this one: put one here that an"
+        " authority in its NUN_PEER_CA has signed"
     ),
     "certificate expired": (
         "the certificate of this node has ended: put a new one in its place, for links that is all"
@@ -370,7 +371,8 @@ class _Address(Factory):
     def _not_connected(self, reason: Failure) -> Failure:
         self.trying, self._refusal = False, None
         remedy = "" if reason.type is None else _HELP.get(reason.type, "")
-        self._fail(words_of(reason), remedy)
+        refused = reason.check(error.ConnectionRefusedError)
+        self._fail("the connection was refused" if refused else words_of(reason), remedy)
         return reason
 
     def _is_own(self) -> bool:

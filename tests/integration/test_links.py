@@ -576,7 +576,7 @@ def test_a_node_without_one_is_refused_and_both_tell(
     if kind == "of another authority":
         assert "of an authority that is not in NUN_PEER_CA" in refusals(logged)[0]
         assert "unknown ca" in why
-        assert "none whom that one trusts" in remedies(logged)[0]
+        assert "put one here that an authority in its NUN_PEER_CA has signed" in remedies(logged)[0]
     else:
         assert refusals(logged)[0].startswith("no certificate: ")
         assert "links need a certificate that NUN_PEER_CA has signed" in why
