@@ -26,6 +26,8 @@ _TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]*")
 _INTERFACE_ARGUMENT = {"tcp": 2, "tcp6": 3, "ssl": 5}
 """Where the interface stands when it is given by place; these types have a port first."""
 _ENDPOINT_TYPES = frozenset({*_INTERFACE_ARGUMENT, "unix", "systemd", "haproxy"})
+_MAY_BE_PROXIED = frozenset({*_INTERFACE_ARGUMENT, "unix", "systemd"})
+_DOMAINS = ("INET", "INET6", "UNIX")
 _TOLD = re.compile(r"[!-~]{1,255}")
 """What one node can tell another."""
 _ANY_IPV4 = "0.0.0.0"
@@ -119,6 +121,14 @@ def is_local(endpoint: str) -> bool:
     return _is_loopback(named.get("interface", by_place))
 
 
+def is_unix(endpoint: str) -> bool:
+    """Tell whether those who come to an endpoint have no address: they come over a unix socket."""
+    arguments, named = split_endpoint(endpoint.removeprefix(PROXIED))
+    if arguments[0] == "systemd":
+        return named.get("domain", arguments[1] if len(arguments) > 1 else "") == "UNIX"
+    return arguments[0] == "unix"
+
+
 def host_and_port(endpoint: str) -> str | None:
     """Give ``host:port`` of a ``tcp:`` endpoint that names its interface, else None."""
     arguments, named = split_endpoint(endpoint)
@@ -182,8 +192,8 @@ def _checked(endpoint: str) -> str:
     """Look at what can be known here; types of other packages are left to Twisted."""
     if endpoint.startswith(PROXIED):
         below = endpoint.removeprefix(PROXIED)
-        if below.partition(":")[0] not in _INTERFACE_ARGUMENT:
-            raise ValueError("haproxy: stands before a tcp: or ssl: endpoint")
+        if below.partition(":")[0] not in _MAY_BE_PROXIED:
+            raise ValueError("haproxy: stands before a tcp:, ssl:, unix: or systemd: endpoint")
         return PROXIED + _checked(below)
     arguments, named = split_endpoint(endpoint)
     kind = arguments[0]
@@ -191,11 +201,23 @@ def _checked(endpoint: str) -> str:
         _port(arguments[1] if len(arguments) > 1 else "")
         if kind == "ssl" and ("sslmethod" in named or len(arguments) > 4):
             raise ValueError("TLS 1.2 and later is spoken anyway: leave out sslmethod")
+    elif kind == "systemd":
+        _check_systemd(arguments, named)
     elif kind == "unix" and not (len(arguments) > 1 and arguments[1]):
         raise ValueError("a unix endpoint needs a path, as in unix:/run/nun.sock")
     elif kind not in _ENDPOINT_TYPES and len(arguments) == 2 and "/" not in endpoint:
         raise ValueError(_FORMS if named else _PORT_RANGE)
     return endpoint
+
+
+def _check_systemd(arguments: list[str], named: dict[str, str]) -> None:
+    given = dict(zip(("domain", "index", "name"), arguments[1:], strict=False)) | named
+    if given.get("domain") not in _DOMAINS:
+        raise ValueError(f"a systemd endpoint needs a domain, one of {', '.join(_DOMAINS)}")
+    if ("index" in given) == ("name" in given):
+        raise ValueError("a systemd endpoint needs an index or a name")
+    if not re.fullmatch(r"[0-9]{1,9}", given.get("index", "0")):
+        raise ValueError("the index of a systemd endpoint is a number")
 
 
 def _port(text: str) -> int:

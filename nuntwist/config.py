@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nuntwist.addresses import PROXIED, host_and_port, is_local
+from nuntwist.addresses import PROXIED, host_and_port, is_local, is_unix
 from nuntwist.errors import ConfigError
 from nuntwist.settings import GIB, KIB, MIB, SETTINGS, Setting
 
@@ -282,10 +282,15 @@ def _check_proxies(config: NodeConfig, sources: dict[str, str]) -> None:
     """A port for proxies is none where no proxy is known."""
     for name in _LISTENERS:
         for endpoint in getattr(config, name):
-            if endpoint.startswith(PROXIED) and not set(config.trusted_proxies) - {"unix"}:
+            if not endpoint.startswith(PROXIED):
+                continue
+            asks = f"{sources[name]} asks to listen on {endpoint!r}, but"
+            if not is_unix(endpoint) and not set(config.trusted_proxies) - {"unix"}:
+                raise ConfigError(f"{asks} no proxies are known: set NUN_TRUSTED_PROXIES.")
+            if is_unix(endpoint) and "unix" not in config.trusted_proxies:
                 raise ConfigError(
-                    f"{sources[name]} asks to listen on {endpoint!r}, but no proxies are known:"
-                    " set NUN_TRUSTED_PROXIES."
+                    f"{asks} who comes over a unix socket is not trusted: add the word unix to"
+                    " NUN_TRUSTED_PROXIES."
                 )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from OpenSSL.crypto import Error as CertificateError
 from OpenSSL.SSL import Error as SSLError
+from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import IListeningPort
 
 from nuntwist.errors import CorruptData, StartError
@@ -14,6 +16,8 @@ from nuntwist.errors import CorruptData, StartError
 def where(port: IListeningPort) -> str:
     """The address a port listens on, for the log."""
     address: Any = port.getHost()
+    if isinstance(address, UNIXAddress):
+        return f"unix:{os.fsdecode(address.name or b'')}"
     if not hasattr(address, "port"):
         return str(address)
     host = f"[{address.host}]" if ":" in address.host else address.host

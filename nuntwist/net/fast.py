@@ -5,17 +5,19 @@ and a pass through the reactor for every reply, and for a server of small replie
 of its time. A :class:`SendingServer` with nothing queued gives the bytes to the socket then
 and there; what the socket does not take goes the usual way, producers and all.
 
-:class:`SendingReactor` makes any ``tcp:`` or ``ssl:`` server endpoint use it: endpoints only ask
-their reactor for ``listenTCP`` or ``listenSSL``. It also counts who is connected.
+:class:`SendingReactor` makes any server endpoint over TCP use it: endpoints only ask their reactor
+for ``listenTCP`` or ``listenSSL``, or to adopt a socket that systemd has opened. It also counts who
+is connected, and lets proxies come over unix sockets.
 """
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from twisted.internet import tcp
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IReactorTCP
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -24,6 +26,7 @@ from zope.interface import implementer
 
 from nuntwist.core.client import takes_nothing
 from nuntwist.net.gate import Gate, Gated
+from nuntwist.net.introduced import Counted, ProxyPort
 from nuntwist.net.tls import Prepare, Renewable
 
 SMALL_READ = 16 << 10
@@ -41,7 +44,7 @@ class Sender(Protocol):
     send: Callable[[bytes], int]
 
 
-class SendingServer(tcp.Server):
+class SendingServer(Counted, tcp.Server):
     """The server side of a connection; see the module's header.
 
     :ivar expected: bytes that are read next; ``LARGE_READ`` where the last time there were more.
@@ -50,7 +53,6 @@ class SendingServer(tcp.Server):
     expected = SMALL_READ
     _queued = False
     _sender: Sender | None = None
-    _introduced: IPv4Address | IPv6Address | None = None
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -58,22 +60,10 @@ class SendingServer(tcp.Server):
         self._recv = self.socket.recv
         self._send = self.socket.send
 
-    def introduce(self, client: IPv4Address | IPv6Address) -> bool:
-        """The other side is a proxy, and has said for whom it comes: see
-        :mod:`nuntwist.net.introduction`.
-
-        :return: whether that one may come in.
-        """
-        gate = getattr(self.server, "gate", None)
-        spare = getattr(self.server.factory, "spare", 0)
-        if gate is not None and not gate.enter_as(client.host, spare):
-            return False
-        self._introduced = client
-        return True
-
-    def getPeer(self) -> Any:
-        """The address of the client; see ITCPTransport."""
-        return self._introduced or super().getPeer()
+    @property
+    def remote(self) -> str | None:
+        """The address of the other side, which may be a proxy's."""
+        return str(self.client[0])
 
     def lend_to(self, sender: Sender) -> None:
         """Let somebody send past this object: one call less for each of many watchers."""
@@ -110,11 +100,6 @@ class SendingServer(tcp.Server):
     def connectionLost(self, reason: Any) -> None:
         """The connection is gone."""
         self.take_back()
-        gate = getattr(self.server, "gate", None)
-        if gate is not None:
-            gate.leave(self.client[0])
-            if self._introduced is not None:
-                gate.leave_as(self._introduced.host)
         super().connectionLost(reason)
 
     def read_ready(self) -> BaseException | None:
@@ -161,9 +146,34 @@ class SendingPort(tcp.Port):
     gate: Gate | None = None
 
 
+_Port = TypeVar("_Port", SendingPort, ProxyPort)
+
+
+def _longer(backlog: int) -> int:
+    return BACKLOG if backlog == TWISTED_BACKLOG else backlog
+
+
+def _check_handed_over(descriptor: int, family: int) -> None:
+    """Twisted believes what it is told; it would find out later, and each time somebody comes."""
+    own = os.dup(descriptor)
+    try:
+        handed = socket.socket(fileno=own)
+    except OSError:
+        os.close(own)
+        raise
+    with handed:
+        name = socket.AddressFamily(family).name.removeprefix("AF_")
+        if handed.family != family:
+            its = socket.AddressFamily(handed.family).name.removeprefix("AF_")
+            raise ValueError(f"the socket that was handed over is one of domain {its}, not {name}")
+        if not handed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise ValueError("the socket that was handed over does not listen")
+
+
 @implementer(IReactorTCP)
 class SendingReactor:
-    """A reactor whose ``listenTCP`` makes a :class:`SendingPort`; else the one it wraps.
+    """A reactor that makes a :class:`SendingPort` of whatever is listened on over TCP, and of a
+    unix socket for proxies a :class:`~nuntwist.net.introduced.ProxyPort`; else the one it wraps.
 
     :param gate: says who may connect; None where all may.
     :param introducing: stands before the factory of each port; None where nothing does.
@@ -191,15 +201,49 @@ class SendingReactor:
         self, port: int, factory: Any, backlog: int = TWISTED_BACKLOG, interface: str = ""
     ) -> tcp.Port:
         """Listen; see IReactorTCP.listenTCP."""
-        if backlog == TWISTED_BACKLOG:
-            backlog = BACKLOG
+        gated = self._gated(factory)
+        return self._begin(SendingPort(port, gated, _longer(backlog), interface, self._reactor))
+
+    def listenUNIX(
+        self,
+        address: str,
+        factory: Any,
+        backlog: int = TWISTED_BACKLOG,
+        mode: int = 0o666,
+        wantPID: bool = False,
+    ) -> Any:
+        """Listen on a unix socket; see IReactorUNIX.listenUNIX."""
+        if self._introducing is None:
+            return self._reactor.listenUNIX(address, factory, backlog, mode, wantPID)
+        gated, reactor = self._gated(factory), self._reactor
+        return self._begin(ProxyPort(address, gated, _longer(backlog), mode, reactor, wantPID))  # type: ignore[arg-type]  # as its reactor does
+
+    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:
+        """Listen on a socket that another process has opened; see IReactorSocket.
+
+        :raise ValueError: it is no such socket.
+        """
+        _check_handed_over(fileDescriptor, addressFamily)
+        reactor: Any = self._reactor
+        if addressFamily != socket.AF_UNIX:
+            adopt: Any = SendingPort._fromListeningDescriptor
+            gated = self._gated(factory)
+            return self._begin(adopt(reactor, fileDescriptor, addressFamily, gated))
+        if self._introducing is None:
+            return reactor.adoptStreamPort(fileDescriptor, addressFamily, factory)
+        adopt = ProxyPort._fromListeningDescriptor
+        return self._begin(adopt(reactor, fileDescriptor, self._gated(factory)))
+
+    def _gated(self, factory: Any) -> Any:
+        """A factory behind all that stands before it."""
         if self._introducing is not None:
             factory = self._introducing(factory)
-        gated = factory if self._gate is None else Gated(factory, self._gate)
-        listening = SendingPort(port, gated, backlog, interface, self._reactor)
-        listening.gate = self._gate
-        listening.startListening()
-        return listening
+        return factory if self._gate is None else Gated(factory, self._gate)
+
+    def _begin(self, port: _Port) -> _Port:
+        port.gate = self._gate
+        port.startListening()
+        return port
 
     def listenSSL(
         self,

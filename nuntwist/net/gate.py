@@ -4,7 +4,8 @@ Who is over a limit is closed as it comes in, before anything is kept of it. The
 takes a few more, because other nodes of the set come there too and look like clients until their
 first bytes: of these ``SPARE`` a client is told that there are too many, and a node goes on.
 
-Connections over unix sockets are not counted: who reaches them decides the file system.
+Connections over unix sockets are not counted, as the file system decides who reaches them; but
+those of proxies are, which bring others.
 
 Behind a proxy that is trusted it is not known at first who comes. So its connections count in all,
 and with an address only once that is known (``enter_as``).
@@ -58,24 +59,25 @@ class Gate:
         self._told_at: float | None = None
         self._untold = 0
 
-    def enter(self, host: str, spare: int = 0) -> bool:
+    def enter(self, host: str | None, spare: int = 0) -> bool:
         """Count a connection, if it may be there.
 
+        :param host: None where it comes over a unix socket.
         :param spare: how many more than the limits there may be.
         """
-        address = address_of(host)
+        address = None if host is None else address_of(host)
         if self._over(address, 1 - spare):
             self.refused(host)
             return False
         self._all += 1
-        if not self._trusted.includes(host):
+        if address is not None and not self._trusted.includes(host):
             self._by_address[address] = self._by_address.get(address, 0) + 1
         return True
 
-    def leave(self, host: str) -> None:
+    def leave(self, host: str | None) -> None:
         """A connection that was counted is gone."""
         self._all -= 1
-        if not self._trusted.includes(host):
+        if host is not None and not self._trusted.includes(host):
             self.leave_as(host)
 
     def enter_as(self, host: str, spare: int = 0) -> bool:
@@ -105,11 +107,11 @@ class Gate:
         else:
             del self._by_address[address]
 
-    def is_over(self, host: str) -> bool:
+    def is_over(self, host: str | None) -> bool:
         """Whether there are more than the limits, one from this address among them."""
-        return self._over(address_of(host), 0)
+        return self._over(None if host is None else address_of(host), 0)
 
-    def refused(self, host: str) -> None:
+    def refused(self, host: str | None) -> None:
         """Note that a connection was refused."""
         self._counters.refused_connections += 1
         self._untold += 1
@@ -122,14 +124,16 @@ class Gate:
             " who they are, or raise NUN_MAX_CONNECTIONS or NUN_MAX_CONNECTIONS_PER_ADDRESS and the"
             " limit of open files of this process",
             count=self._untold,
-            host=host,
+            host=host or "a unix socket",
             connected=self._all,
         )
         self._untold = 0
 
-    def _over(self, address: str, more: int) -> bool:
+    def _over(self, address: str | None, more: int) -> bool:
         if self._all + more > self._most:
             return True
+        if address is None:
+            return False
         of_one = self._by_address.get(address, 0) + more
         return bool(self._most_of_one) and of_one > self._most_of_one
 
@@ -160,7 +164,7 @@ class Gated:
 
     def buildProtocol(self, addr: IAddress) -> IProtocol | None:
         """Make one, or None: then the port closes the connection."""
-        host: str = addr.host  # type: ignore[attr-defined]  # of TCP
+        host: str | None = getattr(addr, "host", None)
         if not self._gate.enter(host, self.spare):
             return None
         made: IProtocol | None = self._factory.buildProtocol(addr)

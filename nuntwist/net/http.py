@@ -29,6 +29,7 @@ from nuntwist.net.guard import Guard
 from nuntwist.net.outlet import peer_name
 from nuntwist.net.page import page_response
 from nuntwist.net.parting import Parting, unsent
+from nuntwist.net.proxies import UNIX
 
 LONGEST_LENGTH = 20
 """Digits of the length of a body."""
@@ -71,7 +72,7 @@ class Answer:
         forwarded = request.requestHeaders.getRawHeaders(b"x-forwarded-for", [])
         self._behind = guard.trusted.client_behind(host, forwarded)
         self._gate = None if self._behind is None else guard.gate
-        self._client = Client(self, ATOMS, self._behind or host or "http")
+        self._client = Client(self, ATOMS, self._behind or host or UNIX)
         self._meter = guard.meter(pipeline, self._client, channel.bucket)
         request.notifyFinish().addBoth(self._gone)
 

@@ -24,6 +24,7 @@ from zope.interface import implementer
 
 from nuntwist.net.guard import Guard
 from nuntwist.net.outlet import peer_name
+from nuntwist.net.proxies import UNIX
 
 SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
 LONGEST_LINE: Final = 107
@@ -139,7 +140,7 @@ class Introducing:
         """Make one, or None for whoever is no proxy."""
         host = getattr(addr, "host", None)
         if not self._guard.trusted.includes(host):
-            self._guard.refuse_proxy(f"{host}, which is not in NUN_TRUSTED_PROXIES")
+            self._guard.refuse_proxy(f"{host or UNIX}, which is not in NUN_TRUSTED_PROXIES")
             return None
         return Introduction(self.wrappedFactory, self._guard)
 
@@ -172,7 +173,8 @@ class Introduction(Protocol):
         try:
             found = read_header(self._held)
         except BadHeader as error:
-            self._refuse(f"{peer_name(self.transport)}: {error}")
+            peer = peer_name(self.transport)
+            self._refuse(f"{peer}: no header of the PROXY protocol ({error})")
             return
         if found is not None:
             client, size = found

@@ -11,11 +11,13 @@ import contextlib
 import socket
 from typing import Any, Final
 
+from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from nuntwist.core.client import Client
 from nuntwist.core.pipeline import Pipeline
+from nuntwist.net.proxies import UNIX
 
 
 @implementer(IPushProducer)
@@ -54,7 +56,8 @@ def peer_name(transport: Any) -> str:
     address = transport.getPeer()
     host = getattr(address, "host", None)
     if not host:
-        return str(getattr(address, "name", address))
+        # What a client may have bound its end to says nothing.
+        return UNIX if isinstance(address, UNIXAddress) else str(address)
     return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
 
 

@@ -39,6 +39,7 @@ from nuntwist.language.framing import LineFramer
 from nuntwist.language.replies import LINES
 from nuntwist.net.fast import SendingServer
 from nuntwist.net.guard import Guard
+from nuntwist.net.introduced import Counted
 from nuntwist.net.outlet import Backpressure, is_busy, peer_name, tune
 from nuntwist.net.parting import Parting
 from nuntwist.net.tls import has_certificate
@@ -140,14 +141,14 @@ class LineProtocol(Protocol):
         gate = self._guard.gate
         if gate is not None and self._call_later is not None:
             host = getattr(self.transport.getPeer(), "host", None)
-            if host is not None and gate.is_over(host):
+            if (host is not None or isinstance(self.transport, Counted)) and gate.is_over(host):
                 self._excess = self._call_later(EXCESS_SECONDS, self._turn_away)
 
     def _turn_away(self) -> None:
         """It is a client, and there are too many."""
         assert self._guard.gate is not None
         self._still_welcome()
-        self._guard.gate.refused(self.transport.getPeer().host)
+        self._guard.gate.refused(getattr(self.transport.getPeer(), "host", None))
         self.write(TOO_MANY)
         self.end()
 

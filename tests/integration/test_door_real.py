@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 import signal
 import socket
 import ssl
+import stat
 import struct
+import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -129,6 +133,21 @@ def introduced(address: tuple[str, int], client: str, version: int = 1) -> socke
     return connection
 
 
+def is_answered(connection: socket.socket) -> bool:
+    """Whether a connection is let in."""
+    with connection, contextlib.suppress(OSError):
+        connection.sendall(b"ping\n")
+        connection.shutdown(socket.SHUT_WR)
+        return b"pong\n" in heard(connection)
+    return False
+
+
+def request(body: str) -> bytes:
+    """A POST, the last one on its connection."""
+    head = "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
 def audited(path: Path) -> set[str]:
     """From where there were logins."""
     return {str(json.loads(line)["fields"]["peer"]) for line in path.read_text().splitlines()}
@@ -159,28 +178,138 @@ def test_clients_that_a_proxy_introduces(start: Start, tmp_path: Path) -> None:
     wait_until(lambda: "refused" in node.log, "a line in the log")
     frames = Frames(over_tls(introduced(node.address("WebSocket"), "203.0.113.2", 2)))
     assert frames.ask(login)[0] == b"valid auth\n"
-    body = login.encode()
     with introduced(node.address("HTTP"), "203.0.113.3") as connection:
-        connection.sendall(
-            b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
-            % (len(body), body)
-        )
+        connection.sendall(request(login))
         assert read_to_end(connection).endswith(b"valid auth\n")
     # Who says nothing, or comes without a header, is not heard.
     with socket.create_connection(node.address("TCP"), LIMIT) as stranger:
         stranger.sendall(b"ping\n")
         assert heard(stranger) == b""
-
-    def may_come() -> bool:
-        with introduced(node.address("TCP"), "203.0.113.1") as again:
-            again.sendall(b"ping\n")
-            return again.recv(3) == b"ok "
-
-    wait_until(may_come, "room for another one of that address")
+    wait_until(
+        lambda: is_answered(introduced(node.address("TCP"), "203.0.113.1")),
+        "room for another one of that address",
+    )
     told = audited(audit)
     assert {one.partition(":")[0] for one in told} == {f"203.0.113.{n}" for n in (1, 2, 3)}
     frames.close()
     assert node.stop() == 0
+
+
+HANDED_OVER = """
+import os, socket, sys
+kind, address, *command = sys.argv[1:]
+if kind == "unix":
+    made = socket.socket(socket.AF_UNIX)
+    made.bind(address)
+    made.listen()
+else:
+    made = socket.create_server(("127.0.0.1", 0))
+if made.fileno() != 3:
+    os.dup2(made.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_FDS="1", LISTEN_FDNAMES="nun", LISTEN_PID=str(os.getpid()))
+os.execvp(command[0], command)
+"""
+"""Opens a socket and hands it to a command, as systemd does."""
+
+
+def over_unix(path: Path, header: bytes) -> socket.socket:
+    """Connect as a proxy on this machine does."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(LIMIT)
+    connection.connect(str(path))
+    connection.sendall(header)
+    return connection
+
+
+def named(client: str) -> bytes:
+    """The header for a client."""
+    return b"PROXY TCP4 %b 127.0.0.1 4711 3014\r\n" % client.encode()
+
+
+def test_clients_that_a_proxy_introduces_over_a_unix_socket(tmp_path: Path) -> None:
+    """Of the node's own and of one that systemd has opened; each with its own address."""
+    with tempfile.TemporaryDirectory(prefix="nuntwist-") as short:
+        lines, frames, requests = (Path(short, name) for name in ("t", "w", "h"))
+        audit = tmp_path / "audit"
+        node = Process(
+            tmp_path,
+            before=(sys.executable, "-c", HANDED_OVER, "unix", str(lines)),
+            variables={
+                "NUN_TCP_ADDR": "haproxy:systemd:domain=UNIX:index=0",
+                "NUN_WS_ADDR": f"haproxy:unix:{frames}:mode=660",
+                "NUN_HTTP_ADDR": f"haproxy:unix:{requests},{ANY_PORT}",
+                "NUN_TRUSTED_PROXIES": "unix",
+                "NUN_MAX_CONNECTIONS_PER_ADDRESS": "1",
+                "NUN_AUDIT_FILE": str(audit),
+            },
+        )
+        login = f"auth {USER} {PASSWORD}"
+        with node:
+            for path in (lines, frames, requests):
+                assert re.search(rf"listening for \w+ on unix:{path}$", node.log, re.MULTILINE)
+            assert stat.S_IMODE(frames.stat().st_mode) == 0o660
+            first = Lines(over_unix(lines, named("203.0.113.1")))
+            assert first.ask(login)[0] == b"valid auth\n"
+            with over_unix(lines, named("203.0.113.1") + b"ping\n") as second:
+                assert b"pong" not in heard(second)
+            with Frames(over_unix(frames, named("203.0.113.2"))) as client:
+                assert client.ask(login)[0] == b"valid auth\n"
+            with over_unix(requests, named("203.0.113.3")) as connection:
+                connection.sendall(request(login))
+                assert read_to_end(connection).endswith(b"valid auth\n")
+            # A check of the proxy itself, and who is none.
+            with Lines(over_unix(lines, b"PROXY UNKNOWN\r\n")) as check:
+                assert check.ask(login)[0] == b"valid auth\n"
+            with over_unix(lines, b"ping\n") as stranger:
+                assert heard(stranger) == b""
+            peers = {one.partition(":")[0] for one in audited(audit)}
+            assert peers == {*(f"203.0.113.{n}" for n in (1, 2, 3)), "unix"}
+            counted = counters(node)
+            assert (counted["proxies_refused"], counted["refused_connections"]) == (1, 1)
+            assert "the last one that of unix: no header of the PROXY protocol (it does" in node.log
+            first.close()
+
+            wait_until(
+                lambda: is_answered(over_unix(lines, named("203.0.113.1"))),
+                "room for another one of that address",
+            )
+            assert node.stop() == 0
+            no_trace_of_trouble(node.log)
+
+
+def test_a_socket_of_another_domain_is_refused(tmp_path: Path) -> None:
+    status, _, errors = run_to_end(
+        cwd=tmp_path,
+        before=(sys.executable, "-c", HANDED_OVER, "tcp", "-"),
+        NUN_USER=USER,
+        NUN_PWD=PASSWORD,
+        NUN_TCP_ADDR="haproxy:systemd:domain=UNIX:index=0",
+        NUN_WS_ADDR="off",
+        NUN_HTTP_ADDR="off",
+        NUN_TRUSTED_PROXIES="unix",
+    )
+    assert status == 1
+    assert (
+        "Cannot listen on haproxy:systemd:domain=UNIX:index=0: the socket that was handed over is"
+        " one of domain INET, not UNIX."
+    ) in errors
+    assert "Traceback" not in errors
+
+
+def test_a_socket_that_systemd_has_opened_is_counted_too(tmp_path: Path) -> None:
+    node = Process(
+        tmp_path,
+        before=(sys.executable, "-c", HANDED_OVER, "tcp", "-"),
+        variables={
+            "NUN_TCP_ADDR": "systemd:domain=INET:name=nun",
+            "NUN_MAX_CONNECTIONS_PER_ADDRESS": "2",
+        },
+    )
+    with node, node.tcp() as one, node.tcp() as other, node.tcp() as over:
+        assert one.ask("ping") == other.ask("ping") == [b"pong\n", b"ok \n"]
+        over.send(b"ping\n")
+        assert over.rest() == b"error there are too many connections \n"
 
 
 def test_whoever_is_no_proxy_is_not_heard(start: Start) -> None:

@@ -13,6 +13,7 @@ from nuntwist.addresses import (
     host_and_port,
     in_short,
     is_local,
+    is_unix,
     parse_host_port,
     parse_listeners,
     parse_peer,
@@ -182,6 +183,40 @@ def test_any_text_is_the_address_of_a_node_or_a_value_error(text: str) -> None:
     except ValueError:
         return
     assert parse_peer(address) == address == text.strip()
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "expected"),
+    [
+        ("unix:/run/x", True),
+        ("haproxy:unix:/run/x:mode=660", True),
+        ("systemd:domain=UNIX:index=0", True),
+        ("haproxy:systemd:UNIX:0", True),
+        ("haproxy:systemd:domain=INET:name=UNIX", False),
+        ("systemd", False),
+        ("haproxy:tcp:3014", False),
+        ("ssl:3443", False),
+    ],
+)
+def test_who_comes_over_a_unix_socket(endpoint: str, expected: bool) -> None:
+    assert is_unix(endpoint) == expected
+
+
+@pytest.mark.parametrize(
+    ("rest", "why"),
+    [
+        ("", "needs a domain, one of INET, INET6, UNIX"),
+        ("domain=VSOCK:index=0", "needs a domain"),
+        ("domain=UNIX", "needs an index or a name"),
+        ("domain=UNIX:index=0:name=x", "needs an index or a name"),
+        ("domain=UNIX:index=-1", "is a number"),
+        ("UNIX:first", "is a number"),
+    ],
+)
+@pytest.mark.parametrize("before", ["", "haproxy:"])
+def test_what_systemd_does_not_hand_over(rest: str, why: str, before: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        parse_listeners(f"{before}systemd:{rest}")
 
 
 @pytest.mark.parametrize(

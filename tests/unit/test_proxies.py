@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
@@ -217,7 +217,7 @@ def test_any_bytes_are_a_header_or_are_not(data: bytes) -> None:
 class Introduced(MemoryTransport):
     """A transport that a proxy may tell of its client, as the real one does."""
 
-    def __init__(self, gate: Gate, host: str) -> None:
+    def __init__(self, gate: Gate, host: str | None) -> None:
         super().__init__()
         self.gate, self.host = gate, host
         self.protocol: Any = None
@@ -230,17 +230,24 @@ class Introduced(MemoryTransport):
         return True
 
     def getPeer(self) -> Any:
-        return self.client or IPv4Address("TCP", self.host, 1)
+        return self.client or came_from(self.host)
+
+
+def came_from(host: str | None) -> IPv4Address | UNIXAddress:
+    """The address of a connection; None for one over a unix socket."""
+    return UNIXAddress(b"") if host is None else IPv4Address("TCP", host, 1)
 
 
 class Place:
     """A node with ports for proxies."""
 
-    def __init__(self, most_of_one: int = 0) -> None:
+    def __init__(
+        self, most_of_one: int = 0, proxies: tuple[str, ...] = (PROXY,), most: int = 100
+    ) -> None:
         self.node = MemoryNode()
         clock, counters = self.node.clock, self.node.node.counters
-        rules = Rules(proxies=("10.0.0.7",))
-        self.gate = Gate(100, most_of_one, counters, clock.seconds, Trusted(rules.proxies))
+        rules = Rules(proxies=proxies)
+        self.gate = Gate(most, most_of_one, counters, clock.seconds, Trusted(rules.proxies))
         self.guard = make_guard(counters, clock.callLater, clock.seconds, rules, self.gate)
         pipeline = self.node.node.pipeline
         self.factories: dict[str, Any] = {
@@ -250,12 +257,12 @@ class Place:
         }
 
     def connect(
-        self, kind: str, host: str = PROXY, introduced: bool = False
+        self, kind: str, host: str | None = PROXY, introduced: bool = False
     ) -> tuple[Any, Introduced] | None:
         factory = self.factories[kind]
         if introduced:
             factory = Introducing(factory, self.guard)
-        protocol: Any = Gated(factory, self.gate).buildProtocol(IPv4Address("TCP", host, 1))
+        protocol: Any = Gated(factory, self.gate).buildProtocol(came_from(host))
         if protocol is None:
             return None
         transport = Introduced(self.gate, host)
@@ -337,11 +344,106 @@ def test_one_too_many_of_an_address_behind_a_proxy() -> None:
     assert not other[1].aborted
 
 
+# -- over a unix socket --
+
 UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n%b"
     b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 FORWARDED = b"X-Forwarded-For: 6.6.6.6, 203.0.113.9\r\n"
+
+
+def over_unix(place: Place, kind: str = "tcp") -> Introduced:
+    """Connect as a proxy on the same machine does."""
+    connected = place.connect(kind, None, introduced=True)
+    assert connected is not None
+    return connected[1]
+
+
+@pytest.mark.parametrize(("header", "client"), GOOD)
+@pytest.mark.parametrize("size", [1, 1 << 16])
+def test_whoever_comes_through_a_proxy_over_a_unix_socket_has_its_own_address(
+    header: bytes, client: tuple[str, int] | None, size: int
+) -> None:
+    place = Place(proxies=("unix",))
+    transport = over_unix(place)
+    data = header + b"ping\n"
+    for at in range(0, len(data), size):
+        transport.protocol.dataReceived(data[at : at + size])
+    assert transport.value() == b"ok \npong\nok \n"
+    if client is None:
+        assert (place.peers(), place.addresses()) == (["unix"], {})
+        return
+    host, port = client
+    assert place.peers() == [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]
+    assert list(place.addresses().values()) == [1]
+
+
+def test_a_unix_socket_is_heard_where_it_is_trusted() -> None:
+    place = Place(proxies=(PROXY,))
+    assert place.connect("tcp", None, introduced=True) is None
+    assert place.node.node.counters.proxies_refused == 1
+    place = Place(proxies=("unix",))
+    assert place.connect("tcp", PROXY, introduced=True) is None
+    over_unix(place)
+    assert place.node.node.counters.proxies_refused == 1
+
+
+def test_limits_behind_a_proxy_over_a_unix_socket() -> None:
+    """One address counts for itself; all count for the limit of all."""
+    place = Place(most_of_one=2, proxies=("unix",), most=4)
+    for number in range(3):
+        transport = over_unix(place, "http")
+        transport.protocol.dataReceived(LINE)
+        assert transport.aborted == (number == 2)
+    assert place.addresses() == {"203.0.113.9": 2}
+    over_unix(place, "http").protocol.dataReceived(b"PROXY UNKNOWN\r\n")
+    assert place.connect("http", None, introduced=True) is None
+    assert place.node.node.counters.refused_connections == 2
+    # What has gone makes room again.
+    place.gate.leave_as("203.0.113.9")
+    place.gate.leave(None)
+    over_unix(place, "http").protocol.dataReceived(LINE)
+    assert place.addresses() == {"203.0.113.9": 2}
+
+
+def test_failed_logins_behind_a_proxy_over_a_unix_socket() -> None:
+    """Who guesses waits, and nobody else behind the same proxy."""
+    place = Place(proxies=("unix",))
+    for _ in range(12):
+        guesser = over_unix(place)
+        guesser.protocol.dataReceived(LINE + b"auth nun wrong\n")
+        place.node.clock.advance(0.1)
+    assert place.node.node.counters.failed_logins == 12
+    honest = over_unix(place)
+    honest.protocol.dataReceived(tcp4("203.0.113.10") + b"auth nun nun-pwd\n")
+    place.node.clock.advance(0.0)
+    assert b"valid auth" in honest.value()
+    guesser.clear()
+    guesser.protocol.dataReceived(b"auth nun nun-pwd\n")
+    place.node.clock.advance(0.0)
+    assert guesser.value() == b""
+
+
+@pytest.mark.parametrize(
+    ("header", "forwarded", "peer"),
+    [
+        # The client that the proxy has named may not name another one.
+        (LINE, FORWARDED, "203.0.113.9:4711"),
+        (LINE, b"", "203.0.113.9:4711"),
+        (b"PROXY UNKNOWN\r\n", b"X-Forwarded-For: 203.0.113.8\r\n", "203.0.113.8"),
+        (b"PROXY UNKNOWN\r\n", b"", "unix"),
+    ],
+)
+def test_a_websocket_over_a_unix_socket(header: bytes, forwarded: bytes, peer: str) -> None:
+    place = Place(proxies=("unix",))
+    transport = over_unix(place, "ws")
+    transport.protocol.dataReceived(header + UPGRADE % forwarded)
+    assert transport.value().startswith(b"HTTP/1.1 101 ")
+    assert place.peers() == [peer]
+
+
+# -- a header of HTTP --
 
 
 @pytest.mark.parametrize(
@@ -449,9 +551,29 @@ def test_a_port_for_proxies_needs_some() -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["haproxy:unix:/run/x", "haproxy:3014", "haproxy:haproxy:tcp:1"])
+UNIX_PORTS = ["haproxy:unix:/run/x:mode=660", "haproxy:systemd:domain=UNIX:index=0"]
+
+
+@pytest.mark.parametrize("text", UNIX_PORTS)
+def test_a_unix_socket_for_proxies_needs_the_word(text: str) -> None:
+    port = {"NUN_TCP_ADDR": text} | CREDENTIALS
+    for trusted in ({}, {"NUN_TRUSTED_PROXIES": PROXY}):
+        with pytest.raises(ConfigError, match="add the word unix to NUN_TRUSTED_PROXIES"):
+            make_config({}, port | trusted)
+    for trusted in ("unix", f"{PROXY},unix"):
+        config = make_config({}, port | {"NUN_TRUSTED_PROXIES": trusted})
+        assert config.tcp_endpoints == (text,)
+    with pytest.raises(ConfigError, match="no credentials are configured"):
+        make_config({}, {"NUN_TCP_ADDR": text, "NUN_TRUSTED_PROXIES": "unix"})
+    handed = {"NUN_TCP_ADDR": "haproxy:systemd:domain=INET:name=x"} | CREDENTIALS
+    with pytest.raises(ConfigError, match="no proxies are known"):
+        make_config({}, handed | {"NUN_TRUSTED_PROXIES": "unix"})
+    make_config({}, handed | {"NUN_TRUSTED_PROXIES": PROXY})
+
+
+@pytest.mark.parametrize("text", ["haproxy:pigeon:/x", "haproxy:3014", "haproxy:haproxy:tcp:1"])
 def test_what_a_port_for_proxies_is_not(text: str) -> None:
-    with pytest.raises(ConfigError, match="haproxy: stands before a tcp: or ssl: endpoint"):
+    with pytest.raises(ConfigError, match="haproxy: stands before a tcp:, ssl:, unix: or systemd:"):
         make_config({}, CREDENTIALS | {"NUN_TCP_ADDR": text, "NUN_TRUSTED_PROXIES": PROXY})
 
 
