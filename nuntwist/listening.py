@@ -5,6 +5,8 @@ Whatever is in the way of a listener is one sentence in a StartError.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from OpenSSL.crypto import Error as CertificateError
@@ -21,7 +23,7 @@ from nuntwist.errors import StartError
 from nuntwist.net.fast import SendingReactor
 from nuntwist.net.guard import Guard
 from nuntwist.net.introduction import Introducing
-from nuntwist.net.tls import Prepare, Renewable, asking, context_of, read_roots
+from nuntwist.net.tls import Prepare, Renewable, asking, context_of, read_roots, validity_of
 from nuntwist.sentences import plainly
 
 _ENDPOINT_ERRORS: Final = (
@@ -53,6 +55,7 @@ def check_authority(path: str) -> None:
 class Listening:
     """The listeners of a node, and their certificates.
 
+    :param wall: seconds since 1970.
     :param peer_ca: where the certificates are of who signs those of nodes; empty where nodes need
         none.
     :ivar ports: what it listens on.
@@ -60,10 +63,11 @@ class Listening:
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, guard: Guard, peer_ca: str) -> None:
+    def __init__(self, reactor: Any, guard: Guard, wall: Callable[[], float], peer_ca: str) -> None:
         self.ports: list[IListeningPort] = []
         self._reactor = reactor
         self._guard = guard
+        self._wall = wall
         self._asks = asking(peer_ca) if peer_ca else None
         self._certificates: list[tuple[str, Renewable, Prepare | None]] = []
 
@@ -89,7 +93,9 @@ class Listening:
                 reason = reason.socketError
             raise StartError(f"Cannot listen on {endpoint}: {plainly(reason)}.")
         self.ports.append(outcome[0])
-        self._certificates += [(below, new, asks) for new in reactor.renewables]
+        for renewable in reactor.renewables:
+            self._certificates.append((below, renewable, asks))
+            self._look_at(below, renewable)
         return outcome[0]
 
     def close(self) -> Deferred[None]:
@@ -119,4 +125,29 @@ class Listening:
                     why=plainly(error),
                 )
             else:
-                self._log.info("read the certificate of {endpoint} anew", endpoint=endpoint)
+                valid = validity_of(renewable.current)
+                self._log.info(
+                    "read the certificate of {endpoint} anew{until}",
+                    endpoint=endpoint,
+                    until="" if valid is None else f"; it is valid until {_day(valid[1])}",
+                )
+                self._look_at(endpoint, renewable)
+
+    def _look_at(self, endpoint: str, renewable: Renewable) -> None:
+        """Tell of a certificate that nobody takes who looks at it."""
+        now = datetime.fromtimestamp(self._wall(), UTC)
+        since, until = validity_of(renewable.current) or (now, now)
+        if since <= now <= until:
+            return
+        what = "was valid until" if now > until else "is not valid before"
+        self._log.warn(
+            "the certificate of {endpoint} {what} {day}: whoever looks at it does not connect; put"
+            " another one in its place and send SIGHUP",
+            endpoint=endpoint,
+            what=what,
+            day=_day(until if now > until else since),
+        )
+
+
+def _day(when: datetime) -> str:
+    return when.strftime("%Y-%m-%d %H:%M UTC")

@@ -312,7 +312,7 @@ class NodeService(Service):
         call_later = self._reactor.callLater
         guard = make_guard(self.node.counters, call_later, time.monotonic, _rules(config), gate)
         self._guard = guard
-        listening = self._listening = Listening(self._reactor, guard, config.peer_ca)
+        listening = self._listening = Listening(self._reactor, guard, time.time, config.peer_ca)
         self._undo.append(listening.close)
         peers = None if self._replicas is None else self._replicas.open_door
         self._lines = LineFactory(pipeline, guard, call_later, peers, bool(config.peer_ca))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,19 @@ def has_certificate(transport: Any) -> bool:
     return (
         isinstance(transport, TLSMemoryBIOProtocol) and transport.getPeerCertificate() is not None
     )
+
+
+def validity_of(current: Any) -> tuple[datetime, datetime] | None:
+    """From when on and until when a certificate is valid.
+
+    :param current: as for :attr:`Renewable.current`.
+    :return: None where it has none: endpoints of other packages may have their own ways.
+    """
+    certificate = getattr(current, "certificate", None)
+    if certificate is None:
+        return None
+    certificate = certificate.to_cryptography()
+    return certificate.not_valid_before_utc, certificate.not_valid_after_utc
 
 
 class _Reader:

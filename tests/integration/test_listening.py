@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.integration.certificates import DAY, Authority
 from tests.integration.conftest import Start
 from tests.integration.harness import (
     LIMIT,
@@ -190,6 +191,12 @@ def test_certificates_are_read_anew(
     assert shown("TCP") == shown("WebSocket") == second
     assert there.ask("ping") == [b"pong\n", OK]
     there.close()
+    # One that nobody takes is used all the same; an operator is told.
+    Authority(tmp_path / "ca").issue(tmp_path, ends=-DAY / 2)
+    (tmp_path / "cert.pem").rename(cert)
+    hang_up(2, "put another one in its place and send SIGHUP")
+    assert node.log.count(" anew; it is valid until 20") == 4
+    assert re.search(r"the certificate of ssl:0:\S+ was valid until 20\d\d-\d\d-\d\d ", node.log)
     assert node.stop() == 0
     assert "Traceback" not in node.log
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
-from twisted.internet.ssl import KeyPair, PrivateCertificate, VerificationError
+from twisted.internet.ssl import CertificateOptions, KeyPair, PrivateCertificate, VerificationError
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
@@ -20,7 +20,7 @@ from nuntwist.net.guard import Guard, make_guard
 from nuntwist.net.http import NqlResource, NqlSite
 from nuntwist.net.patience import TELL_SECONDS
 from nuntwist.net.tcp import LineFactory
-from nuntwist.net.tls import Renewable, asking
+from nuntwist.net.tls import Renewable, asking, validity_of
 from nuntwist.net.websocket_port import FrameFactory
 from nuntwist.testing import MemoryNode, MemoryTransport
 from tests.integration.certificates import DAY, Authority
@@ -61,6 +61,7 @@ class Place:
         }
         pair = KeyPair.load(key.read_bytes(), SSL.FILETYPE_PEM)
         own = PrivateCertificate.load(cert.read_bytes(), pair, SSL.FILETYPE_PEM)
+        self.shown = own.options()
         self.factories: dict[str, TLSMemoryBIOFactory] = {}
         for kind, factory in factories.items():
             options = own.options()
@@ -198,6 +199,14 @@ def test_each_reason_is_told_once_a_minute(place: Place, told: list[str]) -> Non
     place.say("HTTP", b"GET / HTTP/1.1\r\n\r\n")
     assert "have failed: 100, the last one with 192.168.1.1:54321 (HTTP): it spoke" in told[2]
     assert len(told) == 3
+
+
+def test_until_when_a_certificate_is_valid(place: Place) -> None:
+    valid = validity_of(place.shown)
+    assert valid is not None
+    assert valid[1] - valid[0] == 2 * DAY
+    # Other packages may give it in their own ways.
+    assert validity_of(CertificateOptions()) is validity_of(object()) is None
 
 
 def test_words() -> None:
