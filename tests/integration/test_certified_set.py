@@ -157,7 +157,7 @@ def test_strangers_are_told_what_is_wrong_and_disturb_nobody(nodes: CertifiedSet
         time.sleep(SETTLED)
         assert [process.log.count(on_the_others) for process in nodes.processes] == [1, 1, 1]
         # That is once for each address.
-        assert stranger.log.count("cannot be reached") == stranger.log.count(on_its_side) == 3
+        assert stranger.log.count(on_its_side) == 3
 
     with_files = stranger.variables["NUN_REPLICATE_ADDR"]
     stranger.variables["NUN_REPLICATE_ADDR"] = bare
@@ -180,5 +180,5 @@ def test_strangers_are_told_what_is_wrong_and_disturb_nobody(nodes: CertifiedSet
     nodes.addresses.append(nodes.address(3))
     nodes.renew(3)
     nodes.wait_until_formed()
-    assert stranger.log.count("is reached again") == 3
+    wait_until(lambda: stranger.log.count("is reached again") == 3, "a line for each address")
     assert [one[:3] for one in nodes.standing()] == [one[:3] for one in before]
