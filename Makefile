@@ -28,27 +28,33 @@ run: $(VENV)/.run-installed
 	$(BIN)/twistd -n --pidfile= nundb $(ARGS)
 
 # Every check runs even if one before it fails; any failure fails the whole. The unit tests share
-# the cores, and so do the seeds of the simulation, whose faults last a SHARE of what they do in
-# `make simulate`, so that a thousand are done in less than five minutes; the integration tests,
-# which mostly wait for real processes, are run two files at a time and have the machine for
-# themselves. With ARGS a part of the tests is run, and no seeds: then coverage says nothing, and
-# one half may have no such test. Modules are compiled once, whatever the environment says.
+# the cores. The integration tests mostly wait for real processes: they are run two files at a time,
+# and the seeds of the simulation are run beside them in the time that they leave (`nice`), with
+# faults that last a SHARE of what they do in `make simulate`. With ARGS a part of the tests is run,
+# and no seeds: then coverage says nothing, and one half may have no such test. Modules are compiled
+# once, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 UNIT := -n auto --dist worksteal tests/unit tests/fuzz
 INTEGRATION := -n 2 --dist loadfile tests/integration
 COVERED = $(if $(strip $(ARGS)),--no-cov,--cov)
+SIMULATED := $(VENV)/simulation.log
 test: $(VENV)/.test-installed
-	@status=0; \
+	@status=0; seeds=; \
 	tests() { "$$@"; code=$$?; test $$code = 0 || test $$code = 5 -a -n "$(ARGS)" || status=1; }; \
 	echo "== ruff check"; $(BIN)/ruff check . || status=1; \
 	echo "== ruff format"; $(BIN)/ruff format --check . || status=1; \
 	echo "== mypy"; $(BIN)/mypy || status=1; \
 	echo "== unit tests"; \
 	tests $(BIN)/python -m pytest $(UNIT) $(COVERED) --cov-report= --cov-fail-under=0 $(ARGS); \
-	echo "== simulation"; \
-	test -n "$(ARGS)" || $(BIN)/python -m nuntwist.simulation --seeds $(SEEDS) --share $(SHARE) || status=1; \
+	if test -z "$(ARGS)"; then \
+		nice -n 19 $(BIN)/python -m nuntwist.simulation \
+			--seeds $(SEEDS) --share $(SHARE) > $(SIMULATED) 2>&1 & seeds=$$!; \
+	fi; \
 	echo "== integration tests"; \
 	tests $(BIN)/python -m pytest $(INTEGRATION) $(COVERED) --cov-append $(ARGS); \
+	if test -n "$$seeds"; then \
+		echo "== simulation"; wait $$seeds || status=1; cat $(SIMULATED); \
+	fi; \
 	exit $$status
 
 simulate: $(VENV)/.run-installed

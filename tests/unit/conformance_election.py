@@ -20,6 +20,7 @@ from nuntwist.cluster.states import State
 from nuntwist.interfaces import IElection, IElectionKind
 from nuntwist.testing import HeapClock
 from nuntwist.values import NO_EPOCH, Epoch, Position
+from tests.cases import one_measured
 
 MOST_CALLS = 400
 """How often a node may want to be called in a second."""
@@ -437,7 +438,7 @@ class Several(One):
         three.run(5.0)
         assert three.primary is None
 
-    @pytest.mark.parametrize("seed", range(20))
+    @pytest.mark.parametrize("seed", one_measured(range(20)))
     def test_at_most_one_serves_whatever_happens(self, seed: int) -> None:
         room = Room(self.make_kind(), 3, self.named, seed)
         chance = random.Random(seed)

@@ -11,6 +11,7 @@ from nuntwist.cluster.ailing import Ailing
 from nuntwist.core.concern import MAJORITY, Concern
 from nuntwist.testing import Connection, LineConnection
 from nuntwist.values import VALUE
+from tests.cases import one_measured
 from tests.unit.memory_set import MemorySet
 from tests.unit.test_divergent import assert_all_alike
 
@@ -255,7 +256,7 @@ class Told:
                 self.values[key].append(int(rest[0]))
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", one_measured(range(20)))
 def test_nothing_that_anybody_was_told_is_lost(seed: int) -> None:
     nodes, chance = MemorySet(3, seed, ("os", "disk")[seed % 2]), random.Random(seed)
     nodes.run(2.0)

@@ -387,6 +387,7 @@ FAULTS: Final = (
 )
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("fault", FAULTS, ids=[fault.__name__ for fault in FAULTS])
 def test_a_fault_in_the_code_is_found(
     fault: Callable[[Patch], None], monkeypatch: pytest.MonkeyPatch

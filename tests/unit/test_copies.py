@@ -25,6 +25,7 @@ from nuntwist.core.installing import MARKER
 from nuntwist.errors import CorruptData
 from nuntwist.testing import MemoryNode
 from nuntwist.values import ADMIN_ID, CREATE_DATABASE, SET, Epoch, Op, Position
+from tests.cases import one_measured
 from tests.unit.copy_pair import NUMBER, CopyPair, own_writes, small_pieces, trim, whole
 
 SMALL = 8 << 10
@@ -83,7 +84,7 @@ def test_a_node_with_a_log_of_its_own_becomes_the_same(pair: CopyPair) -> None:
     assert pair.secondary.node.counters.copies_taken == 1
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", one_measured(range(30)))
 def test_clients_go_on_at_both_ends_and_the_link_is_cut(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,7 +157,7 @@ def test_after_a_cut_only_what_was_not_acknowledged_is_sent_again(pair: CopyPair
     assert pair.same()
 
 
-@pytest.mark.parametrize("at", range(1, 50, 3))
+@pytest.mark.parametrize("at", one_measured(range(1, 50, 3)))
 def test_it_may_be_cut_at_any_message(at: int, pair: CopyPair) -> None:
     pair.cut_at = at
     pair.connect()

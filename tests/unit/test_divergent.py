@@ -11,6 +11,7 @@ from twisted.logger import capturedLogs, formatEvent
 from nuntwist.core.limits import Limits
 from nuntwist.testing import LineConnection
 from nuntwist.values import INDEX, KEY, VALUE, VERSION
+from tests.cases import one_measured
 from tests.unit.memory_set import MemorySet
 
 SETUP = ("create-db d t", "use-db d t", "set a 1", "set b 1", "set gone 1")
@@ -222,11 +223,11 @@ def run_random(seed: int, durability: str, restarts: bool) -> None:
     assert (cut_off > 0) == (undone > 0)
 
 
-@pytest.mark.parametrize("seed", range(15))
+@pytest.mark.parametrize("seed", one_measured(range(15)))
 def test_all_are_alike_when_faults_stop(seed: int) -> None:
     run_random(seed, "os", restarts=False)
 
 
-@pytest.mark.parametrize("seed", range(15))
+@pytest.mark.parametrize("seed", one_measured(range(15)))
 def test_all_are_alike_after_restarts_too(seed: int) -> None:
     run_random(100 + seed, ("os", "disk")[seed % 2], restarts=True)

@@ -13,6 +13,7 @@ from nuntwist.core.limits import Limits
 from nuntwist.core.logins import Logins
 from nuntwist.errors import OutcomeUnknown, StorageUnavailable
 from nuntwist.testing import Connection, MemoryNode
+from tests.cases import one_measured
 from tests.unit.forwarding_set import NO_DATABASE, answers, at, formed, forwarder, rest
 from tests.unit.lost import Threads
 from tests.unit.memory_set import MemorySet
@@ -101,7 +102,7 @@ def parted(text: str) -> tuple[list[str], list[str]]:
     return events, [line for line in lines if line not in events]
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", one_measured(range(40)))
 def test_a_conversation_reads_as_on_a_node_alone(seed: int) -> None:
     chance = random.Random(seed)
     nodes, alone = formed(), MemoryNode()

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from nuntwist.testing import LineConnection
+from tests.cases import one_measured
 from tests.unit.forwarding_set import LateSet, answers, at, formed, forwarder, rest
 from tests.unit.lost import Threads
 from tests.unit.memory_set import MemorySet
@@ -41,7 +42,7 @@ class Killed:
             self.nodes.kill(1)
 
 
-@pytest.mark.parametrize("after", range(40))
+@pytest.mark.parametrize("after", one_measured(range(40)))
 def test_each_increment_counts_once_whenever_the_primary_dies(after: int) -> None:
     killed = Killed(after)
     nodes = killed.nodes
@@ -62,7 +63,7 @@ def test_each_increment_counts_once_whenever_the_primary_dies(after: int) -> Non
     assert state(nodes.nodes[2]) == state(nodes.nodes[3])
 
 
-@pytest.mark.parametrize("after", range(40))
+@pytest.mark.parametrize("after", one_measured(range(40)))
 def test_what_stands_alone_is_done_once_whenever_the_primary_dies(after: int) -> None:
     killed = Killed(after)
     nodes = killed.nodes
@@ -375,7 +376,7 @@ class Faulty:
 
 
 @pytest.mark.parametrize("by_commit", [False, True])
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", one_measured(range(40)))
 def test_every_increment_counts_once_or_is_known_not_to(seed: int, by_commit: bool) -> None:
     faulty = Faulty(seed, by_commit)
     for _ in range(50):

@@ -303,6 +303,7 @@ def restarted(pair: CopyPair, power_lost: bool) -> bool:
     return afresh
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("power_lost", [False, True])
 def test_whatever_step_it_ends_in_it_is_all_or_nothing(power_lost: bool) -> None:
     outcomes: list[str] = []

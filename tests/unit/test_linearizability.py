@@ -327,6 +327,7 @@ def test_a_write_that_is_dropped_in_silence_is_seen_by_the_next_read(
     assert check(history).verdict is FAIL
 
 
+@pytest.mark.many_cases
 def test_fifty_thousand_operations_take_two_steps_each_at_most() -> None:
     report = check(Execution(1, 50_000, 50, 10, lost=0.01).history)
     assert report.verdict is PASS
