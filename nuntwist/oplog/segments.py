@@ -333,7 +333,9 @@ class FileOplog:
             segment.activate()
         except OSError as error:
             raise StorageUnavailable(error.strerror or str(error)) from None
-        full.close()
+        # Not under the hands of a thread that flushes it, as somebody may have asked for it since:
+        # that would look like a failed flush.
+        self._flushes.run(full.close)
         self._segments.append(segment)
         self.size += segment.size
         return segment
@@ -474,7 +476,8 @@ class FileOplog:
             self._segments[-1].sync()
         except OSError as error:
             self._log.error("the log could not be flushed: {error}", error=error.strerror)
-        self._segments[-1].close()
+        # Not under the hands of a thread that flushes it, either.
+        self._flushes.run(self._segments[-1].close)
 
 
 def _only_a_hint(reason: Failure) -> None:

@@ -271,6 +271,30 @@ def test_a_flush_under_way_does_not_mind_a_cut() -> None:
     assert all_of(log) == run(1, 40)
 
 
+def test_a_flush_under_way_does_not_mind_the_next_segment_nor_the_end() -> None:
+    """As above; it is asked for while the segment is flushed because it is full."""
+    files, threads = FaultyFiles(), Threads()
+    log = FileOplog(files, 1, threads, LIMIT)
+    log.open()
+    while not threads.calls:
+        log.append(EPOCH, run(log.last.index + 1, 2))
+    full = log._segments[-1]
+    synced: list[Any] = []
+    log.sync().addBoth(synced.append)
+    threads.run()
+    log.append(EPOCH, run(log.last.index + 1, 2))
+    assert log.segments == 2
+    assert full.handle is not None
+    threads.run_all()
+    assert (synced, full.handle, log.failed) == ([None], None, None)
+    last = log._segments[-1]
+    log.sync().addBoth(synced.append)
+    log.close()
+    assert last.handle is not None
+    threads.run_all()
+    assert (synced, last.handle, log.failed) == ([None, None], None, None)
+
+
 def test_what_is_being_dropped_is_not_cut() -> None:
     files, threads = FaultyFiles(), Threads()
     log = FileOplog(files, 1, threads, LIMIT)
