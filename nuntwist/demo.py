@@ -28,7 +28,7 @@ TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 NODE = (*TWISTD, "--nodaemon", "--pidfile=", "nundb")
 DEFAULT_PORTS = (3012, 3013, 3014)
 HOST = "127.0.0.1"
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 _LOOK_SECONDS = 0.05
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))

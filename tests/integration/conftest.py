@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.harness import Process, no_trace_of_trouble
+from tests.ports import sole_use
 
 # Where the tests are run in the background of a script they ignore Ctrl-C, and every process that
 # they start would too.
@@ -42,6 +43,13 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
         assert node.child is not None
         assert node.child.poll() is None
         no_trace_of_trouble(node.log)
+
+
+@pytest.fixture
+def default_ports() -> Iterator[tuple[int, ...]]:
+    """Those of a node that is told of none: one test at a time starts such a node."""
+    with sole_use(3012):
+        yield 3012, 3013, 3014
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-from tests.integration.harness import Process
+from tests.integration.harness import LIMIT, Process
 from tests.integration.replica_set import NodeSet
 
 PORT = 3014
@@ -34,7 +34,7 @@ class CannotRun(Exception):
 
 
 def _run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=10.0)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
     if done.returncode != 0:
         raise CannotRun(f"{' '.join(command)}: {done.stderr.strip()}")
     return done.stdout
@@ -78,7 +78,9 @@ class Network:
         self.names = [f"nun-{me}-{place}" for place in range(size)]
         taken = set(re.findall(r"198\.18\.(\d+)\.", _run("ip", "-o", "address")))
         # Of a range that is for tests between networks (RFC 2544), what no run beside has.
-        net = next(f"198.18.{n}" for n in range(256) if str(n) not in taken)
+        # Runs that begin at the same moment look at different ones first.
+        nets = [(me + n) % 256 for n in range(256)]
+        net = next(f"198.18.{n}" for n in nets if str(n) not in taken)
         self.hosts = [f"{net}.{place + 1}" for place in range(size)]
         try:
             _run("ip", "link", "add", self._bridge, "type", "bridge")
@@ -161,6 +163,10 @@ class FarNodes(NodeSet):
             for place, host in enumerate(self.network.hosts)
         ]
         super().__init__(processes, addresses)
+
+    def heal(self) -> None:
+        """All arrives again."""
+        self.network.heal()
 
     def close_network(self) -> None:
         """Take the namespaces away."""

@@ -32,7 +32,7 @@ from tests.ports import free_ports
 
 KEY_ID, SECRET = "test-key-id", "test-secret-key"
 BUCKET = "snapshots"
-START_LIMIT = 60.0
+START_LIMIT = 120.0
 """Seconds until the first object can be put; it takes about 8."""
 WEED = Path(sys.executable).with_name("weed")
 

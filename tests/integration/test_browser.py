@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from nuntwist.demo import NODE, ThrowAwayNode
+from tests.ports import free_ports
 
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="Playwright for Python is not installed"
@@ -34,7 +35,8 @@ BROWSER_OPTIONS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-SECONDS = 10
+SECONDS = 60
+"""For all that a page waits for; nothing takes that long on a healthy machine."""
 FIELD = "Type a value"
 Open = Callable[..., Any]
 Page = Any
@@ -42,12 +44,13 @@ Page = Any
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[ThrowAwayNode]:
-    with ThrowAwayNode(node=NODE) as node:
+    with ThrowAwayNode(free_ports(3), NODE) as node:
         yield node
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    playwright.expect.set_options(timeout=SECONDS * 1000)
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=BROWSER_OPTIONS)
         yield browser

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from nuntwist.demo import HOST, NodeDidNotStart, ThrowAwayNode, find_ports
+from tests.integration.harness import LIMIT
 
 
+@pytest.mark.usefixtures("default_ports")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_demo_runs_until_it_is_interrupted(tmp_path: Path, number: signal.Signals) -> None:
     demo = subprocess.Popen(
@@ -32,17 +34,17 @@ def test_the_demo_runs_until_it_is_interrupted(tmp_path: Path, number: signal.Si
             said += line
         found = re.search(rf"http://{HOST}:(\d+)/#db=demo&token=\S+&key=board", said)
         assert found is not None
-        socket.create_connection((HOST, int(found[1])), 5).close()
+        socket.create_connection((HOST, int(found[1])), LIMIT).close()
         assert len(list(tmp_path.iterdir())) == 1
         demo.send_signal(number)
-        demo.communicate(timeout=30)
+        demo.communicate(timeout=LIMIT)
     finally:
         demo.kill()
         demo.wait()
     assert demo.returncode == 0
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection((HOST, int(found[1])), 5)
+        socket.create_connection((HOST, int(found[1])), LIMIT)
 
 
 def test_a_node_that_ends_is_told_and_leaves_nothing(

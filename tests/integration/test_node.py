@@ -60,7 +60,7 @@ class Player:
         self._connections: dict[str, Any] = {}
         self._ids: list[str] = []
 
-    def step(self, row: dict[str, Any], limit: float = 5.0) -> None:
+    def step(self, row: dict[str, Any], limit: float = LIMIT) -> None:
         """Do one step, and compare."""
         name, kind = row["conn"], row["by"]
         got: dict[str, list[str]] = {}
@@ -316,8 +316,10 @@ def _listening(node: Process) -> set[tuple[str, int]]:
     return found
 
 
-def test_without_configuration_it_listens_on_loopback_only_and_warns(tmp_path: Path) -> None:
-    ports = (3012, 3013, 3014)
+def test_without_configuration_it_listens_on_loopback_only_and_warns(
+    tmp_path: Path, default_ports: tuple[int, ...]
+) -> None:
+    ports = default_ports
     for port in ports:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

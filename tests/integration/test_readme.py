@@ -142,7 +142,7 @@ def test_the_lines_for_a_browser(node: Process, browser: Any) -> None:
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text.rstrip()))
     page.evaluate(f"() => {{ {script.replace('127.0.0.1:3012', address)} }}")
-    for _ in range(500):
+    for _ in range(6_000):
         if said.count("ok") == 3:
             break
         page.wait_for_timeout(10)
