@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import selectors
+import shutil
 import signal
 import socket
 import threading
@@ -22,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.integration.harness import PASSWORD, USER, Lines, Process, wait_until
+from tests.integration.harness import LIMIT, PASSWORD, USER, Lines, Process, wait_until
 from tests.ports import free_ports
 
 _FIRST = re.compile(rb"peer \d+ ([0-9a-f]{16})")
@@ -70,7 +71,10 @@ class Switch:
             self.cut |= {(place, other), (other, place)}
 
     def heal(self) -> None:
-        """All arrives again."""
+        """All arrives again that is sent on new connections, and on those that were not cut."""
+        for end in tuple(self._ends.values()):
+            # What was sent meanwhile may not have been read yet.
+            end.deaf = end.deaf or self._is_cut(end)
         self.cut.clear()
 
     def close(self) -> None:
@@ -115,12 +119,15 @@ class Switch:
             first = _FIRST.match(data)
             if first is not None:
                 end.way[0] = self._ends[end.other].way[1] = first[1].decode()
-        end.deaf = end.deaf or tuple(map(self._place, end.way)) in self.cut
+        end.deaf = end.deaf or self._is_cut(end)
         if data and end.deaf:
             return
         end.waiting.append((time.monotonic() + self.delay, data))
         if not data:
             self._selector.unregister(end.own)
+
+    def _is_cut(self, end: _End) -> bool:
+        return tuple(map(self._place, end.way)) in self.cut
 
     def _place(self, node: int | str) -> int:
         return node if isinstance(node, int) else self.places.get(node, -1)
@@ -151,10 +158,12 @@ class NodeSet:
 
     :param processes: of the nodes, not started.
     :param addresses: under which the others reach each of them.
+    :ivar pauses: how often one was made to stand still, or to go on.
     """
 
     def __init__(self, processes: list[Process], addresses: list[str]) -> None:
         self.processes = processes
+        self.pauses = 0
         self.addresses = addresses
 
     def __enter__(self) -> Self:
@@ -177,6 +186,9 @@ class NodeSet:
 
     def close_network(self) -> None:
         """What is between the nodes is not needed any more."""
+
+    def heal(self) -> None:
+        """All arrives again, whatever the network was made to lose."""
 
     def started(self, place: int) -> None:
         """One runs."""
@@ -206,6 +218,34 @@ class NodeSet:
     def kill(self, place: int) -> None:
         """End one without a warning."""
         self.processes[place].kill()
+
+    def pause(self, place: int) -> None:
+        """Let one stand still."""
+        self.pauses += 1
+        self.processes[place].send_signal(signal.SIGSTOP)
+
+    def go_on(self, place: int) -> None:
+        """Let one go on that stood still."""
+        self.processes[place].send_signal(signal.SIGCONT)
+        self.pauses += 1
+
+    def mend(self) -> None:
+        """Whatever was done to them, let them be one whole set again."""
+        self.heal()
+        for place, process in enumerate(self.processes):
+            if process.child is None:
+                self.start(place)
+            else:
+                self.go_on(place)
+        self.wait_until_formed()
+
+    def forget(self) -> None:
+        """Whatever they have been, let none be started, and none have any data."""
+        self.heal()
+        for process in self.processes:
+            if process.child is not None:
+                process.kill()
+            shutil.rmtree(process.data, ignore_errors=True)
 
     @property
     def running(self) -> list[int]:
@@ -241,7 +281,7 @@ class NodeSet:
         """Those that say that they are the primary."""
         return [place for place in self.running if self.role(place) == "Primary"]
 
-    def primary(self, limit: float = 10.0) -> int:
+    def primary(self, limit: float = LIMIT) -> int:
         """The one that is, when there is one."""
         found: list[int] = []
 
@@ -252,7 +292,7 @@ class NodeSet:
         wait_until(there_is_one, "a primary", limit)
         return found[0]
 
-    def wait_until_formed(self, limit: float = 10.0) -> None:
+    def wait_until_formed(self, limit: float = LIMIT) -> None:
         """Return when all that run are members, connected, and follow the same primary."""
         wait_until(self._is_formed, "the nodes to be one set", limit)
 
@@ -272,7 +312,7 @@ class NodeSet:
             if replica["address"] in there
         )
 
-    def wait_until_equal(self, limit: float = 10.0) -> None:
+    def wait_until_equal(self, limit: float = LIMIT) -> None:
         """Return when all that run have the same log to its end."""
 
         def ends() -> bool:
@@ -317,6 +357,11 @@ class Nodes(NodeSet):
         """Tell the switch who is where."""
         kept = json.loads((self.processes[place].data / "node.json").read_text())
         self.switch.places[kept["node_id"]] = place
+
+    def heal(self) -> None:
+        """All arrives again, at once."""
+        self.switch.heal()
+        self.switch.delay = 0.0
 
     def close_network(self) -> None:
         """End the switch."""

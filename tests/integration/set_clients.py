@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from nuntwist.simulation.history import (
     GET,
@@ -24,7 +24,7 @@ from nuntwist.simulation.history import (
     History,
     Operation,
 )
-from tests.integration.harness import OK, Lines
+from tests.integration.harness import LIMIT, OK, Lines
 from tests.integration.replica_set import NodeSet
 
 TOKEN = "tok"
@@ -47,6 +47,8 @@ class Client:
     :param first: commands for every connection.
     """
 
+    patience: ClassVar[float] = PATIENCE
+
     def __init__(self, nodes: NodeSet, place: int, database: str, *first: str) -> None:
         self.place = place
         self.database = database
@@ -63,7 +65,7 @@ class Client:
     def stop(self) -> None:
         """Let it finish what it waits for, and end it; it must not have failed."""
         self._stopped.set()
-        self._thread.join(2 * PATIENCE)
+        self._thread.join(2 * self.patience)
         assert not self._thread.is_alive()
         if self.failed is not None:
             raise self.failed
@@ -88,7 +90,7 @@ class Client:
     def _connect(self) -> Lines | None:
         with suppress(OSError, AssertionError):
             client = self._process.tcp()
-            client.socket.settimeout(PATIENCE)
+            client.socket.settimeout(self.patience)
             if all(client.ask(command)[-1] == OK for command in self._first):
                 return client
             client.close()
@@ -118,6 +120,9 @@ class Writer(Client):
     :ivar others: how often something else came of a write: what was answered, or ``lost``.
     :ivar longest: the longest wait for an answer, in seconds.
     """
+
+    # No node is made to stand still under them.
+    patience = LIMIT
 
     def __init__(
         self, nodes: NodeSet, place: int, database: str, *first: str, start: int = 0

@@ -16,12 +16,20 @@ from nuntwist.oplog.inspect import operations
 from nuntwist.values import STAMP
 from tests.integration.harness import no_trace_of_trouble
 from tests.integration.replica_set import Nodes
+from tests.integration.steady import steadily
 
 LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 SUSPICION = 800
 """Milliseconds: more than usual, so that a busy machine elects nobody meanwhile."""
 AFTER = 1.7
 """Seconds after a step: timers that have stopped would be noticed by then, as silence."""
+
+
+def afresh(nodes: Nodes) -> None:
+    """Nodes that know nothing, and whose clocks are right."""
+    nodes.forget()
+    for process in nodes.processes:
+        (process.directory / "clock").write_text("+0\n")
 
 
 @pytest.fixture
@@ -32,13 +40,13 @@ def nodes(tmp_path: Path) -> Iterator[Nodes]:
     with Nodes(tmp_path, NUN_HTTP_ADDR="off", NUN_WS_ADDR="off", **settings) as nodes:
         for process in nodes.processes:
             clock = process.directory / "clock"
-            clock.write_text("+0\n")
             process.variables |= {
                 "LD_PRELOAD": str(LIBRARY),
                 "FAKETIME_TIMESTAMP_FILE": str(clock),
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
                 "FAKETIME_NO_CACHE": "1",
             }
+        afresh(nodes)
         yield nodes
 
 
@@ -67,6 +75,7 @@ def stamps(nodes: Nodes, place: int) -> list[int]:
     return [logged.op[STAMP] for logged in operations(files)]
 
 
+@steadily(afresh)
 def test_steps_of_the_clock_elect_nobody(nodes: Nodes) -> None:
     """A minute forwards and backwards, on the primary and on a secondary, under writes."""
     nodes.admin(nodes.form(), "create-db d t").close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from nuntwist.simulation.history import GET, GET_SAFE, Fate, History, merge
 from nuntwist.simulation.linearizability import Verdict, check
-from tests.integration.harness import no_trace_of_trouble
+from tests.integration.harness import LIMIT, Lines, no_trace_of_trouble, wait_until
 from tests.integration.replica_set import Nodes
 from tests.integration.set_clients import KINDS, TOKEN, Historian
 
@@ -25,6 +24,8 @@ SEED = int(os.environ.get("NUN_HISTORY_SEED", "0")) or random.SystemRandom().ran
 CLIENTS = 9
 """Of which each third is at one node, and the last three only read."""
 KEYS = 3
+ENOUGH = 20 * SECONDS
+"""Answers without which a run would say little."""
 USED = 4.0
 """Seconds for which the same keys are used: a search takes some hundred operations a key."""
 
@@ -62,7 +63,7 @@ class Faults:
         self._kinds[kind](place)
         self._nodes.switch.heal()
         self.made[kind] += 1
-        self._nodes.wait_until_formed(20.0)
+        self._nodes.wait_until_formed()
 
     def _another(self, place: int) -> int:
         return self._chance.choice([other for other in range(3) if other != place])
@@ -80,9 +81,9 @@ class Faults:
         self._nodes.start(place)
 
     def _pause(self, place: int) -> None:
-        self._nodes.processes[place].send_signal(signal.SIGSTOP)
+        self._nodes.pause(place)
         self._wait()
-        self._nodes.processes[place].send_signal(signal.SIGCONT)
+        self._nodes.go_on(place)
 
     def _isolate(self, place: int) -> None:
         self._nodes.switch.isolate(place)
@@ -121,13 +122,20 @@ def record(nodes: Nodes, chance: random.Random) -> tuple[list[Historian], Counte
         client.start()
     faults = Faults(nodes, chance)
     try:
-        while time.monotonic() < began + SECONDS:
+        while time.monotonic() < began + SECONDS or answered(clients) < ENOUGH:
+            assert time.monotonic() < began + SECONDS + LIMIT, "too few are answered"
             time.sleep(chance.uniform(0.2, 0.8))
             faults.one()
     finally:
         for client in clients:
             client.stop()
     return clients, faults.made
+
+
+def answered(clients: list[Historian]) -> int:
+    """How many operations were."""
+    histories = [tuple(client.history.operations) for client in clients]
+    return sum(one.fate is Fate.ANSWERED for history in histories for one in history)
 
 
 def last_reads(nodes: Nodes, keys: set[bytes]) -> History:
@@ -137,11 +145,17 @@ def last_reads(nodes: Nodes, keys: set[bytes]) -> History:
     for reader in readers:
         reader.ask("read-concern linearizable")
     for number, key in enumerate(sorted(keys)):
-        operation = history.call(CLIENTS, GET_SAFE, key)
-        lines = readers[number % 3].ask(operation.command())
-        history.close(operation, b"".join(lines).decode())
-        assert operation.fate is Fate.ANSWERED, operation
+        reader = readers[number % 3]
+        # On a busy machine there may be one more election, and reads that are refused meanwhile.
+        wait_until(lambda: _is_answered(history, key, reader), "a read of every key")  # noqa: B023
     return history
+
+
+def _is_answered(history: History, key: bytes, reader: Lines) -> bool:
+    operation = history.call(CLIENTS, GET_SAFE, key)
+    lines = reader.ask(operation.command())
+    history.close(operation, b"".join(lines).decode())
+    return operation.fate is Fate.ANSWERED
 
 
 def test_what_clients_see_while_nodes_and_links_fail_is_linearizable(tmp_path: Path) -> None:
@@ -163,6 +177,5 @@ def test_what_clients_see_while_nodes_and_links_fail_is_linearizable(tmp_path: P
         report = check(whole)
         told = f"NUN_HISTORY_SEED={SEED}, {tmp_path}/history.jsonl: {report}"
         assert report.verdict is Verdict.LINEARIZABLE, told
-        assert fates[Fate.ANSWERED.value] > 20 * SECONDS, fates
         for process in nodes.processes:
             no_trace_of_trouble(process.log, allowed=["cannot be reached"])

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.harness import Lines, no_trace_of_trouble, wait_until
+from tests.integration.harness import LIMIT, Lines, no_trace_of_trouble, wait_until
 from tests.integration.replica_set import Nodes
+from tests.integration.steady import steadily
 
 ROUNDS = 3
 UNKNOWN = (b"error outcome unknown", b"error no primary")
@@ -18,7 +18,7 @@ UNKNOWN = (b"error outcome unknown", b"error no primary")
 
 
 @pytest.fixture(scope="module")
-def formed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     where = tmp_path_factory.mktemp("nodes")
     with Nodes(
         where, NUN_WRITE_CONCERN="majority", NUN_HTTP_ADDR="off", NUN_WS_ADDR="off"
@@ -56,14 +56,14 @@ class Counting(threading.Thread):
 
     def end(self) -> None:
         self._ended.set()
-        self.join(20.0)
+        self.join(LIMIT)
         assert not self.is_alive()
 
 
-def test_a_primary_that_stood_still_shows_nothing_that_is_over(formed: Nodes) -> None:
+@steadily(Nodes.mend)
+def test_a_primary_that_stood_still_shows_nothing_that_is_over(nodes: Nodes) -> None:
     """What clients have sent it meanwhile waits in its sockets: when it goes on, it reads them
     before it knows that it is no primary any more."""
-    nodes = formed
     use = ("use-db d t", "read-concern linearizable")
     for number in range(ROUNDS):
         before = nodes.primary()
@@ -75,17 +75,17 @@ def test_a_primary_that_stood_still_shows_nothing_that_is_over(formed: Nodes) ->
         for one in load:
             one.start()
         time.sleep(0.2)
-        nodes.processes[before].send_signal(signal.SIGSTOP)
+        nodes.pause(before)
         reader.send(b"get k\n")
         for writer in writers:
             writer.send(b"increment n 1\n")
-        wait_until(lambda: any(nodes.role(p) == "Primary" for p in rest), "another", 5.0)  # noqa: B023
+        wait_until(lambda: any(nodes.role(p) == "Primary" for p in rest), "another", 8.0)  # noqa: B023
         after = nodes.admin(next(p for p in rest if nodes.role(p) == "Primary"), *use)
         began = time.monotonic()
         assert after.ask(f"set k new{number}") == [b"ok \n"]
         assert time.monotonic() - began < 1.0
         time.sleep(0.5 * number)
-        nodes.processes[before].send_signal(signal.SIGCONT)
+        nodes.go_on(before)
         began = time.monotonic()
         *_, said, closing = [b"", *reader.answer()]
         assert (said == b"value new%d\n" % number) or closing.startswith(UNKNOWN)
@@ -93,7 +93,7 @@ def test_a_primary_that_stood_still_shows_nothing_that_is_over(formed: Nodes) ->
             (answer,) = writer.answer()
             assert answer == b"ok \n" or answer.startswith(UNKNOWN)
         print(f"answered {time.monotonic() - began:.2f} s after it went on: {said!r} {closing!r}")
-        assert time.monotonic() - began < 3.0
+        assert time.monotonic() - began < 6.0
         for one in load:
             one.end()
         nodes.wait_until_formed()
@@ -107,21 +107,21 @@ def test_a_primary_that_stood_still_shows_nothing_that_is_over(formed: Nodes) ->
             client.close()
 
 
-def test_a_secondary_that_stood_still_catches_up(formed: Nodes) -> None:
+@steadily(Nodes.mend)
+def test_a_secondary_that_stood_still_catches_up(nodes: Nodes) -> None:
     """No election; its watchers hear of everything, in order."""
-    nodes = formed
     primary = nodes.primary()
     epoch = nodes.state(primary)["epoch"]
     place = (primary + 1) % 3
     watcher = nodes.admin(place, "use-db d t", "watch w")
     client = nodes.admin(primary, "use-db d t")
-    nodes.processes[place].send_signal(signal.SIGSTOP)
+    nodes.pause(place)
     end, number = time.monotonic() + 2.0, 0
     while time.monotonic() < end:
         number += 1
         assert client.ask(f"set w {number}") == [b"ok \n"]
         time.sleep(0.02)
-    nodes.processes[place].send_signal(signal.SIGCONT)
+    nodes.go_on(place)
     heard = [watcher.line() for _ in range(2 * number)][::2]
     assert heard == [b"changed w %d\n" % n for n in range(1, number + 1)]
     nodes.wait_until_formed()

@@ -14,6 +14,7 @@ import pytest
 
 from tests.integration.harness import ROOT, USER, Lines, Process, no_trace_of_trouble
 from tests.integration.replica_set import Nodes
+from tests.integration.steady import steadily
 from tests.ports import free_ports
 
 SERVES_WITHIN = 2.0
@@ -24,6 +25,8 @@ TRIES = 3
 takes to import the node is beside the point."""
 AFTER_IMPORT = 1.5
 """Seconds that it may take beyond that."""
+FLUSHES = 30
+"""How often it flushes something to the disk, at most; that takes as long as the disk takes."""
 SLOW_SECONDS = float(os.environ.get("NUN_SLOW_SECONDS", "8"))
 """How long nodes run over slow links."""
 DELAY = 0.4
@@ -33,12 +36,25 @@ TRANSITION = re.compile(
 )
 
 
+def flush_seconds(path: Path) -> float:
+    """What a flush of a small file takes here."""
+    took = []
+    for _ in range(5):
+        began = time.monotonic()
+        with path.open("wb") as file:
+            file.write(b"x")
+            os.fsync(file.fileno())
+        took.append(time.monotonic() - began)
+    return sum(took) / len(took)
+
+
 def test_a_first_node_serves_soon_whoever_is_dead(tmp_path: Path) -> None:
     took = []
     for number in range(TRIES):
         began = time.monotonic()
         subprocess.run([sys.executable, "-c", "import nuntwist.service"], cwd=ROOT, check=True)
         limit = max(SERVES_WITHIN, time.monotonic() - began + AFTER_IMPORT)
+        limit += FLUSHES * flush_seconds(tmp_path / "flushed")
         port, *dead = free_ports(3)
         others = ",".join(f"127.0.0.1:{port}" for port in dead)
         process = Process(
@@ -77,11 +93,18 @@ def elections(nodes: Nodes) -> list[list[str]]:
 
 
 @pytest.fixture
-def nodes(tmp_path: Path) -> Iterator[Nodes]:
-    with Nodes(tmp_path, NUN_HTTP_ADDR="off", NUN_WS_ADDR="off") as nodes:
+def settings() -> dict[str, str]:
+    """Of all nodes; some tests have others."""
+    return {}
+
+
+@pytest.fixture
+def nodes(tmp_path: Path, settings: dict[str, str]) -> Iterator[Nodes]:
+    with Nodes(tmp_path, NUN_HTTP_ADDR="off", NUN_WS_ADDR="off", **settings) as nodes:
         yield nodes
 
 
+@steadily(Nodes.forget)
 def test_nodes_started_at_once_are_one_set(nodes: Nodes) -> None:
     """And each transition is told with its cause, its epoch and the ranks."""
     nodes.start_at_once()
@@ -99,31 +122,34 @@ def test_nodes_started_at_once_are_one_set(nodes: Nodes) -> None:
     nodes.wait_until_equal()
 
 
-def test_slow_links_make_no_elections(tmp_path: Path) -> None:
+SLOW = {
+    "NUN_HEARTBEAT_INTERVAL": "200",
+    "NUN_SUSPICION_TIMEOUT": "2000",
+    "NUN_ELECTION_TIMEOUT": "4000",
+}
+
+
+@pytest.mark.parametrize("settings", [SLOW], ids=["documented"])
+@steadily(Nodes.forget)
+def test_slow_links_make_no_elections(nodes: Nodes) -> None:
     """With the time-outs that docs/replication.md tells; NUN_SLOW_SECONDS runs it for longer."""
-    settings = {
-        "NUN_HEARTBEAT_INTERVAL": "200",
-        "NUN_SUSPICION_TIMEOUT": "2000",
-        "NUN_ELECTION_TIMEOUT": "4000",
-    }
-    with Nodes(tmp_path, NUN_HTTP_ADDR="off", NUN_WS_ADDR="off", **settings) as nodes:
-        primary = nodes.form()
-        nodes.admin(primary, "create-db d t").close()
-        nodes.wait_until_equal()
-        before = elections(nodes)
-        nodes.switch.delay = DELAY
-        use = ("use-db d t", "write-concern majority 4000", "read-concern linearizable")
-        clients = [nodes.admin(place, *use) for place in range(3)]
-        end, number = time.monotonic() + SLOW_SECONDS, 0
-        while time.monotonic() < end:
-            number += 1
-            assert_written(clients[number % 3], number)
-            assert elections(nodes) == before
-        assert nodes.primaries() == [primary]
-        nodes.switch.delay = 0.0
-        nodes.wait_until_equal()
-        for process in nodes.processes:
-            no_trace_of_trouble(process.log)
+    primary = nodes.form()
+    nodes.admin(primary, "create-db d t").close()
+    nodes.wait_until_equal()
+    before = elections(nodes)
+    nodes.switch.delay = DELAY
+    use = ("use-db d t", "write-concern majority 4000", "read-concern linearizable")
+    clients = [nodes.admin(place, *use) for place in range(3)]
+    end, number = time.monotonic() + SLOW_SECONDS, 0
+    while time.monotonic() < end:
+        number += 1
+        assert_written(clients[number % 3], number)
+        assert elections(nodes) == before
+    assert nodes.primaries() == [primary]
+    nodes.switch.delay = 0.0
+    nodes.wait_until_equal()
+    for process in nodes.processes:
+        no_trace_of_trouble(process.log)
 
 
 def assert_written(client: Lines, number: int) -> None:
