@@ -29,6 +29,8 @@ QUICK = 1 << 16
 MOST_PLACES = 60
 MOST_TIMES = 11.0
 """Between four and sixteen."""
+MEASURED = 5
+"""How often what takes too long is measured, before it counts."""
 SLACK_SECONDS = 0.15
 """Below this nobody minds."""
 PIECES = [b"a", b" ", b";", b"\n", b"\r\n", b"x;", b"a,", b"a|", b"r a|", b":"]
@@ -108,11 +110,14 @@ def worst(name: str, largest: int = 0) -> tuple[float, float, bytes]:
         if taken <= SLACK_SECONDS:
             found = max(found, (0.0, taken, whole[:32]))
             continue
-        # The better of two: what is measured beside others is never too short.
-        before = seconds(target, small)
-        taken = min(taken, seconds(target, whole))
+        # The best of some: what is measured beside others is never too short.
+        before = max(seconds(target, small), SLACK_SECONDS / 100)
+        for _ in range(MEASURED):
+            taken = min(taken, seconds(target, whole))
+            if taken < max(SLACK_SECONDS, MOST_TIMES * before):
+                break
         if taken > SLACK_SECONDS:
-            found = max(found, (taken / max(before, SLACK_SECONDS / 100), taken, whole[:32]))
+            found = max(found, (taken / before, taken, whole[:32]))
     return found
 
 

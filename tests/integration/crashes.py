@@ -22,6 +22,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -297,7 +298,7 @@ class Campaign:
         threads = [*writers, watcher, *([taker] if plan.snapshots else [])]
         for thread in threads:
             thread.start()
-        self._kill(self._wait_for(plan, taker))
+        self._kill(self._wait_for(plan, taker, writers))
         for thread in threads:
             thread.join(LIMIT)
             assert not thread.is_alive(), thread
@@ -312,15 +313,23 @@ class Campaign:
         node.variables["NUN_DURABILITY"] = plan.durability
         self.start_and_check(watcher.seen)
 
-    def _wait_for(self, plan: Plan, taker: SnapshotTaker) -> str:
+    def _wait_for(self, plan: Plan, taker: SnapshotTaker, writers: list[Writer]) -> str:
         """Wait for the moment of a round; gives what it was in the end."""
         kind = plan.kind
+
+        def look_on() -> None:
+            # Where snapshots are slow, the log must not reach twice its limit meanwhile.
+            full = self._log_size() > 3 << 19
+            for writer in writers:
+                writer.resting = full
+            time.sleep(0.001)
+
         if kind == "taken":
             # However slow the machine is, for the campaign is to see some.
             until = time.monotonic() + LIMIT
             while not taker.taken:
                 assert time.monotonic() < until, "no snapshot was answered"
-                time.sleep(0.001)
+                look_on()
         if kind in ("segment", "snapshot"):
             before = self._files(kind == "segment")
             until = time.monotonic() + LIMIT / 2
@@ -328,9 +337,18 @@ class Campaign:
                 if time.monotonic() > until:
                     kind = "time"
                     break
-                time.sleep(0.001)
-        time.sleep(plan.delay)
+                look_on()
+        until = time.monotonic() + plan.delay
+        while time.monotonic() < until:
+            look_on()
         return kind
+
+    def _log_size(self) -> int:
+        size = 0
+        for one in self.node.data.glob("*.seg"):
+            with suppress(FileNotFoundError):
+                size += one.stat().st_size
+        return size
 
     def _files(self, segments: bool) -> set[str]:
         """Names of segments, or of all other files."""
@@ -351,7 +369,7 @@ class Campaign:
         self.node.start()
         self._start_seconds = time.monotonic() - began
         self.check(seen)
-        if sum(one.stat().st_size for one in self.node.data.glob("*.seg")) > LONG_LOG:
+        if self._log_size() > LONG_LOG:
             answer = self.node.admin("snapshot false $admin")
             assert answer == "valid auth\n;empty", answer
 

@@ -16,6 +16,7 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -71,9 +72,11 @@ class Writer(threading.Thread):
 
     :ivar sent: commands sent, whole or in part.
     :ivar acknowledged: commands answered.
+    :ivar rest: seconds between two batches.
     """
 
     batch: ClassVar[int] = 40
+    rest = 0.0
 
     def __init__(self, node: Process, name: str, seed: int) -> None:
         super().__init__(name=name, daemon=True)
@@ -89,6 +92,7 @@ class Writer(threading.Thread):
                 texts = [next(self._commands) for _ in range(self.batch)]
                 self.sent += len(texts)
                 self.write(texts)
+                time.sleep(self.rest)
         except (OSError, AssertionError) as error:
             # A connection that was cut; a wrong answer is in `wrong`.
             self.ended = error
@@ -225,6 +229,9 @@ def test_killed_under_writers_it_loses_nothing_it_acknowledged(
         enough = chance.randrange(1_000, 8_000)
         wait_until(partial(_has_done, writers, enough), f"{enough} acknowledgements")
         if snapshots:
+            # However long they take, the log must not reach twice its limit meanwhile.
+            for writer in writers:
+                writer.rest = 0.1
             wait_until(lambda one=taker: one.taken >= 2, "two snapshots")  # type: ignore[misc]
         node.kill()
         for thread in threads:

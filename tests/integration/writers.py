@@ -238,7 +238,7 @@ class Writer(threading.Thread):
     def __init__(self, author: Author, node: Process) -> None:
         super().__init__(name=author.name, daemon=True)
         self.author, self.node = author, node
-        self.stopping = False
+        self.stopping = self.resting = False
         self._rest = random.Random(author.name)
         self._expected: deque[tuple[Step | None, list[bytes]]] = deque()
 
@@ -263,6 +263,8 @@ class Writer(threading.Thread):
                 self.write(texts)
                 self.take(leave=self.in_flight)
                 time.sleep(self._rest.random() * PAUSE)
+                while self.resting and not self.stopping and self.node.child is not None:
+                    time.sleep(PAUSE)
             self.take(leave=0)
         except (OSError, HTTPException, AssertionError):
             # The connection was cut; what had come before that counts. Wrong answers are noted.
