@@ -15,7 +15,7 @@ import pytest
 from tests.integration.harness import OK, Lines, Process, no_trace_of_trouble, wait_until
 
 SIZE = 16 << 20
-VALUE = "x" * 20_000
+VALUE = "x" * 60_000
 AGAIN = 0.1
 """Seconds between two tries of a client that keeps trying."""
 WITHIN = 30.0
