@@ -179,7 +179,7 @@ def accounted_for(nodes: Nodes, writers: list[Writer]) -> None:
 
 def comes(client: Lines, key: str, answer: bytes) -> None:
     """Assert that a node that follows has something soon."""
-    wait_until(lambda: client.ask(f"get {key}") == [answer, OK], f"{key} at a secondary")
+    wait_until(lambda: client.ask(f"get {key}") == [answer, OK], f"{key} at a secondary", 2.0)
 
 
 def one_life(nodes: Nodes, number: int) -> float:
