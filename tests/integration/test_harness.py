@@ -75,6 +75,7 @@ def test_a_connection_that_was_cut_stays_so_and_a_new_one_does_not() -> None:
         ([9.0, 9.0, 0.0], 3, None),
         ([9.0, 0.0], 2, AssertionError),
         ([9.0, 9.0, 9.0, 9.0], steady.TRIES, pytest.skip.Exception),
+        ([0.3, 0.3, 0.3, 0.3], steady.TRIES, AssertionError),
     ],
 )
 def test_what_failed_is_done_again_where_a_node_was_late(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import no_trace_of_trouble, wait_until
+from tests.integration.harness import Lines, no_trace_of_trouble, wait_until
 from tests.integration.replica_set import Nodes
 from tests.integration.steady import steadily
 
@@ -131,6 +131,11 @@ def test_what_a_primary_that_is_cut_off_took_is_made_again_where_it_may_be(nodes
         assert client.ask("get k") == [b"value later\n", b"ok \n"]
 
 
+def is_in_parts(admin: Lines) -> bool:
+    """Whether the log of a node has several segments."""
+    return b"segments: 1," not in b"".join(admin.ask("oplog-state"))
+
+
 @pytest.mark.parametrize("settings", [{"NUN_MAX_OP_LOG_SIZE": "4MiB"}], ids=["short-log"])
 @steadily(Nodes.forget)
 def test_a_node_that_comes_late_gets_a_copy_of_all(nodes: Nodes) -> None:
@@ -139,9 +144,11 @@ def test_a_node_that_comes_late_gets_a_copy_of_all(nodes: Nodes) -> None:
     nodes.wait_until_formed()
     primary = nodes.primary()
     admin = nodes.admin(primary, "create-db d t", "use-db d t")
-    admin.send(b"".join(b"set k%d %b\n" % (n, b"x" * 200) for n in range(10_000)))
-    for _ in range(10_000):
+    admin.send(b"".join(b"set k%d %b\n" % (n, b"x" * 200) for n in range(3_000)))
+    for _ in range(3_000):
         assert admin.answer() == [b"ok \n"]
+    # A segment is followed by the next when it has been flushed.
+    wait_until(lambda: admin.ask("set more 1") and is_in_parts(admin), "a second segment")
     nodes.wait_until_equal()
     for command in ("snapshot true $admin|d", "oplog-clean 0", "set last 1"):
         assert admin.ask(command)[-1] == b"ok \n"
@@ -149,7 +156,7 @@ def test_a_node_that_comes_late_gets_a_copy_of_all(nodes: Nodes) -> None:
     nodes.wait_until_formed()
     nodes.wait_until_equal()
     late = nodes.admin(2, "use-db d t")
-    assert late.ask("get k9999") == [b"value " + b"x" * 200 + b"\n", b"ok \n"]
+    assert late.ask("get k2999") == [b"value " + b"x" * 200 + b"\n", b"ok \n"]
     assert late.ask("get last") == [b"value 1\n", b"ok \n"]
     assert "takes a copy of all" in nodes.processes[2].log
     admin.ask("set last 2")
