@@ -76,6 +76,7 @@ class NodeConfig:
     :ivar allowed_origins: of pages that may connect by WebSocket; empty for any.
     :ivar conflict_seconds: after which a conflict that nobody decides is settled; 0 for never.
     :ivar arbiter_seconds: that an arbiter has for a conflict before another gets it; 0 for any.
+    :ivar arbiter_window: conflicts that one arbiter may have been sent and not decided.
     :ivar resolved_seconds: after which decided conflicts are removed; 0 for never.
     :ivar output_high_water: unsent bytes at which a connection is no longer read.
     :ivar output_limit: unsent bytes at which a connection is closed.
@@ -144,6 +145,7 @@ class NodeConfig:
     allowed_origins: tuple[str, ...] = ()
     conflict_seconds: int = 0
     arbiter_seconds: int = 30
+    arbiter_window: int = 500
     resolved_seconds: int = 86_400
     output_total: int = 256 * MIB
     input_total: int = 128 * MIB

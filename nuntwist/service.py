@@ -219,6 +219,7 @@ class NodeService(Service):
                 key=config.max_key,
                 value=config.max_value,
                 watches=config.max_watches,
+                arbiter_window=config.arbiter_window,
                 quota=Quota(config.max_databases, config.max_keys, config.max_database_size),
                 failed_logins=config.failed_logins,
                 token_warning=config.token_warning,

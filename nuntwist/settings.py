@@ -333,6 +333,10 @@ SETTINGS: tuple[Setting, ...] = (
         _whole(0, 1_000_000_000),
     ),
     Setting(
+        "arbiter_window", "NUN_ARBITER_WINDOW", None, None, "500",
+        "Conflicts an arbiter may have been sent and not decided", _whole(1, 1_000_000),
+    ),
+    Setting(
         "resolved_seconds", "NUN_RESOLVED_KEPT", None, None, "86400",
         "Seconds after which decided conflicts are removed; 0 for never", _whole(0, 1_000_000_000),
     ),

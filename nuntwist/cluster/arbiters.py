@@ -3,8 +3,8 @@
 The primary decides which arbiter a conflict goes to (:mod:`nuntwist.core.desk`), and whether a
 write that conflicts is refused because there is none; and an arbiter may be connected to any node.
 So each secondary tells its primary which ones it has (``Arbiters``): all of them, when that changes
-and whenever it has found a primary. The primary says whose a key is (``Assigned``) to the node
-that has the arbiter. What arbiters answer is forwarded like any other write.
+and whenever it has found a primary. The primary says whose a conflict is (``Assigned``) to the
+node that has the arbiter. What arbiters answer is forwarded like any other write.
 
 A new primary does not know its members' lists yet. Until they have come, or ``WAIT_SECONDS`` are
 over, it gives nothing to anybody, and takes it that there is an arbiter: conflicts are kept then.
@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Final
 
 from twisted.internet.interfaces import IDelayedCall
 
-from nuntwist.core.assigning import Place, Seat
 from nuntwist.core.permissions import Permissions
+from nuntwist.core.seats import Seat
 from nuntwist.errors import CommandError
 
 if TYPE_CHECKING:
@@ -60,11 +60,13 @@ class Arbiters:
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """Whose a key is that is in conflict.
+    """Whose a conflict is.
 
-    :ivar index: up to which the operations of its conflicts reach.
+    :ivar index: up to which there are operations that this relies on.
     :ivar database: the id of the database of the key.
-    :ivar arbiter: the number of an arbiter of the receiver; 0 where it is none of them any more.
+    :ivar arbiter: the number of an arbiter of the receiver; 0 where the key is none's any more.
+    :ivar key: the conflict, ``$conflicts_KEY_OPID``; where ``arbiter`` is 0, the key that it and
+        others are about.
     """
 
     number: int
@@ -157,8 +159,8 @@ class Registry:
     def _unlinked(self, node: int) -> None:
         self._desk.told(node, ())
 
-    def _assign(self, node: int, place: Place, arbiter: int, index: int) -> None:
-        self._member.send(node, Assigned(self._number, index, place[0], arbiter, place[1]))
+    def _assign(self, node: int, database: int, key: bytes, arbiter: int, index: int) -> None:
+        self._member.send(node, Assigned(self._number, index, database, arbiter, key))
 
     # -- on a secondary ----------------------------------------------------------------------
 
@@ -177,8 +179,7 @@ class Registry:
 
     def _assigned(self, sender: int, message: Assigned) -> None:
         if sender == self._primary and message.number == self._member.election.number:
-            place = (message.database, message.key)
-            self._desk.trays.given(place, message.arbiter, message.index)
+            self._desk.trays.given(message.database, message.key, message.arbiter, message.index)
 
 
 def _as_told(number: int, client: Client) -> Arbiter:

@@ -52,7 +52,8 @@ The body begins with the number of the epoch (u64). What follows it, by kind:
 48    Counted      question u64
 49    Arbiters     for each arbiter: number u64, database u64, flags u8 (1: it has a user, 2: admin
                    rights, 4: a list of its own), lengths of user and list u32 each, user, list
-50    Assigned     index u64, database u64, arbiter u64, then the key to the end
+50    Assigned     index u64, database u64, arbiter u64, then to the end the conflict, or the key
+                   where the arbiter is 0
 ====  ===========  ==========================================================================
 
 A position is the epoch's number and node and an index (u64 each); a rank is a position, a

@@ -53,13 +53,14 @@ class Catalogue:
     :ivar by_id: for operations: a database made again under a name has another id.
     :ivar on_arbiters: is called with a database and a client that is an arbiter of it now, is none
         any more, or has other rights.
-    :ivar on_conflicts: is called with a database and a key of it whose open conflicts are others.
+    :ivar on_conflicts: is called with a database, a key of it whose open conflicts are others, and
+        the one that has come or gone.
     """
 
     def __init__(self, quota: Quota = UNLIMITED) -> None:
         self.quota = quota
         self.on_arbiters: Callable[[Database, Client], None] = lambda database, client: None
-        self.on_conflicts: Callable[[Database, bytes], None] = lambda database, key: None
+        self.on_conflicts: Callable[[Database, bytes, bytes], None] = lambda *about: None
         self.admin = Database(ADMIN_ID, ADMIN_NAME, b"newer")
         self.by_name: dict[bytes, Database] = {ADMIN_NAME: self.admin}
         self.by_id: dict[int, Database] = {ADMIN_ID: self.admin}
@@ -107,8 +108,8 @@ class Catalogue:
     def _tell_arbiters(self, database: Database, client: Client) -> None:
         self.on_arbiters(database, client)
 
-    def _tell_conflicts(self, database: Database, key: bytes) -> None:
-        self.on_conflicts(database, key)
+    def _tell_conflicts(self, database: Database, key: bytes, conflict: bytes) -> None:
+        self.on_conflicts(database, key, conflict)
 
     def drop(self, op: Op) -> Database | None:
         """Take out the database that a DROP_DATABASE operation names; gives it back."""

@@ -41,7 +41,8 @@ class Counters:
     :ivar cut_off: connections that were ended, and did not go by themselves.
     :ivar slowed: how many times a connection had to wait as it sent commands too fast.
     :ivar conflicts_settled: keys in conflict that no arbiter has decided in time, and
-        ``conflicts_moved`` that went to another arbiter, as one did not decide in its time.
+        ``conflicts_moved`` that went to another arbiter, as one did not decide in its time;
+        ``conflicts_undecided`` that all arbiters had in turn, and none has decided.
     :ivar command_time: moving average of the time a command takes, in ms.
     """
 
@@ -74,6 +75,7 @@ class Counters:
     failed_handshakes: int = 0
     conflicts_settled: int = 0
     conflicts_moved: int = 0
+    conflicts_undecided: int = 0
     command_time: float = 0.0
 
     def note_time(self, seconds: float) -> None:

@@ -85,7 +85,8 @@ class Database:
     :ivar arbiters: the clients of this node that resolve its conflicts.
     :ivar on_arbiters: is called with itself and a client when that is one of them now, is none
         any more, or has other rights.
-    :ivar on_conflicts: is called with itself and a key whose open conflicts are others.
+    :ivar on_conflicts: is called with itself, a key whose open conflicts are others, and the one
+        that has come or gone.
     :ivar concern: its write concern, where it has one of its own.
     :ivar usage: how much it holds, where that is counted.
     :ivar scans: what looks at it as it was at one moment, and is told before it changes.
@@ -136,7 +137,7 @@ class Database:
         self.resolved: dict[bytes, None] = {}
         self.arbiters: dict[Client, None] = {}
         self.on_arbiters: Callable[[Database, Client], None] = _nobody_asks
-        self.on_conflicts: Callable[[Database, bytes], None] = _nobody_asks
+        self.on_conflicts: Callable[[Database, bytes, bytes], None] = _nobody_asks
         self.scans: list[Scan | View] = []
         self.concern: Concern | None = None
         self.usage: Usage | None = None
@@ -332,7 +333,7 @@ class Database:
             pending.append(key)
         if not pending:
             del self.conflicts[about]
-        self.on_conflicts(self, about)
+        self.on_conflicts(self, about, key)
 
 
 _CONTENT = frozenset(Database.__slots__) - {
@@ -341,7 +342,7 @@ _CONTENT = frozenset(Database.__slots__) - {
 """What a database is as its operations say, and what looks at that."""
 
 
-def _nobody_asks(database: Database, about: object) -> None:
+def _nobody_asks(database: Database, *about: object) -> None:
     """Nobody has to know."""
 
 

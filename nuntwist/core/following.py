@@ -22,7 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from nuntwist.core import access
-from nuntwist.core.database import CONFLICT_PREFIX, MARKERS, MEMBERS_KEY
+from nuntwist.core.database import MARKERS, MEMBERS_KEY
 from nuntwist.core.enact import enact
 from nuntwist.core.forwarding import NO_PRIMARY, NOT_PRIMARY
 from nuntwist.core.journal import failed
@@ -354,8 +354,6 @@ class Following:
         if op[VALUE] is None:
             self._journal.stay(op, database)
         self._node.pipeline.notify(database, op)
-        if op[KEY].startswith(CONFLICT_PREFIX):
-            self._node.desk.trays.followed(database, op)
 
 
 def _nothing() -> None:

@@ -22,6 +22,7 @@ class Limits:
         most waits are closed.
     :ivar watches: keys one connection may watch.
     :ivar arbiters: connections of one node that may be arbiters, of all its databases.
+    :ivar arbiter_window: conflicts that one of them may have been sent and not decided.
     :ivar turn_seconds: how long one turn runs commands before the rest waits for the next.
     :ivar early_commit: clients with something to be sent at which a batch is committed before
         its turn ends: few enough that they work on their answers while the rest of the turn
@@ -59,6 +60,7 @@ class Limits:
     output_total: int = 256 << 20
     watches: int = 100_000
     arbiters: int = 1_000
+    arbiter_window: int = 500
     turn_seconds: float = 0.004
     early_commit: int = 20
     slice_commands: int = 512

@@ -332,8 +332,8 @@ class Pipeline:
         data = client.encoding.message_head(len(message)) + message
         client.out.append(data)
         client.needed = max(client.needed, index)
-        if self.journal.undo is not None:
-            self.keep(client, Pending(index, data, False))
+        # It may tell of an older operation: then it goes also where the batch cannot be logged.
+        self.keep(client, Pending(index, data, False))
         if not client.dirty:
             self.touch(client)
 

@@ -1,12 +1,12 @@
-"""What the arbiters that are connected here have to decide: each has a tray, and keys in it.
+"""What the arbiters that are connected here have to decide: each has a tray, and conflicts in it.
 
-Whose tray a key goes to is the primary's to say (:mod:`nuntwist.core.desk`). When it comes into
-one, its open conflicts are sent to that client, and later ones as they are applied here. It leaves
-the tray when all its conflicts are decided, or when the primary says so.
+Which conflict goes into whose tray is the primary's to say (:mod:`nuntwist.core.desk`); it is sent
+to that client then. It leaves the tray when it is decided, or when the primary says that its key is
+not that arbiter's any more.
 
 On a secondary the word of the primary and the operations it is about come each in its own way. The
-word names the index that the conflicts of the key reach up to: where that is not applied yet, the
-word waits for it. Where it is, and no conflict of the key is open, they were decided meanwhile.
+word names the index up to which there are operations that it relies on: where that is not applied
+yet, the word waits for it. Where it is, and the conflict is not open, it was decided meanwhile.
 
 An arbiter has a number, by which its node and the primary mean it. All get new ones when the
 primary is another, so what is still on its way to the old numbers is void.
@@ -16,18 +16,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nuntwist.core.database import CONFLICT_PREFIX, RESOLVED, Database
-from nuntwist.values import INDEX, KEY, VALUE, Op
+from nuntwist.values import INDEX, VALUE, Op
 
 if TYPE_CHECKING:
-    from nuntwist.core.assigning import Place
     from nuntwist.core.client import Client
     from nuntwist.core.pipeline import Pipeline
+    from nuntwist.core.seats import Place
 
 NOBODY: Final = 0
 """The number of no arbiter."""
+
+
+class _Early(NamedTuple):
+    """What the primary has said, and what it is about is not here yet."""
+
+    needs: int
+    conflict: bytes
+    number: int
+    database: Database
 
 
 class Trays:
@@ -41,9 +50,10 @@ class Trays:
         self._last_number = NOBODY
         self._numbers: dict[Client, int] = {}
         self._clients: dict[int, Client] = {}
-        self._held: dict[Place, Client] = {}
-        # By index, too; as many as the primary has keys in conflict, at most, count.
-        self._early: dict[Place, tuple[int, int, Database]] = {}
+        self._holders: dict[Place, Client] = {}
+        # As many as the primary says that an arbiter may have; those it rests with count, too.
+        self._trays: dict[Client, dict[Place, dict[bytes, None]]] = {}
+        self._early: dict[Place, list[_Early]] = {}
         self._early_at: list[tuple[int, Place]] = []
 
     # -- who is there ------------------------------------------------------------------------
@@ -75,13 +85,13 @@ class Trays:
         """One is none any more, with an empty tray; give the number it had, or ``NOBODY``."""
         number = self._numbers.pop(client, NOBODY)
         self._clients.pop(number, None)
-        for place in [place for place, held in self._held.items() if held is client]:
-            del self._held[place]
+        for place in self._trays.pop(client, {}):
+            del self._holders[place]
         return number
 
     def empty(self) -> None:
         """Empty all trays, and give all arbiters new numbers."""
-        for kept in (self._held, self._early, self._early_at, self._clients):
+        for kept in (self._holders, self._trays, self._early, self._early_at, self._clients):
             kept.clear()
         for client in self._numbers:
             self.add(client)
@@ -90,84 +100,115 @@ class Trays:
 
     def holder(self, place: Place) -> Client | None:
         """Who of those here has a key."""
-        return self._held.get(place)
+        return self._holders.get(place)
 
     def pending(self, client: Client, database: Database) -> list[bytes]:
-        """The open conflicts of the keys in a tray, as they came."""
-        number, held = database.number, self._held
+        """The conflicts of a database in a tray, those of a key in their order."""
+        tray = self._trays.get(client, {})
         return [
             conflict
-            for key, pending in database.conflicts.items()
-            if held.get((number, key)) is client
-            for conflict in pending
+            for place, conflicts in tray.items()
+            if place[0] == database.number
+            for conflict in conflicts
         ]
 
-    def put(self, place: Place, number: int) -> None:
-        """Put a key into a tray; its conflicts are sent by whoever asks for that."""
-        self._held[place] = self._clients[number]
+    def put(self, place: Place, conflict: bytes, number: int) -> Client:
+        """Put a conflict into a tray; it is sent by whoever asks for that."""
+        client = self._clients[number]
+        if self._holders.get(place) is not client:
+            self.take(place)
+            self._holders[place] = client
+        self._trays.setdefault(client, {}).setdefault(place, {})[conflict] = None
+        return client
 
-    def hand(self, database: Database, key: bytes, number: int) -> None:
-        """Put a key into a tray, and send its open conflicts."""
-        place = (database.number, key)
-        self.put(place, number)
-        for conflict in database.conflicts[key]:
-            entry = database.find(conflict)
-            if entry is not None and entry[VALUE] is not None:
-                self._pipeline.answer_message(self._held[place], entry[VALUE], entry[INDEX])
+    def hand(self, database: Database, place: Place, conflict: bytes, number: int) -> None:
+        """Put a conflict into a tray, and send it."""
+        entry = database.find(conflict)
+        if is_open(entry):
+            assert entry is not None
+            assert entry[VALUE] is not None
+            client = self.put(place, conflict, number)
+            self._pipeline.answer_message(client, entry[VALUE], entry[INDEX])
 
     def take(self, place: Place) -> None:
         """Take a key out of whichever tray it is in."""
-        self._held.pop(place, None)
+        client = self._holders.pop(place, None)
+        if client is not None:
+            tray = self._trays[client]
+            del tray[place]
+            if not tray:
+                del self._trays[client]
+
+    def settled(self, place: Place, conflict: bytes) -> None:
+        """A conflict is not open any more."""
+        client = self._holders.get(place)
+        if client is not None:
+            conflicts = self._trays[client][place]
+            conflicts.pop(conflict, None)
+            if not conflicts:
+                self.take(place)
 
     def drop(self, number: int) -> None:
         """A database is gone."""
-        for places in (self._held, self._early):
-            for place in [place for place in places if place[0] == number]:
-                del places[place]
+        for place in [place for place in self._holders if place[0] == number]:
+            self.take(place)
+        for place in [place for place in self._early if place[0] == number]:
+            del self._early[place]
 
     # -- on a secondary ----------------------------------------------------------------------
 
-    def followed(self, database: Database, op: Op) -> None:
-        """The operation of a conflict has come from the primary."""
-        conflict, message = op[KEY], op[VALUE]
-        if not self._held or message is None or message.startswith(RESOLVED):
-            return
-        key = conflict[len(CONFLICT_PREFIX) :].rpartition(b"_")[0]
-        client = self._held.get((database.number, key))
-        # It may have lost the right by an operation that the primary has not told of yet.
-        if client is not None and client.may(b"a", key):
-            self._pipeline.answer_message(client, message, op[INDEX])
+    def given(self, database: int, key: bytes, number: int, index: int) -> None:
+        """The primary says whose a conflict is.
 
-    def given(self, place: Place, number: int, index: int) -> None:
-        """The primary says whose a key is.
-
-        :param number: of the arbiter here; ``NOBODY`` for none.
-        :param index: up to which the operations of its conflicts reach.
+        :param database: its number.
+        :param key: the conflict; where it is nobody's, the key that it and others are about.
+        :param number: of the arbiter here; ``NOBODY`` where the key is none's of these any more.
+        :param index: up to which there are operations that this relies on.
         """
-        self._early.pop(place, None)
-        client = self._clients.get(number)
-        database = None if client is None else client.database
-        if database is None or database.number != place[0]:
-            self.take(place)
-        elif index <= self._pipeline.journal.index:
-            self._take_over(database, place, number)
+        if number == NOBODY:
+            self._early.pop((database, key), None)
+            self.take((database, key))
+            return
+        client, place = self._clients.get(number), (database, about(key))
+        of_client = None if client is None else client.database
+        if of_client is None or of_client.number != database:
+            return
+        word = _Early(index, key, number, of_client)
+        if index <= self._pipeline.journal.index and place not in self._early:
+            self._take_over(place, word)
         else:
-            self._early[place] = (index, number, database)
+            self._early.setdefault(place, []).append(word)
             heappush(self._early_at, (index, place))
 
     def applied(self) -> None:
         """More operations of the primary are applied."""
         index, waiting = self._pipeline.journal.index, self._early_at
         while waiting and waiting[0][0] <= index:
-            due, place = heappop(waiting)
-            if place in self._early and self._early[place][0] == due:
-                _, number, database = self._early.pop(place)
-                self._take_over(database, place, number)
+            _, place = heappop(waiting)
+            words = self._early.get(place, [])
+            # In the order in which they came.
+            while words and words[0].needs <= index:
+                self._take_over(place, words.pop(0))
+            if not words:
+                self._early.pop(place, None)
 
-    def _take_over(self, database: Database, place: Place, number: int) -> None:
-        self.take(place)
-        client, key = self._clients.get(number), place[1]
-        if client is None or client.database is not database or key not in database.conflicts:
+    def _take_over(self, place: Place, word: _Early) -> None:
+        client = self._clients.get(word.number)
+        if client is None or client.database is not word.database:
             return
-        if client.may(b"a", key):
-            self.hand(database, key, number)
+        if client.may(b"a", place[1]):
+            self.hand(word.database, place, word.conflict, word.number)
+
+
+def about(conflict: bytes) -> bytes:
+    """The key that a conflict is about."""
+    return conflict[len(CONFLICT_PREFIX) :].rpartition(b"_")[0]
+
+
+def is_open(entry: Op | None) -> bool:
+    """Whether a conflict is to be decided.
+
+    :param entry: of its own key.
+    """
+    value = None if entry is None else entry[VALUE]
+    return value is not None and not value.startswith(RESOLVED)

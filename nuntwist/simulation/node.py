@@ -201,7 +201,7 @@ class SimulatedNode:
             wall=self.wall,
             call_later=process.callLater,
             seconds=process.seconds,
-            limits=self._limits,
+            limits=self._limits or Limits(arbiter_window=self._config.arbiter_window),
             in_set=True,
         )
         if afresh:

@@ -106,7 +106,8 @@ PLANS: Final[Mapping[str, Plan]] = MappingProxyType(
             disputers=3,
             arbiters=3,
             seconds=8.0,
-            config=_settings(arbiter_seconds=2),
+            # Few at once, so that some wait.
+            config=_settings(arbiter_seconds=2, arbiter_window=2),
         ),
         # Logs are cut at their beginning, so that nodes need copies of all.
         "copies": Plan(spare=1, faults=(*USUAL_FAULTS, *CHANGES, "snapshot", "snapshot")),

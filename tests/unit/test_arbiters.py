@@ -144,6 +144,26 @@ def test_only_what_it_has_a_right_to_reaches_it(three: MemorySet) -> None:
     assert conflict(three, 2, key="third") == NO_ARBITER
 
 
+def test_one_that_is_behind_sends_in_order_what_the_word_names(three: MemorySet) -> None:
+    client = arbiter(three, 3)
+    conflicts(three, "k", "k", "other")
+    asked(client)
+    trays, journal = three.nodes[3].node.desk.trays, three.nodes[3].node.pipeline.journal
+    ((number, _),) = trays.all()
+    database = three.nodes[3].node.catalogue.by_name[b"d"]
+    trays.take((database.number, b"k"))
+    first, second = database.conflicts[b"k"]
+    # The second relies on less, and comes behind the first all the same.
+    trays.given(database.number, first, number, journal.index + 8)
+    trays.given(database.number, second, number, 1)
+    conflicts(three, "other")
+    assert asked(client) == ["other"]
+    conflicts(three, *["other"] * 4)
+    keys = [text.split(" ")[4:6] for text in client.received()]
+    chain = [["k", "first"], ["k", first.decode()]]
+    assert [words for words in keys if words[0] == "k"] == chain
+
+
 # -- several ------------------------------------------------------------------------------------
 
 
@@ -236,6 +256,81 @@ def test_one_that_does_not_answer_loses_it_to_one_of_another_node(several: Sever
     assert [asked(client) for client in clients] == [[], ["other"], ["other", "other"]]
 
 
+class Decider:
+    """An arbiter that remembers what it was sent.
+
+    :ivar messages: by number, what it has not decided.
+    """
+
+    def __init__(self, nodes: MemorySet, client: FrameConnection) -> None:
+        self.nodes, self.client = nodes, client
+        self.messages: dict[str, str] = {}
+        self.all: list[str] = []
+
+    def keys(self) -> list[str]:
+        """Of what it is sent now."""
+        return [self._take(text) for text in self.client.received() if text.startswith("resolve ")]
+
+    def _take(self, text: str) -> str:
+        _, number, _, _, key, *_ = text.split(" ")
+        self.messages[number] = text
+        self.all.append(number)
+        return key
+
+    def decide(self, key: str) -> None:
+        """Decide the oldest one of a key."""
+        number, message = next(one for one in self.messages.items() if one[1].split(" ")[4] == key)
+        del self.messages[number]
+        self.client.send(f"resolve {number} d {key} {message.split(' ')[3]} decided")
+        self.nodes.run(0.1)
+
+
+def with_windows(nodes: MemorySet, window: int) -> None:
+    for node in nodes.nodes.values():
+        node.node.desk.table.window = window
+
+
+def test_windows_are_kept_on_any_node_and_the_next_comes_as_one_decides(several: Several) -> None:
+    nodes, clients = several
+    with_windows(nodes, 1)
+    clients[1].close()
+    nodes.run(0.1)
+    first, second = Decider(nodes, clients[0]), Decider(nodes, clients[2])
+    conflicts(nodes, *KEYS, "k")
+    assert (first.keys(), second.keys()) == (["k"], ["other"])
+    first.decide("k")
+    second.decide("other")
+    # What is behind the first of its key is nobody's now, and comes in its turn.
+    assert (first.keys(), second.keys()) == (["third"], ["fourth"])
+    # One at a node that has room takes what waits.
+    third = Decider(nodes, arbiter(nodes, 2))
+    assert (first.keys(), second.keys(), third.keys()) == ([], [], ["k"])
+    for one, key in ((first, "third"), (second, "fourth"), (third, "k")):
+        one.decide(key)
+    assert [open_keys(nodes, me) for me in (1, 2, 3)] == [[], [], []]
+
+
+def test_windows_are_kept_by_the_next_primary_which_gives_all(several: Several) -> None:
+    nodes, clients = several
+    with_windows(nodes, 1)
+    conflicts(nodes, *KEYS, "k", "other")
+    for client in clients:
+        asked(client)
+    pending = nodes.nodes[2].node.catalogue.by_name[b"d"].conflicts
+    numbers = [name.decode().rpartition("_")[2] for of_key in pending.values() for name in of_key]
+    nodes.kill(1)
+    nodes.run(2 + 2 * WAIT_SECONDS)
+    deciders = [Decider(nodes, client) for client in clients[1:]]
+    for _ in range(10):
+        for one in deciders:
+            one.keys()
+            assert len(one.messages) <= 1
+            for message in tuple(one.messages.values()):
+                one.decide(message.split(" ")[4])
+    assert open_keys(nodes, 2) == open_keys(nodes, 3) == []
+    assert sorted(deciders[0].all + deciders[1].all) == sorted(numbers)
+
+
 def test_what_a_failover_brings_is_given_afresh_to_all_that_are_left(several: Several) -> None:
     nodes, clients = several
     conflicts(nodes, *KEYS, "k")
@@ -305,6 +400,7 @@ def test_the_word_of_the_primary_may_come_before_the_operations_or_after_them(
     assert asked(client) == []
     if late:
         three.run(0.5)
+        monkeypatch.setattr(desk, "given", given)
         for details in held:
             given(*details)
     three.run(0.5)
@@ -320,17 +416,27 @@ def test_what_was_decided_before_the_word_has_come_is_not_sent(
     client = arbiter(three, 3)
     desk = three.nodes[3].node.desk
     ((number, _),) = desk.trays.all()
-    place = (three.nodes[3].node.catalogue.by_name[b"d"].number, b"k")
-    desk.trays.given(place, number, 1)
-    desk.trays.given(place, number, 10**6)
+    database = three.nodes[3].node.catalogue.by_name[b"d"].number
+    desk.trays.given(database, b"$conflicts_k_1", number, 1)
+    desk.trays.given(database, b"$conflicts_k_2", number, 10**6)
     assert asked(client) == []
     # Its own for a moment, and then another's, before the operations have come.
     given = desk.trays.given
     monkeypatch.setattr(desk.trays, "given", lambda *details: None)
     index = three.nodes[3].node.pipeline.journal.index
-    given(place, number, index + 1)
-    given(place, 0, 0)
+    held = three.nodes[1].node.pipeline.journal.stamps.next
+    numbers: list[int] = []
+
+    def next_number() -> int:
+        numbers.append(held())
+        if len(numbers) == 1:
+            given(database, b"$conflicts_k_%d" % numbers[0], number, index + 1)
+            given(database, b"k", 0, 0)
+        return numbers[-1]
+
+    monkeypatch.setattr(three.nodes[1].node.pipeline.journal.stamps, "next", next_number)
     conflicts(three, "k")
+    assert numbers
     assert asked(client) == []
 
 
@@ -348,6 +454,27 @@ def test_one_that_has_lost_the_right_is_sent_nothing_before_the_primary_says_so(
     assert asked(client) == []
 
 
+def test_a_right_that_its_node_has_not_heard_of_yet_counts(
+    three: MemorySet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin = three.nodes[1].admin("use-db d t")
+    answers(three, admin, "set-permissions ana a other")
+    client, everybody = arbiter(three, 3, "use-db d ana secret"), arbiter(three, 1)
+    conflicts(three, "k")
+    everybody.close()
+    three.run(0.1)
+    records = three.members[3].pursuit.received
+
+    def received(node: int, message: Any) -> None:
+        three.clock.callLater(0.5, records, node, message)
+
+    monkeypatch.setattr(three.members[3].pursuit, "received", received)
+    answers(three, admin, "set-permissions ana a *")
+    assert asked(client) == []
+    three.run(1.0)
+    assert asked(client) == ["k"]
+
+
 def test_the_word_of_another_primary_counts_for_nothing(three: MemorySet) -> None:
     client = arbiter(three, 3)
     conflicts(three, "k")
@@ -355,7 +482,8 @@ def test_the_word_of_another_primary_counts_for_nothing(three: MemorySet) -> Non
     desk, member = three.nodes[3].node.desk, three.members[3]
     ((number, _),) = desk.trays.all()
     database = three.nodes[3].node.catalogue.by_name[b"d"].number
-    word = Assigned(member.election.number, 1, database, number, b"k")
+    conflict = three.nodes[3].node.catalogue.by_name[b"d"].conflicts[b"k"][0]
+    word = Assigned(member.election.number, 1, database, number, conflict)
     take = member.handlers[Assigned]
     for sender, election in ((2, word.number), (1, word.number - 1)):
         take(sender, replace(word, number=election))

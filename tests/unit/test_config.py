@@ -102,6 +102,7 @@ def test_every_setting_reaches_its_field() -> None:
         "NUN_MAX_DATABASE_SIZE": "20M",
         "NUN_CONFLICT_TIMEOUT": "14",
         "NUN_ARBITER_TIMEOUT": "16",
+        "NUN_ARBITER_WINDOW": "17",
         "NUN_RESOLVED_KEPT": "15",
         "NUN_TRUSTED_PROXIES": "10.0.0.7, 2001:db8::/32,unix",
         "NUN_ALLOWED_ORIGINS": "https://A.example/, http://[::1]:8080,null",

@@ -1,8 +1,10 @@
 """Any interleaving of writers, arbiters, their answers and restarts of a node, beside a model.
 
 After each step the node has what the model has: values, versions, and the open conflicts of each
-key in order. Each of these was sent to a living arbiter that may decide it, if there is one. Once
-all are decided no key is in resolution, what was decided last stands, and its version has risen.
+key in order. Each of these was sent to a living arbiter that may decide it, if there is one, or
+waits as these have as much to decide as their windows hold, or none has decided what is before it.
+Once all are decided no key is in resolution, what was decided last stands, and its version has
+risen.
 """
 
 from __future__ import annotations
@@ -16,11 +18,12 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from nuntwist.core import desk
-from nuntwist.core.assigning import Seat, Table
+from nuntwist.core.assigning import Table
 from nuntwist.core.database import Database
 from nuntwist.core.desk import LOOK_SECONDS
 from nuntwist.core.handlers import HANDLERS
 from nuntwist.core.pipeline import Pipeline
+from nuntwist.core.seats import Seat
 from nuntwist.files import MemoryFiles
 from nuntwist.testing import FrameConnection, LineConnection
 from nuntwist.values import IN_RESOLUTION, SET, VALUE, VERSION, Op
@@ -32,6 +35,7 @@ USERS: Final = ("t", "ana secret")
 """Who arbiters are: the second one may decide the keys that begin with ``a``."""
 NO_ARBITER: Final = "error An conflitct happend and there is no arbiter client not connected \n"
 GONE: Final = -1
+ROUNDS: Final = 8
 
 
 @dataclass
@@ -68,15 +72,22 @@ class Arbiter:
         return self.user == "t" or key.startswith("a")
 
     def take(self) -> None:
-        for text in self.client.received():
+        self.note(self.client.received())
+
+    def note(self, texts: list[str]) -> None:
+        for text in texts:
             if text.startswith("resolve "):
                 self.sent[text.split(" ")[1]] = text
 
 
 class Case:
-    """The node and the model."""
+    """The node and the model.
 
-    def __init__(self) -> None:
+    :ivar window: of each arbiter.
+    """
+
+    def __init__(self, window: int) -> None:
+        self.window = window
         self.files = MemoryFiles()
         self.model = {key: Key() for key in KEYS}
         self.arbiters: list[Arbiter] = []
@@ -89,6 +100,7 @@ class Case:
 
     def _begin(self) -> None:
         self.node = start(self.files)
+        self.node.node.desk.table.window = self.window
         self.node.node.desk.start(self.node.clock, TIMEOUT)
 
     def _connect(self) -> None:
@@ -178,9 +190,9 @@ class Case:
         _, number, _, shown, key, *_ = message.split(" ")
         given = int(shown) if version is None else version
         command = f"resolve {number} d {key} {given} {value}"
-        *told, answer = arbiter.client.ask(command)
-        for text in told:
-            arbiter.sent[text.split(" ")[1]] = text
+        arbiter.take()
+        answer, *told = arbiter.client.ask(command)
+        arbiter.note(told)
         held = self.model[key]
         if number not in [open_number for open_number, _ in held.pending]:
             assert answer == f"error no such conflict: $conflicts_{key}_{number} \n"
@@ -207,11 +219,20 @@ class Case:
         self.node.clock.advance(TIMEOUT + 2 * LOOK_SECONDS)
         self.node.settle()
         self.check()
+        if self.window < 3:
+            # What waits for room comes in its turn, when what was sent before it has had its time.
+            for _ in range(ROUNDS):
+                self.node.clock.advance(TIMEOUT)
+                self.node.settle()
+            self.check()
         for key, held in self.model.items():
             if held.pending:
                 oldest, able = held.pending[0][0], self.able(key)
                 asked = [arbiter for arbiter in able if oldest in arbiter.sent]
                 assert len(asked) >= min(2, len(able)), f"{key} stays with one that is silent"
+
+    def open_numbers(self) -> list[str]:
+        return [number for held in self.model.values() for number, _ in held.pending]
 
     # -- what must hold --------------------------------------------------------------------------
 
@@ -231,10 +252,21 @@ class Case:
             for number, message in held.pending:
                 able = self.able(key)
                 told = [arbiter for arbiter in able if arbiter.sent.get(number) == message]
-                assert told or not able, f"nobody was sent the conflict {number} of {key}"
+                assert told or self.waits(key, able), f"nobody was sent {number} of {key}"
         for arbiter in self.arbiters:
             for text in arbiter.sent.values():
                 assert arbiter.may(text.split(" ")[4])
+
+    def waits(self, key: str, able: list[Arbiter]) -> bool:
+        """Whether somebody who has the key, or all who may, have as much to do as they may."""
+        of_key = {number for number, _ in self.model[key].pending}
+        full = [len(set(self.open_numbers()) & one.sent.keys()) >= self.window for one in able]
+        has = [bool(of_key & one.sent.keys()) for one in able]
+        if all(full) or any(one and two for one, two in zip(has, full, strict=True)):
+            return True
+        # Or all had it, and nobody has decided.
+        case = self.node.node.desk.table._cases[self.database.number][key.encode()]
+        return case.resting and len(able) > 1
 
     def end(self) -> None:
         """All is decided by one who comes last."""
@@ -243,8 +275,12 @@ class Case:
         self.come("t")
         self.check()
         (arbiter,) = self.arbiters
-        for number, message in enumerate(list(arbiter.sent.values())):
-            self.resolve(arbiter, message, 0, f"last-{number}")
+        number = 0
+        while number < len(arbiter.sent):
+            waiting = len([one for one in self.open_numbers() if one in arbiter.sent])
+            assert waiting <= self.window, "it was sent more than its window holds"
+            self.resolve(arbiter, list(arbiter.sent.values())[number], 0, f"last-{number}")
+            number += 1
             self.check()
         assert not self.database.conflicts
         assert all(not held.pending for held in self.model.values())
@@ -265,38 +301,38 @@ def step(word: str, *details: st.SearchStrategy[Any]) -> st.SearchStrategy[Step]
     return st.tuples(st.just(word), st.tuples(*details))
 
 
+WINDOWS = st.sampled_from([1, 2, 500])
 WRITE = step("write", KEY, st.sampled_from([-5, -1, 0, 1, 2, 7]), VALUES | st.just("text"))
 CLASH = step("write", KEY, st.just(-5), VALUES)
 COME = step("come", st.sampled_from(USERS))
 ANSWER = step(
     "answer", st.integers(0, 3), st.integers(0, 9), st.sampled_from([None, -1, 0, 3, 20]), VALUES
 )
-STEPS = st.lists(
-    st.one_of(
-        *(WRITE, CLASH, CLASH, COME, COME, ANSWER, ANSWER),
-        step("increment", KEY, st.integers(-9, 9)),
-        step("remove", KEY),
-        step("leave", st.integers(0, 3)),
-        step("restart", st.booleans()),
-        step("wait"),
-    ),
-    max_size=30,
+STEP = st.one_of(
+    *(WRITE, CLASH, CLASH, COME, COME, ANSWER, ANSWER),
+    step("increment", KEY, st.integers(-9, 9)),
+    step("remove", KEY),
+    step("leave", st.integers(0, 3)),
+    step("restart", st.booleans()),
+    step("wait"),
 )
+MANY = st.lists(STEP, min_size=10, max_size=30)
+STEPS = st.lists(STEP, max_size=30) | MANY
 
 
-def play(steps: list[Step]) -> None:
+def play(window: int, steps: list[Step]) -> None:
     """Do them, and look after each."""
-    case = Case()
+    case = Case(window)
     for word, details in steps:
         getattr(case, word)(*details)
         case.check()
     case.end()
 
 
-@settings(max_examples=150)
-@given(STEPS)
-def test_no_conflict_is_lost_and_none_is_decided_twice(steps: list[Step]) -> None:
-    play(steps)
+@settings(max_examples=200)
+@given(WINDOWS, STEPS)
+def test_no_conflict_is_lost_and_none_is_decided_twice(window: int, steps: list[Step]) -> None:
+    play(window, steps)
 
 
 # -- faults that are put into the code on purpose ----------------------------------------------
@@ -343,9 +379,10 @@ def leave_with_all_keys(patch: Patch) -> None:
     """What an arbiter had goes with it."""
 
     def leave(self: Table, seat: Seat) -> None:
-        for key in tuple(seat.keys):
-            self.note((seat.database, key), None)
+        gone = [self._cases[seat.database][key] for key in seat.keys]
         usual(self, seat)
+        for case in gone:
+            self._ready.pop(case, None)
 
     usual = Table.leave
     patch.setattr(Table, "leave", leave)
@@ -381,9 +418,20 @@ def take_each_answer(patch: Patch) -> None:
     patch.setitem(HANDLERS, "resolve", resolve)
 
 
+def forget_what_waits(patch: Patch) -> None:
+    """Who has room again is given nothing."""
+    patch.setattr(Table, "_freed", lambda self, seat: None)
+
+
+def give_all_that_is_there(patch: Patch) -> None:
+    """Windows are not kept."""
+    patch.setattr(Table, "_has_room", lambda self, seat, size: True)
+
+
 FAULTS: Final = (
     *(forget_the_version_before, lose_one_of_a_chain_at_a_restart, forget_the_order_at_a_restart),
     *(leave_with_all_keys, give_to_anybody, wait_for_ever, take_each_answer),
+    *(forget_what_waits, give_all_that_is_there),
 )
 
 
@@ -395,9 +443,9 @@ def test_a_fault_in_the_code_is_found(
     fault(monkeypatch)
 
     @settings(max_examples=400, phases=[Phase.generate], database=None, derandomize=True)
-    @given(STEPS)
-    def found(steps: list[Step]) -> None:
-        play(steps)
+    @given(WINDOWS, MANY)
+    def found(window: int, steps: list[Step]) -> None:
+        play(window, steps)
 
     with pytest.raises(AssertionError):
         found()

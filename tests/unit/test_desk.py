@@ -12,7 +12,9 @@ from twisted.python.failure import Failure
 from nuntwist.core.desk import AT_ONCE, LOOK_SECONDS
 from nuntwist.core.limits import Limits
 from nuntwist.core.settling import Settling
+from nuntwist.errors import StorageUnavailable
 from nuntwist.testing import FrameConnection, LineConnection, MemoryNode
+from nuntwist.values import SET
 
 TIMEOUT = 30.0
 UNRESOLVED = "error $$conflitct unresolved"
@@ -253,6 +255,7 @@ def test_a_user_whose_name_is_too_long_to_be_told_of_is_refused() -> None:
 
 
 def test_many_keys_go_to_others_in_turns(case: Case) -> None:
+    case.desk.table.window = 10 * AT_ONCE
     first, second = case.arbiter(), case.arbiter()
     keys = [f"k{number}" for number in range(5 * AT_ONCE)]
     case.conflicts(*keys)
@@ -289,7 +292,13 @@ def test_a_database_that_is_dropped_leaves_nothing(case: Case) -> None:
     first.received()
     case.node.admin("drop-db d").close()
     table = case.desk.table
-    assert (case.desk.trays.count, list(table), table._ready, table._stuck) == (0, [], {}, {})
+    assert (case.desk.trays.count, list(table), table.is_waiting, table._cases) == (
+        0,
+        [],
+        False,
+        {},
+    )
+    assert (case.desk.trays._holders, case.desk.trays._trays) == ({}, {})
     case.admin()
     assert first.ask("use-db d t; arbiter") == ["ok \n", "ok \n"]
 
@@ -302,3 +311,184 @@ def test_what_is_settled_by_time_is_nobodys_own(case: Case) -> None:
     settling.look()
     assert case.node.node.counters.conflicts_settled == 2
     assert list(case.desk.table) == []
+
+
+# -- the window ---------------------------------------------------------------------------------
+
+
+def windowed(window: int) -> Case:
+    return Case(limits=Limits(arbiter_window=window))
+
+
+def keys_of(messages: list[str]) -> list[str]:
+    return [text.split(" ")[4] for text in messages if text.startswith("resolve ")]
+
+
+def test_one_is_sent_its_window_at_once_and_the_next_after_each_answer() -> None:
+    case = windowed(2)
+    case.arbiter().close()
+    client = case.arbiter()
+    case.conflicts("a", "b", "c", "a")
+    messages = client.received()
+    assert keys_of(messages) == ["a", "b"]
+    _, number, *_ = messages[0].split(" ")
+    client.send(f"resolve {number} d a 1 decided")
+    # First the answer.
+    answer, following = client.received()
+    assert (answer, keys_of([following])) == ("ok \n", ["c"])
+    # It asks anew for what it has: no more than that.
+    assert keys_of(client.ask("arbiter")) == ["b", "c"]
+
+
+def test_what_is_pending_is_sent_at_once_up_to_the_window() -> None:
+    case = windowed(3)
+    client = case.arbiter()
+    case.conflicts(*"abcdef")
+    client.close()
+    client = case.node.ws()
+    seen = client.ask("use-db d t; arbiter")
+    assert (seen[0], seen[-1], keys_of(seen)) == ("ok \n", "ok \n", ["a", "b", "c"])
+    second = case.arbiter()
+    case.conflicts("g")
+    assert asked(second) == []
+    assert keys_of(second.ask("arbiter")) == ["d", "e", "f"]
+
+
+def test_ten_thousand_conflicts_close_nobody() -> None:
+    """All at once would be more than may wait for a connection."""
+    many, long = 10_000, "v" * 100
+    limits = Limits(arbiter_window=500, output_high_water=4_096, output_limit=64 << 10)
+    case = Case(limits=limits)
+    case.arbiter()
+    for number in range(many):
+        case.conflicts(f"k{number}", value=long)
+    client = case.arbiter()
+    case.desk.trays.client(1).outlet.abort("it goes")  # type: ignore[union-attr]  # it is there
+    case.node.settle()
+    decided = 0
+    messages = client.ask("arbiter")[:-1]
+    # A quarter of what may wait for it counts, too.
+    assert 50 < len(messages) < 200
+    assert sum(map(len, messages)) <= limits.output_limit // 4
+    while messages:
+        following: list[str] = []
+        for message in messages:
+            number, key = message.split(" ")[1], message.split(" ")[4]
+            client.send(f"resolve {number} d {key} 5 decided")
+            following += [text for text in client.received() if text.startswith("resolve ")]
+            decided += 1
+        messages = following
+    assert decided == many
+    assert case.node.node.counters.watchers_closed == 0
+
+
+def test_one_conflict_may_be_as_long_as_can_be() -> None:
+    case = Case(limits=Limits(output_limit=4_000, output_high_water=1_000))
+    client = case.arbiter()
+    case.conflicts("a", "b", value="v" * 2_000)
+    assert asked(client) == ["a"]
+    message, _ = client.ask("arbiter")
+    answer, following = client.ask(f"resolve {message.split(' ')[1]} d a 1 decided")
+    assert (answer, keys_of([following])) == ("ok \n", ["b"])
+
+
+def fail(*details: object) -> object:
+    raise StorageUnavailable("full")
+
+
+def test_an_answer_that_could_not_be_logged_leaves_its_conflict_open_and_others_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case = windowed(1)
+    client = case.arbiter()
+    case.conflicts("a", "b")
+    (message,) = client.received()
+    with monkeypatch.context() as broken:
+        broken.setattr(case.node.oplog, "append", fail)
+        answer, *following = client.ask(f"resolve {message.split(' ')[1]} d a 1 decided")
+    assert answer.startswith("error storage unavailable")
+    assert keys_of(following) == ["b"]
+    case.pass_time(10.0)
+    decide_all(client, [message, *following])
+    assert keys_of(client.received()) == []
+    assert case.writer.ask("get-safe a").startswith("value-version 2 decided")
+    assert list(case.desk.table) == []
+
+
+def decide_all(client: FrameConnection, messages: list[str]) -> None:
+    for message in messages:
+        number, key = message.split(" ")[1], message.split(" ")[4]
+        assert client.ask(f"resolve {number} d {key} 1 decided")[0] == "ok \n"
+
+
+def test_a_conflict_of_before_is_sent_though_the_log_takes_nothing_of_that_moment(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = case.arbiter()
+    case.conflicts("a")
+    client.received()
+    pipeline = case.node.node.pipeline
+    database = case.node.node.catalogue.by_name[b"d"]
+    ((number, _),) = case.desk.trays.all()
+    (conflict,) = database.conflicts[b"a"]
+    monkeypatch.setattr(case.node.oplog, "append", fail)
+    pipeline.change(database, SET, b"x", b"1", 0)
+    case.desk.trays.hand(database, (database.number, b"a"), conflict, number)
+    pipeline.commit()
+    case.node.settle()
+    assert database.value(b"x") is None
+    assert asked(client) == ["a"]
+
+
+# -- nobody decides -----------------------------------------------------------------------------
+
+
+def test_that_nobody_decides_is_said_once_and_counted(case: Case) -> None:
+    first, second = case.arbiter(), case.arbiter()
+    case.conflicts("a", "b", "c")
+    sent = len(asked(first) + asked(second))
+    with capturedLogs() as logged:
+        case.pass_time(3_000.0)
+    sent += len(asked(first) + asked(second))
+    texts = [formatEvent(event) for event in logged]
+    assert len([text for text in texts if "go to another arbiter" in text]) <= 2
+    (text,) = [text for text in texts if text.startswith("no arbiter decides ")]
+    assert "keys of the database d" in text
+    assert "3 keys are in conflict there" in text
+    assert "NUN_CONFLICT_TIMEOUT" in text
+    counters = case.node.node.counters
+    assert counters.conflicts_moved == sent - 3
+    # Every thirty seconds it would have been 300.
+    assert 15 < sent < 40
+    assert 10 < counters.conflicts_undecided < 30
+    with capturedLogs() as logged:
+        case.pass_time(7_200.0)
+    texts = [formatEvent(event) for event in logged]
+    assert [text.startswith("no arbiter decides ") for text in texts] == [True, True]
+
+
+def test_of_one_alone_that_decides_nothing_it_is_said_too(case: Case) -> None:
+    client = case.arbiter()
+    case.conflicts("a")
+    with capturedLogs() as logged:
+        case.pass_time(10 * TIMEOUT)
+    (text,) = [formatEvent(event) for event in logged]
+    assert text.startswith("no arbiter decides 1 keys of the database d: ")
+    assert case.node.node.counters.conflicts_undecided == 1
+    assert asked(client) == ["a"]
+
+
+def test_many_that_go_to_another_are_told_of_once_a_minute(case: Case) -> None:
+    silent, working = case.arbiter(), case.arbiter()
+    with capturedLogs() as logged:
+        for number in range(120):
+            case.conflicts(f"k{number}")
+            decide(working, [one for one in working.received() if one.startswith("resolve ")])
+            case.pass_time(1.0)
+        case.pass_time(60.0)
+    silent.close()
+    texts = [formatEvent(event) for event in logged]
+    moved = [int(text.split(" ")[0]) for text in texts if "go to another arbiter" in text]
+    assert 1 <= len(moved) <= 3
+    # None goes without being told of.
+    assert sum(moved) == case.node.node.counters.conflicts_moved

@@ -29,6 +29,7 @@ from nuntwist.core.assigning import Table
 from nuntwist.core.desk import Desk
 from nuntwist.core.handlers import HANDLERS
 from nuntwist.core.pipeline import Pipeline
+from nuntwist.core.seats import Case
 from nuntwist.core.trays import Trays
 from nuntwist.core.undo import Undo
 from nuntwist.errors import CommandError
@@ -268,6 +269,16 @@ def lose_what_comes_early(patch: Patch) -> None:
     patch.setattr(Table, "overdue", lambda self, most: [])
 
 
+def forget_what_waits_for_room(patch: Patch) -> None:
+    """An arbiter that has room again is given nothing of what waits."""
+    patch.setattr(Table, "_freed", lambda self, seat: None)
+
+
+def count_what_is_decided(patch: Patch) -> None:
+    """What an arbiter was sent stands in its window for ever."""
+    patch.setattr(Case, "count_no_more", lambda self, conflicts: None)
+
+
 def decide_what_is_decided(patch: Patch) -> None:
     """An answer that comes too late counts, too."""
     usual = HANDLERS["resolve"]
@@ -314,6 +325,7 @@ def plan(*faults: str, base: str = "usual", **more: Any) -> Plan:
 
 ISOLATE = plan("isolate")
 DISPUTES = plan("isolate", "crash", base="arbiters", rest=15.0)
+ONE_EACH = replace(DISPUTES, config=replace(DISPUTES.config, arbiter_window=1))
 LACKS = "primary of epoch .* lacks the write"
 PARTED = "not alike: logs end at"
 
@@ -340,6 +352,8 @@ CASES: Final[list[tuple[Callable[[Patch], None], str, Plan, int]]] = [
     (wait_for_lists_for_ever, "not decided", DISPUTES, 1),
     (stay_with_who_has_left, "not decided", DISPUTES, 1),
     (lose_what_comes_early, "not decided", DISPUTES, 1),
+    (forget_what_waits_for_room, "not decided", ONE_EACH, 1),
+    (count_what_is_decided, "not decided", DISPUTES, 1),
     (decide_what_is_decided, "not decided|while .* is what it was", DISPUTES, 1),
     (forget_the_version_before, "takes the place of a later one", DISPUTES, 1),
     (leave_a_timer, "delayed calls are left", plan(seconds=0.5), 1),

@@ -29,7 +29,8 @@ NO_ARBITER = b"An conflitct happend and there is no arbiter client not connected
 
 
 def arbiter(node: Node, client: Client, arguments: tuple[()]) -> Reply:
-    """Make this connection an arbiter; it is sent what is pending at once."""
+    """Make this connection an arbiter; it is sent at once what is pending, as far as its window
+    holds that, and the next as it decides."""
     database = selected(client)
     if client.identity_size > LONGEST_ARBITER:
         raise CommandError(
@@ -75,7 +76,7 @@ def queue(node: Node, database: Database, key: bytes, value: bytes, asked: int) 
     change(database, SET, conflict, message, above)
     if current != IN_RESOLUTION:
         change(database, SET, key, old, IN_RESOLUTION)
-    node.desk.queued(database, key, message)
+    node.desk.queued()
     return Reply(error=b"$$conflitct unresolved " + conflict)
 
 

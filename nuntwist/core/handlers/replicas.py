@@ -18,7 +18,7 @@ _COUNTED: Final = (
     *("copies_taken", "told_by_copies", "states_differed", "stamps_ahead"),
     *("watches_taken", "signed_out", "failed_logins", "delayed_logins", "refused_connections"),
     *("watchers_closed", "unfinished_closed", "conflicts_settled", "conflicts_moved"),
-    *("tokens_expired", "quota_refusals"),
+    *("conflicts_undecided", "tokens_expired", "quota_refusals"),
     *("late_handshakes", "late_commands", "idle_closed", "cut_off", "slowed"),
     *("proxies_refused", "nodes_refused", "failed_handshakes"),
 )
