@@ -6,6 +6,7 @@ the table of :mod:`nuntwist.cluster.frames`, which also tells what each of them 
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -133,14 +134,17 @@ class ForwardForm:
 
     _begin = struct.Struct("<QBQ")
     _item = struct.Struct("<BQIII")
+    _until = struct.Struct("<d")
 
     def encode(self, message: Forward) -> bytes:
         parts = [self._begin.pack(message.number, message.lane, message.request)]
-        for database, user, admin, text, rights in message.items:
+        for database, user, admin, text, rights, until in message.items:
             flags = (database is not None) | (user is not None) << 1 | admin << 2
-            flags |= (rights is not None) << 3
+            flags |= (rights is not None) << 3 | (until is not None) << 4
             texts = user or b"", text, rights or b""
             parts += [self._item.pack(flags, database or 0, *map(len, texts)), *texts]
+            if until is not None:
+                parts.append(self._until.pack(until))
         return b"".join(parts)
 
     def decode(self, body: bytes) -> Forward:
@@ -153,13 +157,20 @@ class ForwardForm:
                 raise FrameError("a command of it is cut short")
             flags, database, *lengths = self._item.unpack_from(body, at)
             at += self._item.size
-            if flags > 15 or at + sum(lengths) > len(body):
+            end = at + sum(lengths) + (self._until.size if flags & 16 else 0)
+            if flags > 31 or end > len(body):
                 raise FrameError("a command of it is cut short, or has flags that are not known")
             texts = []
             for length in lengths:
                 texts.append(body[at : at + length])
                 at += length
             user, text, rights = texts
+            until = None
+            if flags & 16:
+                (until,) = self._until.unpack_from(body, at)
+                at = end
+                if not math.isfinite(until):
+                    raise FrameError("a command of it counts until no time")
             items.append(
                 Item(
                     database if flags & 1 else None,
@@ -167,6 +178,7 @@ class ForwardForm:
                     bool(flags & 4),
                     text,
                     rights if flags & 8 else None,
+                    until,
                 )
             )
         return Forward(number, lane, request, tuple(items))

@@ -36,7 +36,8 @@ The body begins with the number of the epoch (u64). What follows it, by kind:
 28    Checked      index u64, sum u64
 29    Differs      index u64
 30    Forward      lane u8, request u64, then for each command: flags u8 (1: it has a database, 2: a
-                   user, 4: admin), database u64, lengths of user and text u32 each, user, text
+                   user, 4: admin, 8: a list of its own, 16: an end), database u64, lengths of user,
+                   text and list u32 each, user, text, list, and the end f64 where it has one
 31    Outcome      lane u8, request u64, index u64, then the replies to the end
 32    Behind       lane u8, request u64, seen u64
 34    Offer        first u64, then the records to the end

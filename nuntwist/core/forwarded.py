@@ -25,6 +25,7 @@ from nuntwist.core.client import Client
 from nuntwist.core.database import FORWARDED_PREFIX, SHARDS, TOMBSTONE_VERSION
 from nuntwist.core.forwards import (
     PLAIN,
+    Identity,
     Item,
     is_forwarded,
     marker_key,
@@ -122,7 +123,7 @@ class _Job:
         self.request = request
         self.items = items
         self.answer = answer
-        self.clients: dict[tuple[int | None, bytes | None, bool, bytes | None], _Client] = {}
+        self.clients: dict[Identity, _Client] = {}
         self.then: tuple[int, Sequence[Item], Answer] | None = None
         self.marked = 0
         self.dropped = False
@@ -267,8 +268,10 @@ class Executor:
         if client is None:
             peer = f"the node {job.sender:016x}"
             client = job.clients[identity] = _Client(peer, partial(self._answered, job))
-            if item.database is not None:
-                # One that is gone is none, as for who had selected it.
+            is_over = item.until is not None and self._node.wall() >= item.until
+            if item.database is not None and not is_over:
+                # One that is gone is none, as for who had selected it; so is one that is selected
+                # by a token which has ended while the command waited.
                 client.database = self._node.catalogue.by_id.get(item.database)
             client.user = None if client.database is None else item.user
             client.admin = item.admin

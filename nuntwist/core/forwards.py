@@ -14,7 +14,8 @@ run twice. Requests go by *lanes*, one at a time each, each lane with a marker o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+import math
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from nuntwist.core.alone import stands_alone
 from nuntwist.core.authorise import refusal_of
@@ -37,6 +38,10 @@ REQUEST_BYTES: Final = 256 << 10
 """Bytes of commands in one request, at most; one command that is longer goes alone."""
 
 
+Identity: TypeAlias = tuple[int | None, bytes | None, bool, bytes | None, float | None]
+"""As whom a command is sent."""
+
+
 class Item(NamedTuple):
     """One command, and as whom it is sent: the primary looks at the rights once more.
 
@@ -45,6 +50,8 @@ class Item(NamedTuple):
     :ivar admin: whether ``auth`` was passed.
     :ivar rights: the permissions that its signed token brings with it; None where those of the user
         count.
+    :ivar until: when its signed token ends, in seconds since 1970; None where it has none. Who is
+        still waiting for a primary then is refused, like whoever comes after the end.
     """
 
     database: int | None
@@ -52,11 +59,12 @@ class Item(NamedTuple):
     admin: bool
     text: bytes
     rights: bytes | None = None
+    until: float | None = None
 
     @property
-    def identity(self) -> tuple[int | None, bytes | None, bool, bytes | None]:
+    def identity(self) -> Identity:
         """What is the same of all commands that are sent as the same one."""
-        return self.database, self.user, self.admin, self.rights
+        return self.database, self.user, self.admin, self.rights, self.until
 
 
 def item_of(client: Client, text: bytes) -> Item:
@@ -65,8 +73,10 @@ def item_of(client: Client, text: bytes) -> Item:
     if database is None:
         return Item(None, client.user, client.admin, text)
     signed = client.signed.get(database)
-    rights = None if signed is None else signed.rights
-    return Item(database.number, client.user, client.admin, text, rights)
+    if signed is None:
+        return Item(database.number, client.user, client.admin, text)
+    until = signed.expires if math.isfinite(signed.expires) else None
+    return Item(database.number, client.user, client.admin, text, signed.rights, until)
 
 
 def is_forwarded(request: Request) -> bool:

@@ -85,6 +85,7 @@ def _messages() -> list[bytes]:
             Records(4, POSITION, 8, _records()),
             CopyBegins(4, 3, POSITION, STAMP, (Outline(1, b"shop", b"newer", 5),)),
             Forward(4, 1, 9, (Item(1, b"ann", False, b"set k v"), Item(None, None, True, b"x"))),
+            Forward(4, 1, 9, (Item(1, b"ann", False, b"set k v", b"w *", 1.5),)),
             Outcome(4, 1, 9, 12, encode_replies([OK])),
             Hello(4, 7, True, True, True, True, False, -3, POSITION),
             Admitted(4, Membership(7, {1: "a:3014"}).encode()),

@@ -52,7 +52,11 @@ POSITIONS = st.builds(Position, EPOCHS, U64)
 RANKS = st.builds(Rank, POSITIONS, st.integers(-(2**63), 2**63 - 1), U64)
 U8 = st.integers(0, 255)
 TEXTS = st.binary(max_size=50)
-ITEMS = st.builds(Item, st.none() | U64, st.none() | TEXTS, st.booleans(), TEXTS)
+ITEMS = st.builds(
+    Item,
+    *(st.none() | U64, st.none() | TEXTS, st.booleans(), TEXTS, st.none() | TEXTS),
+    st.none() | st.floats(allow_nan=False, allow_infinity=False),
+)
 OUTLINES = st.builds(Outline, U64, TEXTS, TEXTS, U64)
 TIMES = st.floats(allow_nan=False)
 MESSAGES: st.SearchStrategy[Message] = st.one_of(
@@ -165,13 +169,15 @@ def test_each_kind_of_message_has_a_number_and_keeps_its_bytes() -> None:
     )
     assert encode(CopyPiece(6, 5, 4, b"..")) == framed(24, struct.pack("<QQQ", 6, 5, 4) + b"..")
     forward = Forward(
-        6, 1, 7, (Item(3, b"ann", False, b"set k v", b"w *"), Item(None, None, True, b"x"))
+        *(6, 1, 7),
+        (Item(3, b"ann", False, b"set k v", b"w *", 1.5), Item(None, None, True, b"x")),
     )
     assert encode(forward) == framed(
         30,
         struct.pack("<QBQ", 6, 1, 7)
-        + struct.pack("<BQIII", 11, 3, 3, 7, 3)
+        + struct.pack("<BQIII", 27, 3, 3, 7, 3)
         + b"annset k vw *"
+        + struct.pack("<d", 1.5)
         + struct.pack("<BQIII", 4, 0, 0, 1, 0)
         + b"x",
     )
@@ -225,7 +231,9 @@ def test_a_frame_that_is_not_whole_waits(message: Message) -> None:
         (framed(30, b"\0" * 16), "before its commands"),
         (framed(30, b"\0" * 17 + b"\1" * 16), "cut short"),
         (framed(30, b"\0" * 17 + b"\0" * 9 + b"\1\0\0\0" + b"\0" * 4), "cut short"),
-        (framed(30, b"\0" * 17 + b"\x10" + b"\0" * 20), "flags"),
+        (framed(30, b"\0" * 17 + b"\x20" + b"\0" * 20), "flags"),
+        (framed(30, b"\0" * 17 + b"\x10" + b"\0" * 27), "cut short"),
+        (framed(30, b"\0" * 17 + b"\x10" + b"\0" * 20 + b"\xff" * 8), "until no time"),
         (framed(31, b"\0" * 24), "before its replies"),
         (framed(49, b"\0" * 7), "before its arbiters"),
         (framed(49, b"\0" * 8 + b"\0" * 24), "cut short"),

@@ -20,7 +20,7 @@ from nuntwist.core.outcomes import read_replies
 from nuntwist.core.signing import LONGEST_TOKEN, MOST_KEYS, check, keys_from
 from nuntwist.errors import CommandError
 from nuntwist.files import MemoryFiles
-from nuntwist.language.replies import DENIED, Reply
+from nuntwist.language.replies import DENIED, NO_DATABASE, Reply
 from nuntwist.language.replies import OK as OK_REPLY
 from nuntwist.oplog.memory import MemoryOplog
 from nuntwist.oplog.segments import FileOplog
@@ -34,7 +34,8 @@ from nuntwist.testing import (
     MemoryNode,
 )
 from tests.unit.copy_pair import CopyPair, trim
-from tests.unit.forwarding_set import answers, at, formed
+from tests.unit.forwarding_set import NO_DATABASE as NOT_SELECTED
+from tests.unit.forwarding_set import answers, at, formed, forwarder
 from tests.unit.lost import BROKEN, LateNode
 from tests.unit.memory_set import MemorySet
 
@@ -630,6 +631,57 @@ def test_the_primary_looks_at_the_rights_once_more() -> None:
         "value 1\nok \n",
         "value <Empty>\nok \n",
     ]
+
+
+@pytest.mark.parametrize(("seconds", "counts"), [(0.5, False), (100.0, True)])
+def test_a_write_that_waited_for_a_primary_beyond_the_end_of_its_token_is_refused(
+    seconds: float, counts: bool
+) -> None:
+    nodes = set_with_keys()
+    # Long enough for an election.
+    for me in (2, 3):
+        forwarder(nodes, me)._wait = 20.0
+    end = EPOCH_2026 + nodes.clock.seconds() + seconds
+    mine = at(nodes, 2, f"use-db d jwt {signed(exp=end, permissions='rw b')}")
+    other = at(nodes, 2)
+    nodes.kill(1)
+    mine.send("set b late\nget b")
+    other.send("set c kept")
+    nodes.run(0.2)
+    assert (mine.received(), other.received()) == ("", "")
+    nodes.run(5.0)
+    assert nodes.primary() != 1
+    assert other.received() == OK
+    heard = mine.received()
+    if counts:
+        assert heard == f"{OK}value late\n{OK}"
+    else:
+        # It is told of the end when that comes, and is answered when there is a primary.
+        assert heard.endswith(f"token-expired d\n{NOT_SELECTED * 2}")
+    reader = at(nodes, 3)
+    assert reader.ask("get b") == f"value {'late' if counts else 'y'}\nok \n"
+
+
+def test_the_primary_looks_at_the_end_of_a_token() -> None:
+    nodes = set_with_keys()
+    number = nodes.nodes[1].node.catalogue.by_name[b"d"].number
+    heard: list[Reply] = []
+    now = EPOCH_2026 + nodes.clock.seconds()
+    items = [
+        Item(number, b"ana", admin, b"set b 1", rights, until)
+        for admin, rights, until in (
+            (False, b"w b", now + 1.0),
+            (False, b"w b", now),
+            (False, None, now - 1.0),
+            (True, b"w b", now - 1.0),
+        )
+    ]
+    nodes.forwards[1]._executor.run(
+        3, PLAIN, 1 << 62, items, lambda _, data: heard.extend(read_replies(data))
+    )
+    nodes.run(0.1)
+    # As for whoever has not selected a database, an admin too.
+    assert heard == [OK_REPLY, NO_DATABASE, NO_DATABASE, NO_DATABASE]
 
 
 def test_keys_are_changed_from_any_node_and_let_go_on_all() -> None:
