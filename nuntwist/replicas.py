@@ -38,7 +38,8 @@ from nuntwist.core.state_hash import EVERY
 from nuntwist.errors import StartError
 from nuntwist.files import Files
 from nuntwist.net.doors import Doors, Manner
-from nuntwist.net.peering import Peering, endpoint_for
+from nuntwist.net.peer_endpoint import endpoint_for
+from nuntwist.net.peering import Peering
 
 LEASE_SHARE = 0.8
 """The lease of a primary, as a share of the silence after which others elect another."""

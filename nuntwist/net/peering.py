@@ -17,21 +17,17 @@ How long it takes until an address is tried again:
 
 It begins with ``FIRST_DELAY``, grows, and is jittered. What an attempt took that nobody answered
 is part of it: behind a firewall that drops everything that is all of it, so the end of a partition
-is noticed with the next attempt, or when TCP sends again in this one. Of each reason the log tells
-once, until the node is reached again.
+is noticed with the next attempt, or when TCP sends again in this one. What the log tells of it is
+:mod:`nuntwist.net.out_of_reach`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from functools import partial
 from typing import Any, Final
 
-from OpenSSL import SSL, crypto
 from twisted.application.internet import ClientService
-from twisted.internet import error
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -43,10 +39,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from nuntwist.addresses import client_endpoint, in_short
-from nuntwist.cluster.handshake import ITSELF, NOT_THE_SAME_SECRET, SAME_SECRET, Connecting
+from nuntwist.addresses import in_short
+from nuntwist.cluster.handshake import ITSELF, Connecting
 from nuntwist.net.doors import Manner
-from nuntwist.net.failed_tls import VERIFY_FAILED, words_of
+from nuntwist.net.out_of_reach import OutOfReach, reason_and_help, remedy_for
 from nuntwist.net.peer import PeerProtocol
 
 FIRST_DELAY: Final = 0.1
@@ -62,104 +58,6 @@ REST_SECONDS: Final = 0.1
 """How often an address that rests is looked at."""
 OWN_REST_SECONDS: Final = 300.0
 """How long the address of the node itself is left alone."""
-MOST_TOLD: Final = 8
-"""How many reasons the log tells of one address, until it is reached again."""
-
-_REMEDIES: Final = {
-    NOT_THE_SAME_SECRET: SAME_SECRET,
-    "is spoken here": "run versions of nuntwist that go together",
-    "links need a certificate": (
-        "give the address as tls:host:port:certificate=FILE:privateKey=FILE, with a certificate of"
-        " this node"
-    ),
-    "unknown ca": (
-        "that node does not trust who has signed the certificate of this one: put one here that an"
-        " authority in its NUN_PEER_CA has signed"
-    ),
-    "certificate expired": (
-        "the certificate of this node has ended: put a new one in its place, for links that is all"
-    ),
-    "alert bad certificate": "that node does not take the certificate of this one",
-    "unsupported certificate": (
-        "the certificate of this node is made for something else: where it says for what,"
-        " clientAuth has to be among it"
-    ),
-    VERIFY_FAILED: (
-        "the certificate of that node has ended, or who has signed it is none whom this one trusts"
-        " (trustRoots= in the address)"
-    ),
-    "wrong version number": "does that port speak TLS? Where it does not, leave out tls:",
-    "no line of the handshake": "is that the TCP port of a node that is told of a replica set?",
-}
-"""What an operator can do about a refusal, by what it says."""
-_HELP: Final[dict[type[BaseException], str]] = {
-    error.ConnectionRefusedError: "is the node started, and does it listen there?",
-    error.TimeoutError: "is the machine up, and does every firewall let this through?",
-    error.DNSLookupError: "is the name right?",
-}
-"""What an operator can look at where nobody answers."""
-
-
-def endpoint_for(reactor: Any, address: str, seconds: int) -> IStreamClientEndpoint:
-    """The endpoint that connects to the address of a node.
-
-    :param address: see :func:`nuntwist.addresses.client_endpoint`.
-    :param seconds: how long an attempt may take.
-    :raise ValueError: it is no such address.
-    """
-    text = client_endpoint(address, seconds)
-    made = _made(reactor, text)
-    # Certificates end after a while, and are replaced.
-    if text.startswith("tcp:"):
-        return made
-    return _Afresh(address, made, partial(_made, reactor, text))
-
-
-def _made(reactor: Any, text: str) -> IStreamClientEndpoint:
-    try:
-        endpoint: IStreamClientEndpoint = clientFromString(reactor, text)
-    except (TypeError, AttributeError, LookupError, OSError, SSL.Error, crypto.Error) as reason:
-        # A word that it does not know, or files that are not there or not what they should be.
-        raise ValueError(f"{type(reason).__name__}: {reason}") from None
-    return endpoint
-
-
-@implementer(IStreamClientEndpoint)
-class _Afresh:
-    """An endpoint that reads its files anew for each connection.
-
-    :param made: with what they hold now; the last that could be made serves while none can.
-    :param make: makes it once more, or raises ValueError.
-    """
-
-    _log = Logger()
-
-    def __init__(
-        self,
-        address: str,
-        made: IStreamClientEndpoint,
-        make: Callable[[], IStreamClientEndpoint],
-    ) -> None:
-        self._address = address
-        self._made = made
-        self._make = make
-        self._told = ""
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
-        """Connect; see IStreamClientEndpoint."""
-        try:
-            self._made, self._told = self._make(), ""
-        except ValueError as reason:
-            if str(reason) != self._told:
-                self._told = str(reason)
-                self._log.error(
-                    "the certificates for {address} cannot be read anew: {why}; those of before"
-                    " stay",
-                    address=self._address,
-                    why=self._told,
-                )
-        connected: Deferred[Any] = self._made.connect(protocolFactory)
-        return connected
 
 
 class Peering:
@@ -265,7 +163,7 @@ class _Address(Factory):
         self._tried_at = 0.0
         self._refusal: str | None = None
         self._failures = 0
-        self._told: set[str] = set()
+        self._words = OutOfReach(address)
         self._stopped = False
         self._service = ClientService(self, self, self._delay, self._manner.clock)
 
@@ -364,15 +262,11 @@ class _Address(Factory):
         if self._is_own():
             self._log.info("{address} is this node's own address", address=in_short(self.address))
             return
-        told = f"{self._refusal or ''} {why or ''}"
-        said = next((word for word in _REMEDIES if word in told), None)
-        self._fail(why or "", "" if said is None else _REMEDIES[said])
+        self._fail(why or "", remedy_for(f"{self._refusal or ''} {why or ''}"))
 
     def _not_connected(self, reason: Failure) -> Failure:
         self.trying, self._refusal = False, None
-        remedy = "" if reason.type is None else _HELP.get(reason.type, "")
-        refused = reason.check(error.ConnectionRefusedError)
-        self._fail("the connection was refused" if refused else words_of(reason), remedy)
+        self._fail(*reason_and_help(reason))
         return reason
 
     def _is_own(self) -> bool:
@@ -382,19 +276,9 @@ class _Address(Factory):
         if self._stopped or self._is_linked():
             return
         self._failures += 1
-        if why in self._told or len(self._told) >= MOST_TOLD:
-            return
-        self._told.add(why)
-        self._log.warn(
-            "the node at {address} cannot be reached, and is tried again and again: {why}{remedy}",
-            address=in_short(self.address),
-            why=why.rstrip("."),
-            remedy=f": {remedy}" if remedy else "",
-        )
+        self._words.tell(why, remedy)
 
     def _reached(self) -> None:
         """There is a link with the node."""
         self._refusal = None
-        if self._told:
-            self._told.clear()
-            self._log.info("the node at {address} is reached again", address=in_short(self.address))
+        self._words.reached()

@@ -33,7 +33,8 @@ from nuntwist.core.client import GONE, takes_nothing
 from nuntwist.net.doors import Doors, Manner
 from nuntwist.net.fast import SendingReactor
 from nuntwist.net.peer import CLOSING_SECONDS, QUIET_SHARE, PeerProtocol
-from nuntwist.net.peering import LASTING_SECONDS, LONGEST_DELAY, Peering, endpoint_for
+from nuntwist.net.peer_endpoint import endpoint_for
+from nuntwist.net.peering import LASTING_SECONDS, LONGEST_DELAY, Peering
 from nuntwist.net.tcp import LINGER_SECONDS, LineFactory, LineProtocol
 from nuntwist.net.tls import Prepare, asking
 from nuntwist.testing import MemoryNode

@@ -14,13 +14,13 @@ from twisted.python.failure import Failure
 
 from nuntwist.cluster.handshake import ITSELF, Accepting, Self
 from nuntwist.net.doors import Manner
+from nuntwist.net.out_of_reach import MOST_TOLD
 from nuntwist.net.peer import CLOSING_SECONDS, PeerProtocol
 from nuntwist.net.peering import (
     FIRST_DELAY,
     LASTING_SECONDS,
     LONGEST_DELAY,
     LONGEST_REFUSED,
-    MOST_TOLD,
     OWN_REST_SECONDS,
     REST_SECONDS,
     Peering,
