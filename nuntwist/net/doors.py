@@ -14,7 +14,8 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 
 from nuntwist.cluster.handshake import Accepting, Connecting, Self
-from nuntwist.net.peer import Links, LogLimit, PeerProtocol
+from nuntwist.net.log_limits import LogLimit
+from nuntwist.net.peer import Links, PeerProtocol
 
 MOST_BEGUN: Final = 64
 """Handshakes of others that may be under way at once."""

@@ -20,8 +20,9 @@ from nuntwist.net import parting
 from nuntwist.net.failed_tls import failed_tls
 from nuntwist.net.gate import Gate
 from nuntwist.net.idle import Idle
+from nuntwist.net.log_limits import Tallies, Tally
 from nuntwist.net.outlet import peer_name
-from nuntwist.net.patience import Patience, Tallies, Tally
+from nuntwist.net.patience import Patience
 from nuntwist.net.proxies import Trusted
 from nuntwist.net.rate import Bucket, Meter, Rate
 from nuntwist.net.unfinished import Unfinished

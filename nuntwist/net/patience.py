@@ -17,61 +17,6 @@ LOOKS: Final = 20
 """Looks at most within the time allowed."""
 AT_ONCE: Final = 64
 """Connections that are ended in one go: thousands that came together would hold up all others."""
-TELL_SECONDS: Final = 60.0
-"""How often at most the log tells of the same."""
-
-MOST_REASONS: Final = 16
-"""Reasons that are told apart."""
-OTHER_REASONS: Final = "something else"
-
-
-class Tally:
-    """Tells now and then of what happens often, with how often it did.
-
-    :param seconds: monotonic time, in seconds.
-    :param tell: is called with that number, and with who was the last one.
-    """
-
-    def __init__(self, seconds: Callable[[], float], tell: Callable[[int, str], object]) -> None:
-        self._seconds = seconds
-        self._tell = tell
-        self._told_at: float | None = None
-        self._untold = 0
-
-    def note(self, who: str) -> None:
-        """It has happened."""
-        self._untold += 1
-        now = self._seconds()
-        if self._told_at is None or now >= self._told_at + TELL_SECONDS:
-            self._told_at = now
-            count, self._untold = self._untold, 0
-            self._tell(count, who)
-
-
-class Tallies:
-    """A tally of each of some reasons, so that one that is common hides no other.
-
-    :param seconds: monotonic time, in seconds.
-    :param tell: as that of a :class:`Tally`, with the reason as third.
-    """
-
-    def __init__(
-        self, seconds: Callable[[], float], tell: Callable[[int, str, str], object]
-    ) -> None:
-        self._seconds = seconds
-        self._tell = tell
-        self._tallies: dict[str, Tally] = {}
-
-    def note(self, who: str, why: str) -> None:
-        """It has happened for a reason."""
-        if why not in self._tallies and len(self._tallies) >= MOST_REASONS:
-            why = OTHER_REASONS
-        tally = self._tallies.get(why)
-        if tally is None:
-            tally = self._tallies[why] = Tally(
-                self._seconds, lambda count, last: self._tell(count, last, why)
-            )
-        tally.note(who)
 
 
 class Hurried(Protocol):

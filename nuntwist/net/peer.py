@@ -41,6 +41,7 @@ from nuntwist.cluster.handshake import (
 )
 from nuntwist.cluster.stream import Idle
 from nuntwist.net.failed_tls import words_of
+from nuntwist.net.log_limits import LogLimit
 from nuntwist.net.outlet import give_up_soon, peer_name, tune
 
 HANDSHAKE_SECONDS = 5.0
@@ -56,43 +57,6 @@ GREETING = b"ok "
 """What the port of the clients says to everybody who connects."""
 
 _IDLE = encode(Idle())
-
-
-SAME_SECONDS = 60.0
-"""How long the log tells nothing of what it has told already."""
-MOST_TOLD = 64
-"""Of how many such things that is known; of all the earlier ones it is forgotten."""
-
-
-class LogLimit:
-    """Lets a line a second through, the same one a minute, and counts the others: anybody can make
-    such lines.
-
-    :param seconds: monotonic time, in seconds.
-    """
-
-    def __init__(self, seconds: Callable[[], float]) -> None:
-        self._seconds = seconds
-        self._next = float("-inf")
-        self._kept = 0
-        self._told: dict[object, float] = {}
-
-    def pass_on(self, what: object = None) -> str | None:
-        """What to add to a line that may go through; None where it may not.
-
-        :param what: what it tells, for lines that are the same; None for one of its own.
-        """
-        now = self._seconds()
-        if now < self._next or now < self._told.get(what, now):
-            self._kept += 1
-            return None
-        self._next = now + 1.0
-        if what is not None:
-            if len(self._told) >= MOST_TOLD:
-                self._told.clear()
-            self._told[what] = now + SAME_SECONDS
-        kept, self._kept = self._kept, 0
-        return f" ({kept} more since the last such line)" if kept else ""
 
 
 class Links(Interface):

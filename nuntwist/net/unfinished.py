@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from twisted.logger import Logger
 
 from nuntwist.core.counters import Counters
-from nuntwist.net.patience import Tally
+from nuntwist.net.log_limits import Tally
 
 SMALL: Final = 16 << 10
 """Bytes of an unfinished command that are not counted."""

@@ -12,9 +12,9 @@ from nuntwist.cluster.frames import encode
 from nuntwist.cluster.handshake import ITSELF, Connecting, Self
 from nuntwist.cluster.stream import Idle
 from nuntwist.net.doors import MOST_BEGUN, Doors, Manner
-from nuntwist.net.peer import CLOSING_SECONDS, HANDSHAKE_SECONDS, MOST_TOLD, LogLimit, PeerProtocol
+from nuntwist.net.peer import CLOSING_SECONDS, HANDSHAKE_SECONDS, PeerProtocol
 from nuntwist.net.tcp import LineFactory
-from nuntwist.testing import Connection, HeapClock, MemoryNode
+from nuntwist.testing import Connection, MemoryNode
 
 KEY = b"k" * 32
 
@@ -232,36 +232,6 @@ def test_rubbish_makes_one_line_a_second(port: Port, events: list[LogEvent]) -> 
         "that is no line of the handshake (9 more since the last such line)",
         "that is no line of the handshake (9 more since the last such line)",
     ]
-
-
-def test_the_limit_of_lines_has_a_clock_of_its_own() -> None:
-    clock = HeapClock()
-    limit = LogLimit(clock.seconds)
-    assert [limit.pass_on(), limit.pass_on(), limit.pass_on()] == ["", None, None]
-    clock.advance(0.9)
-    assert limit.pass_on() is None
-    clock.advance(0.2)
-    assert limit.pass_on() == " (3 more since the last such line)"
-    clock.advance(5.0)
-    assert limit.pass_on() == ""
-
-
-def test_the_log_tells_the_same_once_a_minute_and_forgets_in_the_end() -> None:
-    clock = HeapClock()
-    limit = LogLimit(clock.seconds)
-    told = []
-    for _ in range(120):
-        told.append(limit.pass_on(("host", "why")))
-        clock.advance(1.0)
-    assert [line for line in told if line is not None] == [
-        "",
-        " (59 more since the last such line)",
-    ]
-    assert limit.pass_on(("other", "why")) == " (59 more since the last such line)"
-    for number in range(1000):
-        clock.advance(1.0)
-        assert limit.pass_on(number) is not None
-    assert len(limit._told) <= MOST_TOLD
 
 
 def test_the_node_itself_makes_no_line(port: Port, events: list[LogEvent]) -> None:

@@ -13,12 +13,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 from nuntwist.core.limits import Limits
 from nuntwist.net.guard import Rules
 from nuntwist.net.patience import (
-    MOST_REASONS,
-    OTHER_REASONS,
-    TELL_SECONDS,
     Patience,
-    Tallies,
-    Tally,
 )
 from nuntwist.testing import Connection, FrameConnection, HeapClock, MemoryNode, client_frame
 
@@ -122,31 +117,6 @@ def test_one_that_is_not_ended_is_not_told_of() -> None:
     patience.begin(One("b", clock))
     clock.advance(11.0)
     assert ended == ["b"]
-
-
-def test_each_reason_has_a_tally_and_there_are_not_many() -> None:
-    clock, told = Clock(), []
-    tallies = Tallies(clock.seconds, lambda count, last, why: told.append((count, last, why)))
-    for number in range(MOST_REASONS + 5):
-        for who in ("a", "b"):
-            tallies.note(who, f"reason {number}")
-    assert told[:2] == [(1, "a", "reason 0"), (1, "a", "reason 1")]
-    assert told[MOST_REASONS:] == [(1, "a", OTHER_REASONS)]
-    clock.advance(TELL_SECONDS)
-    tallies.note("c", "reason 0")
-    tallies.note("c", "another one")
-    assert told[-2:] == [(2, "c", "reason 0"), (10, "c", OTHER_REASONS)]
-
-
-def test_a_tally_tells_once_a_minute() -> None:
-    clock, told = Clock(), list[tuple[int, str]]()
-    tally = Tally(clock.seconds, lambda count, last: told.append((count, last)))
-    for name in "abc":
-        tally.note(name)
-    assert told == [(1, "a")]
-    clock.advance(TELL_SECONDS)
-    tally.note("d")
-    assert told == [(1, "a"), (3, "d")]
 
 
 # -- handshakes --
