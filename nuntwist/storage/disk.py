@@ -1,4 +1,5 @@
-"""Snapshots in files: for each database its partitions and a manifest, named by its id.
+"""Snapshots in files: for each database its partitions and a manifest, named by its id
+(:mod:`nuntwist.storage.disk_names`).
 
 New partition files are written beside the old ones, flushed to the disk in a thread, and count
 for nothing until a new manifest names them. The manifest is replaced in one step: a crash at any
@@ -8,111 +9,36 @@ next start removes.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from twisted.internet.defer import Deferred, DeferredLock, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from nuntwist.errors import CorruptData, StartError, StorageUnavailable
+from nuntwist.errors import CorruptData, StartError
 from nuntwist.files import Files, replace_durably
 from nuntwist.interfaces import ISnapshotWriter, IStorage, SnapshotHeader
 from nuntwist.storage import format as snapshot
-from nuntwist.storage.manifest import Manifest, Part, decode
-from nuntwist.storage.partition import InThread, PartitionFile, read_part, unavailable
+from nuntwist.storage.disk_names import (
+    MANIFEST,
+    PART,
+    UNFINISHED,
+    WHOLE,
+    generations,
+    ids,
+    is_left,
+    manifest_name,
+    whole_name,
+)
+from nuntwist.storage.disk_writer import DiskWriter
+from nuntwist.storage.manifest import Manifest, Part, Parts, decode
+from nuntwist.storage.partition import InThread, read_part, unavailable
 from nuntwist.values import Op
 
 _T = TypeVar("_T")
-
-_NUMBER = "(0|[1-9][0-9]{0,19})"
-_MANIFEST: Final = re.compile(rf"database-{_NUMBER}\.manifest")
-_PART: Final = re.compile(rf"database-{_NUMBER}-([0-9]{{1,20}})-[0-9]{{2,5}}\.part")
-_WHOLE: Final = re.compile(rf"database-{_NUMBER}\.snapshot")
-"""What releases before partitions wrote: a whole database in one file."""
-_UNFINISHED: Final = re.compile(rf"database-{_NUMBER}\.(manifest|snapshot)\.new")
-
-
-def manifest_name(database_id: int) -> str:
-    """The file that says of what the snapshot of a database consists."""
-    return f"database-{database_id}.manifest"
-
-
-def part_name(database_id: int, generation: int, partition: int) -> str:
-    """The file of one partition of a snapshot."""
-    return f"database-{database_id}-{generation}-{partition:02d}.part"
-
-
-def _ids(pattern: re.Pattern[str], names: Iterable[str]) -> list[int]:
-    return sorted(int(match[1]) for name in names if (match := pattern.fullmatch(name)))
-
-
-@implementer(ISnapshotWriter)
-class _Writer:
-    def __init__(
-        self, storage: DiskStorage, manifest: Manifest, files: Files, in_thread: InThread
-    ) -> None:
-        self._storage = storage
-        self._manifest = manifest
-        self._files = files
-        self._in_thread = in_thread
-        self._before = storage.manifest(manifest.header.database_id)
-        self._open: dict[int, PartitionFile] = {}
-        self._broken: StorageUnavailable | None = None
-
-    def write(self, partition: int, entries: Sequence[Op]) -> None:
-        """Append a block to a partition's file, which is made for the first one."""
-        manifest = self._manifest
-        try:
-            file = self._open.get(partition)
-            if file is None:
-                name = part_name(manifest.header.database_id, manifest.generation, partition)
-                file = PartitionFile(self._files, self._in_thread, name, manifest.header, partition)
-                self._open[partition] = file
-            file.write(entries)
-        except StorageUnavailable as error:
-            self._broken = error
-            raise
-
-    def commit(self) -> Deferred[None]:
-        """Flush the partitions, then replace the manifest."""
-        if self._broken is not None:
-            self.abort()
-            return fail(self._broken)
-        flushed: Deferred[Manifest] = self._in_thread(self._flush)
-        flushed.addErrback(self._not_flushed)
-        return flushed.addCallback(self._replace)
-
-    def _replace(self, manifest: Manifest) -> Deferred[None]:
-        return self._storage.in_turn(manifest.header.database_id, self._replace_in_turn, manifest)
-
-    def _replace_in_turn(self, manifest: Manifest) -> Deferred[None]:
-        if self._storage.manifest(manifest.header.database_id) is not self._before:
-            # Dropped meanwhile: what it would take over is gone.
-            self.abort()
-            return fail(StorageUnavailable("the snapshot it follows on is not there any more"))
-        return self._storage.replace(manifest)
-
-    def _flush(self) -> Manifest:
-        parts = list(self._manifest.parts)
-        for partition, file in self._open.items():
-            parts[partition] = file.finish()
-        self._files.sync_names()
-        return replace(self._manifest, parts=tuple(parts))
-
-    def _not_flushed(self, reason: Failure) -> Manifest:
-        reason.trap(OSError)
-        self.abort()
-        raise unavailable(reason.value)
-
-    def abort(self) -> None:
-        """Remove what was written."""
-        while self._open:
-            self._open.popitem()[1].abort()
 
 
 @implementer(IStorage)
@@ -147,8 +73,8 @@ class DiskStorage:
         """Read the manifests."""
         try:
             names = self._files.names()
-            self._manifests = {number: self._read(number) for number in _ids(_MANIFEST, names)}
-            self._generations = _generations(names, self._manifests)
+            self._manifests = {number: self._read(number) for number in ids(MANIFEST, names)}
+            self._generations = generations(names, self._manifests)
         except OSError as error:
             raise _cannot_read(error) from None
 
@@ -159,7 +85,7 @@ class DiskStorage:
         if manifest.header.database_id != number:
             raise CorruptData(name, 0, f"it is of database {manifest.header.database_id}")
         for part in manifest.names:
-            match = _PART.fullmatch(part)
+            match = PART.fullmatch(part)
             if match is None or int(match[1]) != number:
                 # It would be removed with the snapshot, whatever it is.
                 raise CorruptData(name, 0, "it names something that is no partition of it")
@@ -172,7 +98,7 @@ class DiskStorage:
     ) -> Deferred[None]:
         """Give all of them, by rising id: a database made again comes after its forerunner."""
         try:
-            whole = _ids(_WHOLE, self._files.names())
+            whole = ids(WHOLE, self._files.names())
             for number in sorted({*self._manifests, *whole}):
                 manifest = self._manifests.get(number)
                 if manifest is None:
@@ -214,7 +140,7 @@ class DiskStorage:
         database: Callable[[SnapshotHeader], None],
         entries: Callable[[Sequence[Op]], None],
     ) -> None:
-        name = f"database-{number}.snapshot"
+        name = whole_name(number)
         with self._files.open_read(name) as file:
             reader = snapshot.Reader(file, name, self._files.size(name))
             held = reader.header.database_id
@@ -227,13 +153,13 @@ class DiskStorage:
     def tidy(self) -> Deferred[None]:
         """Remove files that no manifest names."""
         kept = frozenset[str]().union(*(one.names for one in self._manifests.values()))
-        left = [name for name in self._files.names() if _is_left(name, kept, self._manifests)]
+        left = [name for name in self._files.names() if is_left(name, kept, self._manifests)]
         if not left:
             return succeed(None)
         self._log.info("removing {count} files of unfinished snapshots", count=len(left))
         try:
             # Now, as a snapshot that is begun while a thread does it has some of the same names.
-            self._remove_all([name for name in left if _UNFINISHED.fullmatch(name)])
+            self._remove_all([name for name in left if UNFINISHED.fullmatch(name)])
         except OSError:
             self._not_removed(Failure())
         tidied: Deferred[None] = self._in_thread(self._remove_left, left)
@@ -242,23 +168,20 @@ class DiskStorage:
     def _remove_left(self, names: Sequence[str]) -> None:
         # A manifest whose name may be lost still needs them.
         self._files.sync_names()
-        self._remove_all([name for name in names if not _UNFINISHED.fullmatch(name)])
+        self._remove_all([name for name in names if not UNFINISHED.fullmatch(name)])
 
     # -- writing -------------------------------------------------------------------------------
 
     def begin(self, header: SnapshotHeader, changed: Collection[int] | None) -> ISnapshotWriter:
         """Begin one."""
         number = header.database_id
-        parts: list[Part | None] = [None] * header.partitions
+        parts: Parts = (None,) * header.partitions
         if changed is not None:
-            kept = self._manifests[number].parts
-            if len(kept) != header.partitions:
-                raise ValueError("partitions can be taken over only where there are as many")
-            parts = [None if at in changed else part for at, part in enumerate(kept)]
+            parts = self._manifests[number].kept(header.partitions, changed)
         # A number is not used again: a manifest of a failed try may yet be found in its place.
         generation = self._generations[number] = self._generations.get(number, 0) + 1
-        manifest = Manifest(header, generation, self._writer, tuple(parts))
-        return _Writer(self, manifest, self._files, self._in_thread)
+        manifest = Manifest(header, generation, self._writer, parts)
+        return DiskWriter(self, manifest, self._files, self._in_thread)
 
     def manifest(self, number: int) -> Manifest | None:
         """What the snapshot of a database consists of."""
@@ -306,7 +229,7 @@ class DiskStorage:
         going = self._left.pop(number, set())
         going |= frozenset() if before is None else before.names
         going -= manifest.names
-        going.add(f"database-{number}.snapshot")
+        going.add(whole_name(number))
         return self._remove(sorted(going))
 
     def drop(self, database_id: int) -> Deferred[None]:
@@ -315,7 +238,7 @@ class DiskStorage:
 
     def _drop(self, database_id: int) -> Deferred[None]:
         manifest = self._manifests.pop(database_id, None)
-        names = [f"database-{database_id}.snapshot", *self._left.pop(database_id, ())]
+        names = [whole_name(database_id), *self._left.pop(database_id, ())]
         if manifest is not None:
             names = [manifest_name(database_id), *names, *sorted(manifest.names)]
         return self._remove(names)
@@ -338,28 +261,6 @@ class DiskStorage:
 
     def close(self) -> None:
         """Nothing is kept open."""
-
-
-def _generations(names: Iterable[str], manifests: Mapping[int, Manifest]) -> dict[int, int]:
-    """The highest generation there is of each database, those that were not finished included:
-    their files are removed while new ones are written."""
-    found = {number: one.generation for number, one in manifests.items()}
-    for name in names:
-        match = _PART.fullmatch(name)
-        if match is not None:
-            number = int(match[1])
-            found[number] = max(found.get(number, 0), int(match[2]))
-    return found
-
-
-def _is_left(name: str, kept: Collection[str], manifests: Collection[int]) -> bool:
-    """Whether a file is left of a snapshot that was not finished, or of the one before."""
-    if _UNFINISHED.fullmatch(name):
-        return True
-    if _PART.fullmatch(name):
-        return name not in kept
-    whole = _WHOLE.fullmatch(name)
-    return whole is not None and int(whole[1]) in manifests
 
 
 def _cannot_read(error: OSError) -> StartError:

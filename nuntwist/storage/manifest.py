@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -42,6 +43,10 @@ class Part:
     checksum: int
 
 
+Parts = tuple[Part | None, ...]
+"""The partitions of a snapshot, in order; None for one without entries."""
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """What one snapshot consists of.
@@ -54,12 +59,22 @@ class Manifest:
     header: SnapshotHeader
     generation: int
     writer: int
-    parts: tuple[Part | None, ...]
+    parts: Parts
 
     @property
     def names(self) -> frozenset[str]:
         """The partition files it names."""
         return frozenset(part.name for part in self.parts if part is not None)
+
+    def kept(self, partitions: int, changed: Collection[int]) -> Parts:
+        """The partitions that a next snapshot takes over, and None for those to write.
+
+        :param partitions: how many it has.
+        :raise ValueError: it is not split as this one.
+        """
+        if len(self.parts) != partitions:
+            raise ValueError("partitions can be taken over only where there are as many")
+        return tuple(None if at in changed else part for at, part in enumerate(self.parts))
 
     def encode(self) -> bytes:
         """Give its bytes."""

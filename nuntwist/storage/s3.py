@@ -29,7 +29,7 @@ from zope.interface import implementer
 from nuntwist.errors import CorruptData, StartError, StorageUnavailable
 from nuntwist.files import Files
 from nuntwist.interfaces import ISnapshotWriter, IStorage, SnapshotHeader
-from nuntwist.storage.manifest import Manifest, Part, decode
+from nuntwist.storage.manifest import Manifest, Part, Parts, decode
 from nuntwist.storage.partition import InThread, unavailable
 from nuntwist.storage.s3_keys import Keys, cannot_write, part_name
 from nuntwist.storage.s3_load import Loader, remove_spooled
@@ -197,12 +197,9 @@ class S3Storage:
     def begin(self, header: SnapshotHeader, changed: Collection[int] | None) -> ISnapshotWriter:
         """Begin one."""
         number = header.database_id
-        parts: list[Part | None] = [None] * header.partitions
+        parts: Parts = (None,) * header.partitions
         if changed is not None:
-            kept = self._manifests[number].parts
-            if len(kept) != header.partitions:
-                raise ValueError("partitions can be taken over only where there are as many")
-            parts = [None if at in changed else part for at, part in enumerate(kept)]
+            parts = self._manifests[number].kept(header.partitions, changed)
         before = self._manifests.get(number)
         if before is not None and before.header.epoch > header.epoch:
             self._take_note_of(before)
@@ -216,7 +213,7 @@ class S3Storage:
 
         writer = self._writing[number] = UploadWriter(
             self,
-            Manifest(header, generation, self._writer, tuple(parts)),
+            Manifest(header, generation, self._writer, parts),
             changed is None,
             self._files,
             self._in_thread,

@@ -11,7 +11,8 @@ from nuntwist.errors import CorruptData, StartError
 from nuntwist.files import MemoryFiles
 from nuntwist.interfaces import SnapshotHeader
 from nuntwist.storage import format as form
-from nuntwist.storage.disk import DiskStorage, manifest_name
+from nuntwist.storage.disk import DiskStorage
+from nuntwist.storage.disk_names import manifest_name
 from nuntwist.storage.manifest import decode
 from nuntwist.storage.s3_keys import Keys
 from nuntwist.storage.s3_objects import Listed

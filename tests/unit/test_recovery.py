@@ -21,7 +21,8 @@ from nuntwist.files import MemoryFiles, Stopped
 from nuntwist.oplog.segment import segment_name
 from nuntwist.oplog.segments import FileOplog
 from nuntwist.secrets import ScryptSecrets
-from nuntwist.storage.disk import DiskStorage, manifest_name
+from nuntwist.storage.disk import DiskStorage
+from nuntwist.storage.disk_names import manifest_name
 from nuntwist.testing import LineConnection, MemoryNode
 from nuntwist.values import SET, VALUE, VERSION
 

@@ -19,7 +19,7 @@ from nuntwist.files import MemoryFiles
 from nuntwist.interfaces import SnapshotHeader
 from nuntwist.storage import format as snapshot
 from nuntwist.storage import manifest as manifests
-from nuntwist.storage.disk import manifest_name, part_name
+from nuntwist.storage.disk_names import manifest_name, part_name
 from nuntwist.storage.manifest import Manifest
 from nuntwist.values import SET, Epoch, Op
 from tests.unit.conformance_storage import (

@@ -14,7 +14,8 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from nuntwist.errors import StartError, StorageUnavailable
 from nuntwist.files import MemoryFiles, Stopped
 from nuntwist.interfaces import IStorage
-from nuntwist.storage.disk import DiskStorage, manifest_name, part_name
+from nuntwist.storage.disk import DiskStorage
+from nuntwist.storage.disk_names import manifest_name, part_name
 from tests.unit.conformance_storage import (
     StorageConformance,
     done,
