@@ -19,35 +19,30 @@ On the disk, in this order, while no other snapshots are taken:
 A node between 2 and 5 may come back with nothing, so what it acknowledges must not be counted:
 ``doubt`` is called before 2, and it is *kept* only after 5.
 
-In memory, a database that was there before and is still the same stays the same object: who has
-selected or watches it notices nothing but the changes of the keys watched, as with any other. What
-is gone is left as by a drop. Whoever looks at the state as it was (a listing, a backup) goes on
-looking at that; its memory is given back in slices.
+What clients notice is :mod:`nuntwist.core.exchange`; how the snapshots are written
+:mod:`nuntwist.core.exact_snapshots`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from zlib import crc32
 
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from nuntwist.core import access
-from nuntwist.core.client import REPLACED
 from nuntwist.core.copying import Aside
-from nuntwist.core.database import CONNECTIONS_KEY, SHARDS, Database
+from nuntwist.core.database import Database
+from nuntwist.core.exact_snapshots import Views, write_all
+from nuntwist.core.exchange import Exchange
 from nuntwist.core.quota import Quota
-from nuntwist.core.sessions import release
 from nuntwist.core.view import View
 from nuntwist.errors import CorruptData, OutcomeUnknown, StorageUnavailable
 from nuntwist.files import Files, replace_durably
-from nuntwist.interfaces import ISnapshotWriter, IStorage, SnapshotHeader
-from nuntwist.values import ADMIN_ID, INDEX, KEY, NO_EPOCH, REMOVE, STAMP, VALUE, VERSION, Op
+from nuntwist.values import NO_EPOCH
 
 if TYPE_CHECKING:
     from nuntwist.core.node import Node
@@ -56,12 +51,8 @@ MARKER = "copying"
 """The file that is there while neither the old state nor the new one is whole on the disk."""
 RETRY = 10.0
 """Seconds until snapshots that could not be written are tried again."""
-BLOCK = 1_000
-"""Entries of a snapshot that are written together."""
 
 _log = Logger()
-
-Views = Sequence[tuple[Database, View]]
 
 
 def _nothing() -> None:
@@ -221,7 +212,7 @@ class Installing:
             # The log has to reach as far as they do.
             yield self._journal.oplog.sync()
             failures: list[Failure] = []
-            yield streams.work(self._write_all(index, views, failures))
+            yield streams.work(write_all(self._node, index, views, failures))
             if failures:
                 failures[0].raiseException()
             for number in sorted(set(self._node.storage.held) - wanted):
@@ -253,195 +244,6 @@ class Installing:
         index = self._journal.index
         databases = self._node.catalogue.by_id.values()
         return self._save(index, [(database, View(database, index)) for database in databases])
-
-    def _write_all(
-        self, index: int, views: Views, failures: list[Failure]
-    ) -> Iterator[Deferred[Any] | None]:
-        storage: IStorage = self._node.storage
-        names = tuple((one.number, one.name) for one, _ in views if one.number != ADMIN_ID)
-        committing: list[Deferred[None]] = []
-        # That of $admin last, as always.
-        for database, view in sorted(views, key=lambda item: item[0].number == ADMIN_ID):
-            if failures:
-                break
-            if database.number == ADMIN_ID:
-                yield from committing
-                committing = []
-            one = _Saved(self._node, index, database, names)
-            yield from one.write(view, failures)
-            if not failures:
-                committing.append(one.commit().addErrback(failures.append))
-            if len(committing) >= storage.at_once:
-                yield committing.pop(0)
-        if committing:
-            yield DeferredList(committing)
-
-
-class _Saved:
-    """The snapshot of one database, exactly as it was at an index."""
-
-    def __init__(
-        self, node: Node, index: int, database: Database, names: tuple[tuple[int, bytes], ...]
-    ) -> None:
-        self._node = node
-        self._database = database
-        self._writer: ISnapshotWriter | None = None
-        self._stamp = node.stamps.catch_up()
-        held = node.storage.held.get(database.number)
-        self._header = SnapshotHeader(
-            database_id=database.number,
-            name=database.name,
-            strategy=database.strategy,
-            index=index,
-            epoch=node.pipeline.journal.oplog.epoch_at(index) or NO_EPOCH,
-            partitions=node.snapshots.partitions(database, held),
-            stamp=self._stamp,
-            databases=names if database.number == ADMIN_ID else None,
-        )
-
-    def write(self, view: View, failures: list[Failure]) -> Iterator[None]:
-        """Write the entries, some a turn."""
-        count = self._header.partitions
-        # Keys that go from now on count for the next.
-        self._database.partitions, self._database.removed_from = count, set()
-        blocks: list[list[Op]] = [[] for _ in range(count)]
-        try:
-            writer = self._writer = self._node.storage.begin(self._header, None)
-            for shard in range(SHARDS):
-                entries = view.read(shard)
-                for start in range(0, len(entries), BLOCK):
-                    for op in entries[start : start + BLOCK]:
-                        blocks[crc32(op[KEY]) % count].append(op)
-                    for number, block in enumerate(blocks):
-                        if len(block) >= BLOCK:
-                            writer.write(number, block)
-                            block.clear()
-                    yield None
-            for number, block in enumerate(blocks):
-                if block:
-                    writer.write(number, block)
-        except StorageUnavailable:
-            failures.append(Failure())
-            if self._writer is not None:
-                self._writer.abort()
-        finally:
-            view.close()
-
-    def commit(self) -> Deferred[None]:
-        """Make it the database's snapshot.
-
-        :return: fires with None; fails with StorageUnavailable.
-        """
-        assert self._writer is not None
-        done: Deferred[Any] = self._writer.commit()
-        return done.addCallback(self._note)
-
-    def _note(self, _: object) -> Deferred[None] | None:
-        database = self._database
-        if self._node.catalogue.by_id.get(database.number) is not database:
-            dropped: Deferred[None] = self._node.storage.drop(database.number)
-            return dropped
-        database.saved_index, database.saved_stamp = self._header.index, self._stamp
-        return None
-
-
-class Exchange:
-    """The state in memory becomes that of a copy.
-
-    :param aside: finished; holds what there was when it is done.
-    """
-
-    def __init__(self, node: Node, aside: Aside) -> None:
-        self._node = node
-        self._aside = aside
-        self._pairs: list[tuple[Database, Database]] = []
-        self._revealed = node.pipeline.journal.revealed
-
-    def run(self) -> None:
-        """Do it; nobody is told."""
-        node, aside = self._node, self._aside
-        catalogue, coming = node.catalogue, aside.catalogue
-        stays = {
-            number: _is_same(catalogue.admin, coming.admin, old, coming.by_id.get(number))
-            for number, old in catalogue.by_id.items()
-        }
-        old_by_id, catalogue.by_id = catalogue.by_id, dict(coming.by_id)
-        going: list[Database] = []
-        for number, old in old_by_id.items():
-            if stays[number]:
-                self._keep(old, coming.by_id[number])
-                catalogue.by_id[number] = old
-                going.append(coming.by_id[number])
-            else:
-                going.append(old)
-        catalogue.by_name = {
-            name: catalogue.by_id[database.number] for name, database in coming.by_name.items()
-        }
-        for old in going:
-            if old_by_id.get(old.number) is old:
-                self._leave(old)
-        node.foreign_stamps.observe(aside.stamp)
-        node.pipeline.journal.start_over(aside.position.index)
-        node.pipeline.streams.work(_free(going))
-
-    def _keep(self, database: Database, content: Database) -> None:
-        """A database stays, with another content."""
-        database.exchange(content)
-        local = content.find(CONNECTIONS_KEY)
-        if local is not None:
-            database.store(local)
-        self._pairs.append((database, content))
-
-    def _leave(self, gone: Database) -> None:
-        """A database is gone; who has selected one of the same name has to ask for it anew, with
-        the token of now."""
-        members = release(gone)
-        if gone.name in self._node.catalogue.by_name:
-            for client in members:
-                self._node.pipeline.finish(client, REPLACED)
-
-    def tell(self) -> int:
-        """Tell watchers of keys that are not what they were told.
-
-        :return: how many keys these are.
-        """
-        # First, as some may not see any more what there is to tell.
-        access.review(self._node)
-        for database, before in self._pairs:
-            access.missed(self._node, database, before)
-        told = 0
-        for database, before in self._pairs:
-            for key in tuple(database.watchers):
-                old, new = before.find(key), database.find(key)
-                if _differ(old, new) or (old is not None and old[INDEX] > self._revealed):
-                    told += 1
-                    gone: Op = (None, -1, 0, 0, REMOVE, database.number, key)
-                    self._node.pipeline.notify(database, new or gone)
-        return told
-
-
-def _is_same(admin: Database, coming: Database, old: Database, new: Database | None) -> bool:
-    """Whether a database is the same one in both: its id is the index of an operation, which
-    in another log may have made another database."""
-    if new is None or old.name != new.name:
-        return False
-    here, there = admin.find(old.name), coming.find(old.name)
-    if here is None or there is None:
-        return here is there
-    # A stamp of 0 is not known.
-    return here[STAMP] == there[STAMP] or not (here[STAMP] and there[STAMP])
-
-
-def _differ(old: Op | None, new: Op | None) -> bool:
-    if old is None or new is None:
-        # A tombstone that is not forgotten yet is no value either.
-        return old is not new and (old or new or ())[VALUE : VALUE + 1] != (None,)
-    return (old[VALUE], old[VERSION]) != (new[VALUE], new[VERSION])
-
-
-def _free(databases: Sequence[Database]) -> Iterator[None]:
-    for database in databases:
-        yield from database.free()
 
 
 def begin_afresh(node: Node, files: Files) -> Deferred[None]:
