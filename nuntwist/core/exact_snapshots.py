@@ -1,6 +1,6 @@
 """Snapshots of all databases, exactly as they are in views that begin at the same index.
 
-Those of every day (:mod:`nuntwist.core.snapshots`) hold what was read while writes went on, and the
+Those of every day (:mod:`nuntwist.core.taking`) hold what was read while writes went on, and the
 log has what they lack; these are for a log that has nothing of what they hold. So all that they
 hold is written, and only that, and all of them belong together.
 """
@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
-from zlib import crc32
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.python.failure import Failure
 
 from nuntwist.core.database import SHARDS, Database
+from nuntwist.core.partitions import Blocks, partitions_for
 from nuntwist.core.view import View
 from nuntwist.errors import StorageUnavailable
 from nuntwist.interfaces import ISnapshotWriter, IStorage, SnapshotHeader
-from nuntwist.values import ADMIN_ID, KEY, NO_EPOCH, Op
+from nuntwist.values import ADMIN_ID, NO_EPOCH
 
 if TYPE_CHECKING:
     from nuntwist.core.node import Node
@@ -76,7 +76,7 @@ class _Saved:
             strategy=database.strategy,
             index=index,
             epoch=node.pipeline.journal.oplog.epoch_at(index) or NO_EPOCH,
-            partitions=node.snapshots.partitions(database, held),
+            partitions=partitions_for(database, held, node.limits),
             stamp=self._stamp,
             databases=names if database.number == ADMIN_ID else None,
         )
@@ -86,22 +86,15 @@ class _Saved:
         count = self._header.partitions
         # Keys that go from now on count for the next.
         self._database.partitions, self._database.removed_from = count, set()
-        blocks: list[list[Op]] = [[] for _ in range(count)]
         try:
-            writer = self._writer = self._node.storage.begin(self._header, None)
+            self._writer = self._node.storage.begin(self._header, None)
+            blocks = Blocks(self._writer, count, BLOCK)
             for shard in range(SHARDS):
                 entries = view.read(shard)
                 for start in range(0, len(entries), BLOCK):
-                    for op in entries[start : start + BLOCK]:
-                        blocks[crc32(op[KEY]) % count].append(op)
-                    for number, block in enumerate(blocks):
-                        if len(block) >= BLOCK:
-                            writer.write(number, block)
-                            block.clear()
+                    blocks.add(entries[start : start + BLOCK])
                     yield None
-            for number, block in enumerate(blocks):
-                if block:
-                    writer.write(number, block)
+            blocks.finish()
         except StorageUnavailable:
             failures.append(Failure())
             if self._writer is not None:
