@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nuntwist.cluster.checks import REMEMBERED, WAITING, Checks
-from nuntwist.core import state_hash
+from nuntwist.core import state_sum
 from nuntwist.core.catalogue import STAGED, Catalogue
 from nuntwist.core.database import local_entry
 from nuntwist.core.state_hash import (
@@ -21,7 +21,6 @@ from nuntwist.core.state_hash import (
     SLICE_BYTES,
     Check,
     StateHash,
-    entry_hash,
     sum_of,
 )
 from nuntwist.testing import MemoryNode
@@ -194,13 +193,13 @@ def test_a_key_that_is_written_often_costs_once() -> None:
     made = [(b"%d" % i, i, i, i << 16, SET, 1, b"hot") for i in range(2, 501)]
     state.hash.note(made, [database.store(op) for op in made])
     hashed: list[Op] = []
-    real = state_hash.entries_sum
+    real = state_sum.entries_sum
 
     def counting(ops: Sequence[Op]) -> int:
         hashed.extend(ops)
         return real(ops)
 
-    with mock.patch.object(state_hash, "entries_sum", counting):
+    with mock.patch.object(state_sum, "entries_sum", counting):
         state.catch_up()
     assert hashed == [made[-1]]
     assert state.hash.sum == sum_of(state.catalogue)
@@ -237,22 +236,6 @@ def test_an_operation_that_nobody_applies_does_not_hide_a_check() -> None:
     other.hash.note(ops(2, 9), [None] * 8)
     other.catch_up()
     assert check == Check(10, other.hash.sum)
-
-
-def test_each_field_counts() -> None:
-    op: Op = (b"value", 3, 7, 9 << 16, SET, 1, b"key")
-    others: list[Op] = [
-        (b"valuf", 3, 7, 9 << 16, SET, 1, b"key"),
-        (b"value", 4, 7, 9 << 16, SET, 1, b"key"),
-        (b"value", -2, 7, 9 << 16, SET, 1, b"key"),
-        (b"value", 3, 8, 9 << 16, SET, 1, b"key"),
-        (b"value", 3, 7, 10 << 16, SET, 1, b"key"),
-        (b"value", 3, 7, 9 << 16, SET, 2, b"key"),
-        (b"value", 3, 7, 9 << 16, SET, 1, b"kez"),
-        (b"yvalue", 3, 7, 9 << 16, SET, 1, b"ke"),
-        (b"", 3, 7, 9 << 16, SET, 1, b"keyvalue"),
-    ]
-    assert len({entry_hash(one) for one in [op, *others]}) == 1 + len(others)
 
 
 def test_the_name_and_the_strategy_of_a_database_count() -> None:
