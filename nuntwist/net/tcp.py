@@ -43,7 +43,7 @@ from nuntwist.net.introduced import Counted
 from nuntwist.net.outlet import Backpressure, is_busy, peer_name, tune
 from nuntwist.net.parting import Parting
 from nuntwist.net.tls import has_certificate
-from nuntwist.net.unfinished import SMALL
+from nuntwist.net.unended import Unended
 
 GREETING = b"ok \n"
 NO_CERTIFICATE = b"refused links need a certificate that NUN_PEER_CA has signed, over TLS\n"
@@ -97,12 +97,11 @@ class LineProtocol(Protocol):
         self._certified = certified
         self._guard = guard
         self._excess: IDelayedCall | None = None
-        self._in_sum = self._is_timed = False
+        self._unended = Unended(self, guard.commands, guard.unfinished)
         self._held = b""
         self._call_later = call_later
         self._ending = self._input_ended = self._begun = False
         self._looked_at = False
-        self._not_read = False
         self._lingering: IDelayedCall | None = None
         self._parting: Parting | None = None
         self._framer = LineFramer(pipeline.limits.line)
@@ -167,38 +166,16 @@ class LineProtocol(Protocol):
         chunk = self._framer.feed(data)
         if chunk is not None:
             self._receive(self.client, chunk)
-        if self._is_timed or self._framer.begun:
-            self._note_unfinished(chunk is None)
-
-    def _note_unfinished(self, same: bool) -> None:
-        """Note what has begun and not ended.
-
-        :param same: no line has ended, so it had begun before, if any had.
-        """
-        if self._ending:
-            return
-        begun = self._framer.begun
-        if not begun:
-            self._guard.commands.forget(self)
-        elif not (same and self._is_timed):
-            self._guard.commands.begin(self)
-        self._is_timed = begun
-        if self._in_sum or self._framer.pending > SMALL:
-            self._in_sum = self._guard.unfinished.note(self, self._framer.pending)
+        framer = self._framer
+        if (self._unended.noted or framer.begun) and not self._ending:
+            self._unended.note(framer.begun, chunk is not None, framer.pending)
 
     def out_of_time(self) -> str | None:
         """End it; see :class:`nuntwist.net.patience.Hurried`."""
         if not self._begun:
             self.abort("handshake")
             return peer_name(self.transport)
-        if self._ending:
-            return None
-        if self._not_read:
-            # That it does not end is due to us; resume_reading gives it its time anew.
-            return None
-        if is_busy(self.client):
-            # What it has sent before is to be answered first.
-            self._guard.commands.begin(self)
+        if self._ending or self._unended.waits_for_us(self.client):
             return None
         self.write(TOO_LATE % self._guard.commands.allowed)
         self.end()
@@ -206,7 +183,7 @@ class LineProtocol(Protocol):
 
     def is_busy(self) -> bool:
         """See :class:`nuntwist.net.idle.Silent`."""
-        return self._not_read or is_busy(self.client)
+        return self._unended.not_read or is_busy(self.client)
 
     def nudge(self) -> None:
         """There is nothing that a client would have to answer."""
@@ -229,9 +206,7 @@ class LineProtocol(Protocol):
         if self._peers is not None:
             if len(data) < len(PEER) and PEER.startswith(data):
                 self._held = data
-                if not self._is_timed:
-                    self._is_timed = True
-                    self._guard.commands.begin(self)
+                self._unended.note(True, False, len(data))
                 return False
             if data.startswith(PEER) and self._certified and not has_certificate(self.transport):
                 self._guard.refuse_node(f"{self.client.peer} (TCP)", SHOWN_NONE)
@@ -309,17 +284,14 @@ class LineProtocol(Protocol):
 
     def pause_reading(self) -> None:
         """Deliver no more input."""
-        self._not_read = True
+        self._unended.pause()
         self.transport.pauseProducing()
 
     def resume_reading(self) -> None:
         """Deliver input again, unless some waits for its turn."""
         if self._meter is not None and self._meter.holds:
             return
-        if self._not_read:
-            self._not_read = False
-            if self._is_timed:
-                self._guard.commands.begin(self)
+        self._unended.resume()
         self.transport.resumeProducing()
 
     def end(self) -> None:

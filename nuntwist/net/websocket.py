@@ -29,7 +29,7 @@ from nuntwist.net.outlet import Backpressure, is_busy, peer_name, tune
 from nuntwist.net.parting import Parting
 from nuntwist.net.proxies import forwarded_in
 from nuntwist.net.rate import Meter
-from nuntwist.net.unfinished import SMALL
+from nuntwist.net.unended import Unended
 
 if TYPE_CHECKING:
     from nuntwist.net.websocket_port import FrameFactory
@@ -75,13 +75,14 @@ class FrameProtocol(WebSocketServerProtocol):
     def connectionMade(self) -> None:
         """Begin the handshake."""
         self._pending = b""
-        self._feeding = self._in_sum = self._is_timed = self._anew = self._not_read = False
+        self._feeding = self._anew = False
         self._peer_close: tuple[int, bytes] | None = None
         self._parting: Parting | None = None
         self._lost = False
         vars(self).update(self.factory.options)
         self.heard = True
-        self._guard = self.factory.guard
+        self._guard = guard = self.factory.guard
+        self._unended = Unended(self, guard.commands, guard.unfinished)
         self._meter: Meter | None = None
         self._forwarded: str | None = None
         super().connectionMade()
@@ -130,20 +131,15 @@ class FrameProtocol(WebSocketServerProtocol):
             self._pending = data
         else:
             self._take(data)
-        if self._pending or self.inside_message or self._is_timed or self._in_sum:
+        if self._pending or self.inside_message or self._unended.noted:
             self._note_unfinished()
 
     def _note_unfinished(self) -> None:
         # What waits for our turns is not the other side's to end.
         begun = bool(self._pending or self.inside_message) and not self._feeding
         begun = begun and self.client is not None and not self.client.closed
-        if not begun:
-            self._guard.commands.forget(self)
-        elif self._anew or not self._is_timed:
-            self._guard.commands.begin(self)
-        self._is_timed, self._anew = begun, False
-        if self._in_sum or self.inside_message or len(self._pending) > SMALL:
-            self._in_sum = self._guard.unfinished.note(self, self._held())
+        self._unended.note(begun, self._anew, self._held())
+        self._anew = False
 
     def _held(self) -> int:
         """Bytes of a message that is not whole."""
@@ -165,12 +161,7 @@ class FrameProtocol(WebSocketServerProtocol):
         if self.client is None:
             self.abort("handshake")
             return peer_name(self.transport)
-        if self._not_read or self.client.ending:
-            # That it does not end is due to us; resume_reading gives it its time anew.
-            return None
-        if is_busy(self.client):
-            # What it has sent before is to be answered first.
-            self._guard.commands.begin(self)
+        if self.client.ending or self._unended.waits_for_us(self.client):
             return None
         peer = self.client.peer
         self.sendCloseFrame(POLICY_VIOLATION, TOO_LATE % self._guard.commands.allowed)
@@ -179,7 +170,7 @@ class FrameProtocol(WebSocketServerProtocol):
     def is_busy(self) -> bool:
         """See :class:`nuntwist.net.idle.Silent`."""
         client = self.client
-        return self._not_read or self._feeding or client is None or is_busy(client)
+        return self._unended.not_read or self._feeding or client is None or is_busy(client)
 
     def nudge(self) -> None:
         """Send a ping, as long as no answer is sent in parts."""
@@ -356,17 +347,14 @@ class FrameProtocol(WebSocketServerProtocol):
 
     def pause_reading(self) -> None:
         """Deliver no more input."""
-        self._not_read = True
+        self._unended.pause()
         self.transport.pauseProducing()
 
     def resume_reading(self) -> None:
         """Deliver input again, unless Autobahn still has some to eat, or some waits."""
         if self._meter is not None and self._meter.holds:
             return
-        if self._not_read:
-            self._not_read = False
-            if self._is_timed:
-                self._guard.commands.begin(self)
+        self._unended.resume()
         if not self._feeding:
             self.transport.resumeProducing()
 
