@@ -206,7 +206,7 @@ class Replicas:
     def note_stopped(self) -> None:
         """The log is closed in order."""
         try:
-            self.member.note_reached()
+            self.member.doubt.note_reached()
             self._identity.note(clean=True)
         except OSError as error:
             self._log.warn(

@@ -72,7 +72,6 @@ class Belonging:
         self._seen: bytes | None = None
         self._kept = Membership()
         self._members_index = 0
-        self._whole_in = -1
         self._asks_again = 0.0
         self._founding: Founding | None = None
         self._said: tuple[object, ...] = ()
@@ -176,31 +175,14 @@ class Belonging:
                 self.membership = told
                 self._member.election.reconfigure(told.members, self._member.clock.seconds())
                 self._member.on_addresses()
-        elif isinstance(message, Whole) and message.number == self._member.election.number:
-            self._whole_in = message.number
-            self.kept()
-
-    def kept(self) -> None:
-        """What this node holds is on its disk: if it was told that it is all, it is whole."""
-        member = self._member
-        told = self._whole_in == member.election.number
-        if told and (member.copier is None or member.copier.is_kept):
-            self._note(doubtful=False)
-            member.election.doubtful.discard(member.me)
-            member.carry_out()
-
-    def doubt(self) -> None:
-        """This node is about to give up what it has acknowledged, or must: it counts again only
-        when it is told so after this."""
-        self._whole_in = -1
-        self._member.identity.note(doubtful=True)
-        self._member.election.doubtful.add(self._member.me)
+        elif isinstance(message, Whole):
+            self._member.doubt.told_whole(message.number)
 
     def _invited(self, node: int, message: Invited) -> None:
         if self.is_member:
             # There is nothing to ask for, so nothing is due.
             return
-        self._note(left=0)
+        self._member.note(left=0)
         self.due = self._member.clock.seconds()
         hello = self._hellos.get(node)
         if self.set_id == 0 and hello is not None and hello.set_id == message.set_id:
@@ -317,10 +299,7 @@ class Belonging:
                 member.machine.configure(mine.joined(member.me, address).encode())
             except StorageUnavailable as error:
                 self._log.error("the members cannot be written down: {error}", error=str(error))
-        if member.identity.standing.doubtful:
-            # All have elected it, so nobody has more.
-            self._note(doubtful=False)
-            member.election.doubtful.discard(member.me)
+        member.doubt.elected()
         return reign
 
     def _lacking(self, node: int) -> None:
@@ -371,10 +350,10 @@ class Belonging:
         if self.is_member:
             self.due = _NEVER
             if member.identity.standing.left:
-                self._note(left=0)
+                member.note(left=0)
         elif was_member:
             self._log.warn("this node was taken out of its set, and takes no part any more")
-            self._note(left=self.set_id, formed=0)
+            member.note(left=self.set_id, formed=0)
 
     def _note_formed(self) -> None:
         standing = self._member.identity.standing
@@ -384,7 +363,7 @@ class Belonging:
             and standing.formed != self.set_id
             and self._member.committed >= self._members_index > 0
         ):
-            self._note(formed=self.set_id)
+            self._member.note(formed=self.set_id)
             self._log.info(
                 "the set {set_id:016x} is formed: {members}",
                 set_id=self.set_id,
@@ -441,12 +420,6 @@ class Belonging:
         for node in self._hellos:
             if self.is_of_set(node):
                 self._member.send(node, Joining(self._member.election.number, self.set_id))
-
-    def _note(self, **changes: int | bool) -> None:
-        try:
-            self._member.identity.note(**changes)
-        except OSError as error:
-            self._member.fail(error)
 
     # -- for whoever connects ----------------------------------------------------------------
 

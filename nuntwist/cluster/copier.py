@@ -54,7 +54,7 @@ class Copier:
         self._later = member.clock.callLater
         self._originals = Originals(node)
         self._installing = Installing(node, files, self._later)
-        self._installing.doubt = member.belonging.doubt
+        self._installing.doubt = member.doubt.begin
         self._installing.kept = self._kept
         self._journal = node.pipeline.journal
         self._sender: CopySender | None = None
@@ -75,7 +75,7 @@ class Copier:
         return self._installing.is_kept
 
     def _kept(self) -> None:
-        self._member.belonging.kept()
+        self._member.doubt.kept()
         self.on_kept()
 
     @property
@@ -151,7 +151,7 @@ class Copier:
         :param index: the last of the log here, which is the beginning of the primary's.
         """
         try:
-            self._member.belonging.doubt()
+            self._member.doubt.begin()
         except OSError as error:
             self._member.fail(error)
             return

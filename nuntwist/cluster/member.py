@@ -8,7 +8,8 @@ and the log of the node. The election (:mod:`nuntwist.cluster.elections`) says w
   (:mod:`nuntwist.cluster.pursuit`);
 - **neither**: the node stands by.
 
-Which set it is in, and how it comes into one, is :mod:`nuntwist.cluster.belonging`.
+Which set it is in, and how it comes into one, is :mod:`nuntwist.cluster.belonging`; whether its log
+can be relied on, :mod:`nuntwist.cluster.doubt`.
 
 Of two connections between the same two nodes (each has connected to the other) the one stays that
 the node with the lower id has made; both ends know that, so they close the same one. Of two that
@@ -28,6 +29,7 @@ from nuntwist.cluster.ailing import Ailing
 from nuntwist.cluster.belonging import Belonging, Terms
 from nuntwist.cluster.copies import CopyBegins, CopyEnds, CopyPiece
 from nuntwist.cluster.diary import Diary
+from nuntwist.cluster.doubt import Doubt
 from nuntwist.cluster.effects import Keep, Means, Send, Timing, Turned
 from nuntwist.cluster.elections import BULLY
 from nuntwist.cluster.greeting import Greeting, Hello
@@ -64,6 +66,7 @@ class Member:
     :ivar running: whether it takes part.
     :ivar pursuit: what it takes of its primary.
     :ivar failed: why it takes no part any more; None while it does.
+    :ivar doubt: knows whether its log has all that it has acknowledged.
     :ivar diary: has the last transitions.
     :ivar on_primary: is told the id of the primary, itself included, or None, as it changes.
     :ivar on_stream: is told the id of the node whose log this node's is the beginning of, as its
@@ -121,44 +124,15 @@ class Member:
         self._timer_due = 0.0
         self.running = False
         self._ailing = Ailing(self)
+        self.doubt = Doubt(self)
         self._streams_from: int | None = None
         self._kind = kind
-        self._doubt_shortened()
+        self.doubt.look_at_log()
         self.belonging = Belonging(self, timing.round)
         self.diary = Diary(
             lambda: started / 1000.0 + clock.seconds() - self._began, self.belonging.address_of
         )
         self.election = self._make_election()
-
-    def _doubt_shortened(self) -> None:
-        """Where the log has less than this node has had, it does not count until it has all."""
-        standing, last = self.identity.standing, self.oplog.last.index
-        lost = self.machine.members is None or last < standing.reached
-        if standing.formed and lost and not standing.doubtful:
-            self._log.error(
-                "the log of this node ends at {last}, but it was a member of the set {set_id:016x}"
-                " with all up to {reached}: it does not count until its primary has given it all"
-                " again",
-                last=last,
-                set_id=standing.formed,
-                reached=standing.reached,
-            )
-            self.identity.note(doubtful=True, reached=last)
-
-    def note_reached(self) -> None:
-        """Keep how far the log is durable here: the node stops, or has cut off a tail.
-
-        :raise OSError: it could not be kept.
-        """
-        self.identity.note(reached=self.machine.durable)
-
-    def note_cut(self) -> None:
-        """What was taken off is not missed after a start."""
-        if self.oplog.last.index < self.identity.standing.reached:
-            try:
-                self.note_reached()
-            except OSError as error:
-                self.fail(error)
 
     def _make_election(self) -> IElection:
         members = self.belonging.membership.members
@@ -447,6 +421,13 @@ class Member:
             return False
         return True
 
+    def note(self, **changes: int | bool) -> None:
+        """Keep changes of how this node stands; where that cannot be, it takes no part any more."""
+        try:
+            self.identity.note(**changes)
+        except OSError as error:
+            self.fail(error)
+
     def fail(self, error: OSError) -> None:
         """Take no part any more, as what has to be kept cannot be."""
         self.failed = error.strerror or str(error)
@@ -534,7 +515,7 @@ class Member:
     def replaced(self) -> None:
         """What this node holds was replaced by a copy of the primary's."""
         self.election.appended(self.oplog.last)
-        self.note_cut()
+        self.doubt.note_cut()
         self.look()
         if self.pursuit.incoming is not None:
             self.pursuit.incoming.begin()

@@ -82,7 +82,7 @@ class Pursuit:
                 incoming.records(message)
             else:
                 incoming.cut(message)
-                member.note_cut()
+                member.doubt.note_cut()
         except CorruptData as error:
             self._log.error("what the primary sends is damaged: {error}", error=str(error))
             member.links[node].close()

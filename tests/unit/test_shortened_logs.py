@@ -61,7 +61,7 @@ def test_it_elects_nobody_who_lacks_what_it_has_lost(three: MemorySet, log: str)
     three.nodes[1].admin("use-db d t", "set k 2")
     three.run(1.0)
     assert three.members[1].committed == three.nodes[1].oplog.last.index
-    three.members[3].note_reached()
+    three.members[3].doubt.note_reached()
     for me in (1, 3):
         three.kill(me)
     three.disks[3] = older
@@ -81,7 +81,7 @@ def test_it_elects_nobody_who_lacks_what_it_has_lost(three: MemorySet, log: str)
 def test_a_tail_that_was_cut_off_is_not_missed(three: MemorySet) -> None:
     three.isolate(1)
     three.nodes[1].admin("use-db d t", *(f"set k {number}" for number in range(20)))
-    three.members[1].note_reached()
+    three.members[1].doubt.note_reached()
     reached = three.nodes[1].oplog.last.index
     three.run(5.0)
     three.heal()
@@ -97,7 +97,7 @@ def test_a_tail_that_was_cut_off_is_not_missed(three: MemorySet) -> None:
 
 def test_a_node_with_all_it_had_is_whole(three: MemorySet) -> None:
     for me in three.ids:
-        three.members[me].note_reached()
+        three.members[me].doubt.note_reached()
         three.kill(me)
         three.restart(me)
         assert whole(three, me)
