@@ -17,7 +17,7 @@ node that has last said that it is of another set does not count.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from twisted.logger import Logger
@@ -26,7 +26,6 @@ from nuntwist.addresses import in_short
 from nuntwist.cluster.founding import Founding
 from nuntwist.cluster.greeting import Admitted, Greeting, Hello, Invited, Joining, Whole
 from nuntwist.cluster.membership import MOST_MEMBERS, Membership, decode_members, gives_way
-from nuntwist.cluster.reign import Reign
 from nuntwist.cluster.states import State
 from nuntwist.errors import StorageUnavailable
 
@@ -273,42 +272,16 @@ class Belonging:
         member.election.reconfigure(self.membership.members, member.clock.seconds(), at_once=True)
         member.election.tick(member.clock.seconds())
 
-    def make_reign(self, number: int, begins: int) -> Reign:
-        """Begin an epoch as primary; a set that was just made is written down in it."""
+    def write_down(self) -> None:
+        """As a primary whose epoch has just begun, log the members where the state has others: the
+        set was made just now, or this node is reached elsewhere than before."""
         member = self._member
-        survives = member.terms.quorum == "none"
-        reign = Reign(
-            member.me,
-            number,
-            begins,
-            self.membership,
-            member.machine,
-            member.oplog,
-            member.send,
-            self._lacking,
-            # Where nobody else counts it is committed already, and nothing else would tell.
-            lambda: member.clock.callLater(0.0, member.durable),
-            member.clock.seconds,
-            (lambda: member.election.linked) if survives else None,
-        )
-        mine = replace(self.membership)
         address = member.terms.address
-        if self._joins or mine.members.get(member.me) not in (address, None):
-            # Made just now, or this node is reached elsewhere than before.
+        if self._joins or self.membership.members.get(member.me) not in (address, None):
             try:
-                member.machine.configure(mine.joined(member.me, address).encode())
+                member.machine.configure(self.membership.joined(member.me, address).encode())
             except StorageUnavailable as error:
                 self._log.error("the members cannot be written down: {error}", error=str(error))
-        member.doubt.elected()
-        return reign
-
-    def _lacking(self, node: int) -> None:
-        self._log.info(
-            "the node at {address} needs what the log here does not have any more: it gets a copy",
-            address=in_short(self.address_of(node) or "-"),
-        )
-        if self._member.copier is not None:
-            self._member.copier.lacking(node)
 
     # -- as time goes by ---------------------------------------------------------------------
 

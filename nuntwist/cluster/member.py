@@ -3,7 +3,7 @@
 What happens comes in from three sides: connections (:class:`nuntwist.net.peer.Links`), the clock,
 and the log of the node. The election (:mod:`nuntwist.cluster.elections`) says what follows from it:
 
-- **primary**: the node leads (:mod:`nuntwist.cluster.reign`);
+- **primary**: the node leads (:mod:`nuntwist.cluster.leading`);
 - **following**: the node stands by, says to its primary what it has, and takes what comes
   (:mod:`nuntwist.cluster.pursuit`);
 - **neither**: the node stands by.
@@ -35,13 +35,13 @@ from nuntwist.cluster.elections import BULLY
 from nuntwist.cluster.greeting import Greeting, Hello
 from nuntwist.cluster.identity import Identity
 from nuntwist.cluster.incoming import Incoming
+from nuntwist.cluster.leading import Leading
 from nuntwist.cluster.machine import Link, Machine
 from nuntwist.cluster.outgoing import Log
 from nuntwist.cluster.pursuit import Pursuit
 from nuntwist.cluster.reign import Reign
 from nuntwist.cluster.states import State
 from nuntwist.cluster.stream import Applied, Cut, Have, Records, Refused
-from nuntwist.errors import StorageUnavailable
 from nuntwist.interfaces import IElection, IElectionKind
 from nuntwist.values import Epoch
 
@@ -64,8 +64,10 @@ class Member:
     :param kind: makes its elections.
     :ivar election: of the set it is in.
     :ivar running: whether it takes part.
+    :ivar leading: what it does as the primary.
     :ivar pursuit: what it takes of its primary.
     :ivar failed: why it takes no part any more; None while it does.
+    :ivar ailing: lets another one lead while the log here takes no writes.
     :ivar doubt: knows whether its log has all that it has acknowledged.
     :ivar diary: has the last transitions.
     :ivar on_primary: is told the id of the primary, itself included, or None, as it changes.
@@ -97,7 +99,7 @@ class Member:
     ) -> None:
         self.me = identity.node_id
         self.links: dict[int, Link] = {}
-        self.reign: Reign | None = None
+        self.leading = Leading(self)
         self.pursuit = Pursuit(self)
         self.failed: str | None = None
         self.on_primary: Callable[[int | None], None] = _nobody_asks
@@ -119,11 +121,10 @@ class Member:
         self._began = clock.seconds()
         self._timing = timing
         self._chance = chance
-        self._waiting: dict[int, Have] = {}
         self._timer: IDelayedCall | None = None
         self._timer_due = 0.0
         self.running = False
-        self._ailing = Ailing(self)
+        self.ailing = Ailing(self)
         self.doubt = Doubt(self)
         self._streams_from: int | None = None
         self._kind = kind
@@ -162,7 +163,7 @@ class Member:
         self.note_stream(None)
         if self.copier is not None:
             self.copier.turned()
-        self._lay_down()
+        self.leading.lay_down()
         self.pursuit.committed = 0
         self.machine.begin_anew()
         self.pursuit.forget()
@@ -176,14 +177,14 @@ class Member:
         self.running = True
         self.oplog.written = self._written
         self.machine.grown = self._grown
-        self.machine.troubled = self._ailing.begin
+        self.machine.troubled = self.ailing.begin
         self.machine.stand_by(None)
         self.carry_out()
 
     def stop(self) -> None:
         """Take no part any more; the connections stay to whoever has made them."""
         self.running = False
-        self._ailing.stop()
+        self.ailing.stop()
         self.election.stop()
         self.oplog.written = None
         if self._timer is not None and self._timer.active():
@@ -191,7 +192,7 @@ class Member:
         self._timer = None
         self.pursuit.stop()
         self.note_stream(None)
-        self._lay_down()
+        self.leading.lay_down()
 
     # -- connections -------------------------------------------------------------------------
 
@@ -235,17 +236,13 @@ class Member:
         """A node is not of the same set, or not reached any more."""
         if node == self._streams_from:
             self.note_stream(None)
-        self._waiting.pop(node, None)
         if node == self.election.primary:
             self.on_parted()
         self.election.learners.discard(node)
         self.election.link(node, False, self.clock.seconds())
         if self.copier is not None:
             self.copier.unlinked(node)
-        if self.reign is not None:
-            self.reign.unlinked(node)
-            self.on_unlinked(node)
-            self.machine.guard(self.reign.in_step())
+        self.leading.unlinked(node)
 
     def meet(self, node: int, hello: Hello) -> None:
         """A node says that it is of the same set, and what it is there."""
@@ -270,7 +267,7 @@ class Member:
             self.belonging.received(node, message)
         elif self.belonging.is_of_set(node):
             if kind is Have or kind is Applied or kind is Refused:
-                self._from_secondary(node, message)
+                self.leading.received(node, message)
             elif kind is Records or kind is Cut:
                 self.pursuit.received(node, message)
             elif kind in self.handlers:
@@ -325,24 +322,10 @@ class Member:
         """See whether the members of the set have changed, and what is known of them."""
         self.belonging.look()
 
-    def _from_secondary(self, node: int, message: Have | Applied | Refused) -> None:
-        if message.number != self.election.number:
-            return
-        if self.election.state is State.ELECTED and isinstance(message, Have):
-            # It follows already, and is served when this node serves.
-            self._waiting[node] = message
-        reign = self.reign
-        if self.election.state is not State.PRIMARY or reign is None:
-            return
-        if isinstance(message, Have):
-            reign.begin_stream(node, message)
-        else:
-            reign.acknowledged(node, message)
-            stream = reign.outgoing.get(node)
-            if stream is not None:
-                self.election.answered(node, message.number, stream.answered)
-        self.machine.guard(reign.in_step())
-        self.look()
+    @property
+    def reign(self) -> Reign | None:
+        """The epoch that this node serves; None while it is not the primary."""
+        return self.leading.reign
 
     @property
     def incoming(self) -> Incoming | None:
@@ -449,16 +432,16 @@ class Member:
     def _turn(self, turned: Turned) -> None:
         self.diary.note(turned, self.election.rank)
         if turned.after is State.ELECTED:
-            self._waiting = {}
+            self.leading.elected()
         if turned.before in (State.PRIMARY, State.FOLLOWING):
             self.note_stream(None)
             self.on_turned()
             if self.copier is not None:
                 self.copier.turned()
         if turned.before is State.PRIMARY:
-            self._lay_down()
+            self.leading.lay_down()
         if turned.after is State.PRIMARY:
-            self._lead(turned.number)
+            self.leading.begin(turned.number)
         elif turned.after is State.FOLLOWING and turned.primary is not None:
             self.pursuit.follow(turned.primary)
             self.on_primary(turned.primary)
@@ -466,51 +449,6 @@ class Member:
             self.pursuit.forget()
             self.machine.stand_by(None)
             self.on_primary(None)
-
-    def _lay_down(self) -> None:
-        reign, self.reign = self.reign, None
-        if reign is not None:
-            self.pursuit.committed = max(self.pursuit.committed, reign.commits.index)
-            reign.end()
-
-    def _lead(self, number: int) -> None:
-        self.pursuit.forget()
-        try:
-            begins = self.machine.lead(Epoch(number, self.me))
-        except StorageUnavailable as error:
-            # It keeps the others from waiting for it, and another one is elected.
-            self._log.error("this node cannot lead: {error}", error=str(error))
-            self.machine.stand_by(None)
-            self._ailing.begin()
-            self.election.force(self.clock.seconds())
-            return
-        self._warn_without_majority()
-        self.reign = self.belonging.make_reign(number, begins)
-        if self.copier is not None:
-            self.copier.lead(number)
-        for node in self.belonging.doubtful():
-            self.reign.note_whole(node, False)
-        self.durable()
-        self.on_primary(self.me)
-        waiting, self._waiting = self._waiting, {}
-        for node, have in waiting.items():
-            if node in self.links and self.reign is not None:
-                self.reign.begin_stream(node, have)
-        self.machine.guard(0 if self.reign is None else self.reign.in_step())
-        self.note_stream(self.me)
-
-    def _warn_without_majority(self) -> None:
-        members = self.belonging.membership.members.keys()
-        reached = len((self.election.linked | {self.me}) & members)
-        if self.terms.quorum == "none" and reached <= len(members) // 2:
-            self._log.critical(
-                "this node takes over without a majority (NUN_ELECTION_QUORUM=none): it reaches"
-                " {reached} of {members} members. Where the others run without it there are two"
-                " primaries, and what one of them takes is taken off when they meet; take those"
-                " that are gone out with leave, and set the quorum back",
-                reached=reached,
-                members=len(members),
-            )
 
     def replaced(self) -> None:
         """What this node holds was replaced by a copy of the primary's."""
