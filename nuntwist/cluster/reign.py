@@ -1,4 +1,4 @@
-"""What a primary does in its epoch: it serves the streams, counts, and changes the members.
+"""What a primary does in its epoch: it serves the streams, counts, and has the members changed.
 
 Who follows it says what it has (``Have``) and gets a stream (:mod:`nuntwist.cluster.outgoing`);
 what members acknowledge is counted (:mod:`nuntwist.cluster.commits`). Two kinds of nodes get the
@@ -11,26 +11,22 @@ stream and do not count until they have all that there was when they came:
 Who *differs*, whose state was found not to be the primary's (:mod:`nuntwist.cluster.comparing`),
 gets no stream at all before it has a copy.
 
-Members change one at a time: the next change waits until the last one is committed, and the first
-one until an operation of this epoch is (Ongaro's correction of 2015 to single-server changes).
+When the members change, and how, is :mod:`nuntwist.cluster.changing`.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
-from twisted.internet.defer import Deferred, fail
-from twisted.logger import Logger
+from twisted.internet.defer import Deferred
 
-from nuntwist.addresses import in_short
+from nuntwist.cluster.changing import Changing
 from nuntwist.cluster.commits import Commits
 from nuntwist.cluster.greeting import Admitted, Whole
-from nuntwist.cluster.membership import MOST_MEMBERS, Membership
+from nuntwist.cluster.membership import Membership
 from nuntwist.cluster.outgoing import Log, Outgoing, Stage
 from nuntwist.cluster.stream import Applied, Have, Refused
-from nuntwist.errors import CommandError, StorageUnavailable
 
 
 class Leader(Protocol):
@@ -68,8 +64,6 @@ class Reign:
     :ivar replication_time: moving average of the time until a node acknowledges, in ms.
     """
 
-    _log = Logger()
-
     def __init__(
         self,
         me: int,
@@ -86,30 +80,42 @@ class Reign:
     ) -> None:
         self.number = number
         self.outgoing: dict[int, Outgoing] = {}
-        self.learners: dict[int, str] = {}
         self.doubtful: set[int] = set()
         self.differing: set[int] = set()
         self.on_differing: Callable[[int], None] = _nobody_asks
-        self.membership = membership
         self._me = me
         self._begins = begins
         self._machine = machine
         self._oplog = log
         self._send = send
         self._lacking = lacking
-        self._changed = changed
         self._seconds = seconds
         self._reachable = reachable
         self.replication_time = 0.0
         self._wanted: dict[int, int] = {}
-        self._changing = 0
-        self._becomes: Membership | None = None
-        self._leaves: deque[tuple[int, Deferred[None]]] = deque()
-        self._left: Deferred[None] | None = None
-        self.commits = Commits(me, self._counted(), begins)
+        self.commits = Commits(me, self._counted(membership), begins)
+        self._changes = Changing(
+            membership,
+            begins,
+            self.commits,
+            self._has_all,
+            lambda node: node in self.outgoing,
+            machine.configure,
+            changed,
+        )
 
-    def _counted(self) -> Collection[int]:
-        members = self.membership.members.keys()
+    @property
+    def membership(self) -> Membership:
+        """The members of the set, as the log has them."""
+        return self._changes.membership
+
+    @property
+    def learners(self) -> Mapping[int, str]:
+        """Who is to be a member, with its address, by id."""
+        return self._changes.learners
+
+    def _counted(self, membership: Membership) -> Collection[int]:
+        members = membership.members.keys()
         if self._reachable is None:
             return members
         return {self._me, *(node for node in self._reachable() if node in members)}
@@ -159,12 +165,12 @@ class Reign:
             more = self.commits.note(node, stream.durable) or more
         if more:
             self._tell_committed()
-        self.next_change()
+        self._changes.next()
 
     def durable(self) -> None:
         """More of the log is durable here."""
         self.count()
-        self.next_change()
+        self._changes.next()
 
     def count(self) -> bool:
         """Count what is durable here, and tell what is committed by that; nothing is logged.
@@ -206,15 +212,15 @@ class Reign:
     def unlinked(self, node: int) -> None:
         """The connection to a node is gone."""
         self.outgoing.pop(node, None)
-        self.learners.pop(node, None)
+        self._changes.unlinked(node)
         self._wanted.pop(node, None)
         self.recount()
 
     def recount(self) -> None:
         """Others count now."""
-        if self.commits.reconfigure(self._counted()):
+        if self.commits.reconfigure(self._counted(self.membership)):
             self._tell_committed()
-        self.next_change()
+        self._changes.next()
 
     def note_whole(self, node: int, whole: bool) -> None:
         """A member says whether its log is whole."""
@@ -226,7 +232,7 @@ class Reign:
             stream = self.outgoing.get(node)
             if stream is not None and self.commits.note(node, stream.durable):
                 self._tell_committed()
-            self.next_change()
+            self._changes.next()
 
     def take_out(self, node: int) -> None:
         """The state of a node is not the primary's: nothing it says counts."""
@@ -242,109 +248,37 @@ class Reign:
 
     def reconfigured(self, membership: Membership) -> None:
         """The members have changed, as the log has it."""
-        self.membership = membership
-        if self._becomes == membership:
-            self._becomes = None
-        for node in membership.members:
-            self.learners.pop(node, None)
+        self._changes.reconfigured(membership)
         self.recount()
+
+    def _has_all(self, node: int) -> bool:
+        """Whether a node has all that there was when it came, and an operation of this epoch."""
+        stream = self.outgoing.get(node)
+        if stream is None or stream.stage is not Stage.STREAMING or node in self.doubtful:
+            return False
+        return stream.durable >= max(self._wanted[node], self._begins)
 
     # -- changes of the members --------------------------------------------------------------
 
     def admit(self, node: int, address: str) -> None:
         """A node wants to be a member: it learns first."""
-        if node in self.membership.members:
-            # It has lost its log, and with it who is in the set.
-            self._send(node, Admitted(self.number, self.membership.encode()))
-            return
-        if node not in self.learners:
-            self._log.info("the node at {address} joins the set", address=in_short(address))
-        self.learners[node] = address
         self._send(node, Admitted(self.number, self.membership.encode()))
-        # It may have all by now, and nothing else need come that would tell.
-        self.next_change()
+        # A member that asks has lost its log, and with it who is in the set.
+        if node not in self.membership.members:
+            self._changes.learn(node, address)
 
     def leave(self, node: int) -> Deferred[None]:
-        """Take a member out, when it is its turn.
-
-        :return: fires with None when that is committed; fails with CommandError where it is not
-            to be, or not known whether it is.
-        """
-        if any(waiting == node for waiting, _ in self._leaves):
-            return fail(CommandError(b"that node is leaving already"))
-        done: Deferred[None] = Deferred()
-        self._leaves.append((node, done))
-        self.next_change()
-        return done
+        """Take a member out; as of :meth:`nuntwist.cluster.changing.Changing.leave`."""
+        return self._changes.leave(node)
 
     @property
     def is_settled(self) -> bool:
         """Whether the last change of the members is committed, so that another may be made."""
-        # One that is committed and was not looked at yet would be undone by another, made from
-        # the members before it.
-        reached = self.commits.index >= max(self._changing, self._begins)
-        return reached and self._becomes is None
-
-    def next_change(self) -> None:
-        """Make the next change of the members, where it is time for it."""
-        if not self.is_settled:
-            return
-        if self._left is not None:
-            left, self._left = self._left, None
-            left.callback(None)
-        change = self._choose()
-        if change is None:
-            return
-        self._log.info(
-            "the members of the set become {members}",
-            members=", ".join(sorted(map(in_short, change.members.values()))),
-        )
-        try:
-            self._becomes = change
-            self._changing = self._machine.configure(change.encode())
-        except StorageUnavailable as error:
-            self._becomes = None
-            self._log.error("the members cannot be changed now: {error}", error=str(error))
-            self._not_left(b"storage unavailable: " + str(error).encode())
-        else:
-            self._changed()
-
-    def _not_left(self, why: bytes) -> None:
-        left, self._left = self._left, None
-        if left is not None:
-            left.errback(CommandError(why))
-
-    def _choose(self) -> Membership | None:
-        members = self.membership
-        while self._leaves:
-            node, done = self._leaves.popleft()
-            if node in members.members:
-                self._left = done
-                return members.left(node)
-            done.callback(None)
-        if len(members.members) >= MOST_MEMBERS:
-            return None
-        for node, address in self.learners.items():
-            stream = self.outgoing.get(node)
-            if stream is None or stream.stage is not Stage.STREAMING or node in self.doubtful:
-                continue
-            if stream.durable < max(self._wanted[node], self._begins):
-                continue
-            before = members.at(address)
-            if before is not None:
-                # One that was there under that name is no more: it goes first.
-                return members.left(before) if before not in self.outgoing else None
-            return members.joined(node, address)
-        return None
+        return self._changes.is_settled
 
     def end(self) -> None:
         """It is over."""
-        unknown = b"outcome unknown: this node is no longer primary"
-        waiting = [done for _, done in self._leaves]
-        self._leaves.clear()
-        for done in waiting:
-            done.errback(CommandError(unknown))
-        self._not_left(unknown)
+        self._changes.end()
 
 
 def _nobody_asks(node: int) -> None:
