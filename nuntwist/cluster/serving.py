@@ -2,7 +2,7 @@
 
 What its log needs that the primary's no longer has comes as a copy
 (:mod:`nuntwist.cluster.copier`), what was cut off its log is offered
-(:mod:`nuntwist.cluster.offers`). Writes are forwarded (:mod:`nuntwist.cluster.forwards`), the
+(:mod:`nuntwist.cluster.bargains`). Writes are forwarded (:mod:`nuntwist.cluster.forwards`), the
 reads that must be are confirmed (:mod:`nuntwist.cluster.confirming`), and write concerns are
 counted. It knows where arbiters are (:mod:`nuntwist.cluster.arbiters`). Its state is compared with
 the primary's (:mod:`nuntwist.cluster.comparing`).
@@ -15,13 +15,14 @@ from collections.abc import Collection
 from twisted.logger import Logger
 
 from nuntwist.cluster.arbiters import Registry
+from nuntwist.cluster.bargains import Bargains
 from nuntwist.cluster.comparing import Comparing
 from nuntwist.cluster.confirming import Confirming
 from nuntwist.cluster.copier import Copier
 from nuntwist.cluster.counting import Counting
 from nuntwist.cluster.forwards import Forwards
 from nuntwist.cluster.member import Member
-from nuntwist.cluster.offers import Bargains, Offer, Offered
+from nuntwist.cluster.offers import Offer, Offered
 from nuntwist.core.concern import MAJORITY, Concern
 from nuntwist.core.divergent import Deciding
 from nuntwist.core.following import Following

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
+from nuntwist.cluster.bargains import Bargains
 from nuntwist.cluster.belonging import Terms
 from nuntwist.cluster.comparing import Comparing
 from nuntwist.cluster.effects import Timing
@@ -16,7 +17,6 @@ from nuntwist.cluster.forwards import Forwards
 from nuntwist.cluster.handshake import Accepting, Connecting, Self
 from nuntwist.cluster.identity import Identity
 from nuntwist.cluster.member import Member
-from nuntwist.cluster.offers import Bargains
 from nuntwist.cluster.overview import Overview
 from nuntwist.cluster.serving import Serving
 from nuntwist.cluster.states import State

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from nuntwist.cluster.offers import Bargains, Offer, Offered, Offers, first_of
+from nuntwist.cluster.bargains import Bargains
+from nuntwist.cluster.offers import Offer, Offered, Offers, first_of
 from nuntwist.core import divergent
 from nuntwist.core.divergent import Decided, Deciding, marker_of
 from nuntwist.core.following import Following
