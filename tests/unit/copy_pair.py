@@ -18,9 +18,10 @@ from nuntwist.cluster.copies import (
     pieces_of,
 )
 from nuntwist.cluster.copy_receiver import CopyReceiver
-from nuntwist.cluster.copy_sender import WINDOW, CopySender
+from nuntwist.cluster.copy_sender import CopySender
 from nuntwist.cluster.frames import FrameReader, Message, encode
 from nuntwist.cluster.incoming import Incoming
+from nuntwist.cluster.one_copy import WINDOW
 from nuntwist.cluster.outgoing import Outgoing
 from nuntwist.cluster.stream import Applied, Cut, Have, Records, Refused
 from nuntwist.core.copying import Originals
@@ -74,7 +75,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     def small(entries: Iterable[tuple[int, Sequence[Op]]]) -> Iterator[tuple[bytes, int]]:
         return pieces_of(entries, 4 << 10)
 
-    monkeypatch.setattr("nuntwist.cluster.copy_sender.pieces_of", small)
+    monkeypatch.setattr("nuntwist.cluster.one_copy.pieces_of", small)
 
 
 def own_writes(pair: CopyPair) -> None:

@@ -19,7 +19,8 @@ from nuntwist.cluster.copies import (
     pieces_of,
 )
 from nuntwist.cluster.copy_receiver import AGAIN, Stage
-from nuntwist.cluster.copy_sender import AT_ONCE, HELD, PATIENCE, CopySender
+from nuntwist.cluster.copy_sender import AT_ONCE, CopySender
+from nuntwist.cluster.one_copy import HELD, PATIENCE
 from nuntwist.core.copying import Aside, Originals, Outline
 from nuntwist.core.installing import MARKER
 from nuntwist.errors import CorruptData
