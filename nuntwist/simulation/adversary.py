@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IDelayedCall
 
 from nuntwist.core.database import MASK, SHARDS, TOKEN_KEY
 from nuntwist.simulation.changes import Changes
-from nuntwist.simulation.clients import DATABASE
+from nuntwist.simulation.client import DATABASE
 from nuntwist.values import INDEX, KEY
 
 if TYPE_CHECKING:

@@ -1,20 +1,14 @@
-"""Clients of a simulated set: they write and read, watch, and record what they are told.
+"""Clients of a simulated set that write and read, and such that watch; they record what they are
+told.
 
-A client has one connection to one node, and one command at a time. Where an answer takes too long
-or the connection is lost, nobody knows the outcome; the client goes to another node, after a
-while.
+What any client does is :mod:`nuntwist.simulation.client`.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable
 
-from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.python.failure import Failure
-
+from nuntwist.simulation.client import PATIENCE, Client, Seat
 from nuntwist.simulation.history import (
     DONE,
     GET,
@@ -29,166 +23,7 @@ from nuntwist.simulation.history import (
     Operation,
 )
 from nuntwist.simulation.invariants import WatchOrder
-from nuntwist.simulation.network import Way
-from nuntwist.simulation.process import Process
 from nuntwist.simulation.promises import Promises
-
-PATIENCE: Final = 4.0
-"""Seconds that a client waits for an answer."""
-DATABASE: Final = "d"
-TOKEN: Final = "t"
-
-
-class Connection(Protocol):
-    """One connection of a client."""
-
-    transport: Any
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._rest = b""
-
-    def connectionMade(self) -> None:
-        """Nothing is sent before the greeting."""
-
-    def dataReceived(self, data: bytes) -> None:
-        """Give whole lines."""
-        *lines, self._rest = self._client.data(self, self._rest + data).split(b"\n")
-        for line in lines:
-            self._client.line(self, line.decode())
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Tell."""
-        self._client.lost(self)
-
-
-class Client:
-    """What writers and watchers have in common: a connection, made again and again.
-
-    :param places: gives the places of nodes.
-    :param way: gives the way to a node.
-    :ivar database: the one it selects.
-    """
-
-    database = DATABASE
-
-    def __init__(
-        self,
-        number: int,
-        process: Process,
-        chance: random.Random,
-        places: Callable[[], Sequence[int]],
-        way: Callable[[int], Way],
-    ) -> None:
-        self.number = number
-        self.process = process
-        self.chance = chance
-        self.stopped = False
-        self._places = places
-        self._way = way
-        self._connection: Connection | None = None
-        self._answered: list[str] = []
-        self._next: list[str] = []
-        self._timer: IDelayedCall | None = None
-
-    def start(self) -> None:
-        """Connect to some node."""
-        if self.stopped:
-            return
-        self.place = self.chance.choice(self._places())
-        factory = Factory()
-        factory.buildProtocol = lambda addr: self._made()  # type: ignore[method-assign]  # one
-        self._way(self.place).connect(factory).addErrback(self._not_connected)
-
-    def _made(self) -> Connection:
-        self._connection = Connection(self)
-        self._answered = []
-        # The greeting closes nothing that was asked.
-        self._next = ["", f"use-db {self.database} {TOKEN}", *self.first()]
-        self._wait(PATIENCE, self.give_up)
-        return self._connection
-
-    def _not_connected(self, reason: Failure) -> None:
-        self.later(self.start)
-
-    def later(self, call: Callable[[], object]) -> None:
-        """Do something after a while."""
-        self._wait(self.chance.uniform(0.05, 0.5), call)
-
-    def _wait(self, seconds: float, call: Callable[[], object]) -> None:
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        self._timer = self.process.callLater(seconds, call)
-
-    def line(self, connection: Connection, line: str) -> None:
-        """A line has come."""
-        if connection is not self._connection:
-            return
-        if line.startswith(("changed", "removed ")):
-            self.event(line)
-            return
-        self._answered.append(line)
-        if line != "ok " and not line.startswith("error "):
-            return
-        answer, self._answered = "".join(f"{each}\n" for each in self._answered), []
-        if self._next:
-            self._next.pop(0)
-            if not answer.startswith("ok "):
-                self.give_up()
-            elif self._next:
-                self.say(self._next[0])
-            else:
-                self.ready()
-        else:
-            self.answered(answer)
-
-    def say(self, command: str) -> None:
-        """Send a command."""
-        if self._connection is not None:
-            self._connection.transport.write(command.encode() + b"\n")
-
-    def lost(self, connection: Connection) -> None:
-        """A connection has gone."""
-        if connection is self._connection:
-            self.give_up()
-
-    def give_up(self) -> None:
-        """Go to another node."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.transport.loseConnection()
-        self.unanswered()
-        if not self.stopped:
-            self.later(self.start)
-        elif self._timer is not None and self._timer.active():
-            self._timer.cancel()
-
-    def stop(self) -> None:
-        """Do nothing more."""
-        self.stopped = True
-        self.give_up()
-
-    # -- what each kind does -----------------------------------------------------------------
-
-    def first(self) -> list[str]:
-        """Commands for every new connection."""
-        return []
-
-    def ready(self) -> None:
-        """The connection can be used."""
-
-    def answered(self, answer: str) -> None:
-        """A command is answered."""
-
-    def unanswered(self) -> None:
-        """There will be no answer."""
-
-    def data(self, connection: Connection, data: bytes) -> bytes:
-        """Bytes have come that are not taken as lines yet; gives those that may be."""
-        return data
-
-    def event(self, line: str) -> None:
-        """A watched key has changed."""
 
 
 class Writer(Client):
@@ -202,18 +37,14 @@ class Writer(Client):
 
     def __init__(
         self,
-        number: int,
-        process: Process,
-        chance: random.Random,
-        places: Callable[[], Sequence[int]],
-        way: Callable[[int], Way],
+        seat: Seat,
         history: History,
         promises: Promises,
         keys: int,
         reads: bool = False,
         majority: bool = True,
     ) -> None:
-        super().__init__(number, process, chance, places, way)
+        super().__init__(seat)
         self._history = history
         self._promises = promises
         self._keys = keys
@@ -278,15 +109,11 @@ class Watcher(Client):
 
     def __init__(
         self,
-        number: int,
-        process: Process,
-        chance: random.Random,
-        places: Callable[[], Sequence[int]],
-        way: Callable[[int], Way],
+        seat: Seat,
         keys: int,
         cuts: Callable[[int], int] = lambda place: 0,
     ) -> None:
-        super().__init__(number, process, chance, places, way)
+        super().__init__(seat)
         self._keys = keys
         self._cuts = cuts
         self.seen = 0

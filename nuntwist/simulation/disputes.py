@@ -1,4 +1,4 @@
-"""Clients that bring keys into conflict, and arbiters that decide; and what must come of that.
+"""Clients that bring keys into conflict, and arbiters that decide.
 
 They have a database of their own with the strategy ``arbiter``. A *disputer* writes with versions
 that are too low as a rule, and notes which conflicts it was answered: each of them was promised to
@@ -6,24 +6,17 @@ be kept, like a write. An *arbiter* decides what it is sent, in any order, now a
 falls silent for a while, or goes to another node. It decides for values that nobody else writes, so
 each of them tells in the log which answer it comes from.
 
-In the end all conflicts are decided, and the log tells how (:class:`Decisions`).
+In the end all conflicts are decided, and the log tells how (:mod:`nuntwist.simulation.decisions`).
 """
 
 from __future__ import annotations
 
-import random
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
-from nuntwist.core.database import CONFLICT_PREFIX, RESOLVED
-from nuntwist.simulation.clients import PATIENCE, Client, Connection
+from nuntwist.simulation.client import PATIENCE, Client, Connection, Seat
 from nuntwist.simulation.history import REMOVE, SET, SET_SAFE
-from nuntwist.simulation.network import Way
-from nuntwist.simulation.process import Process
-from nuntwist.simulation.promises import Promises, Violation
-from nuntwist.values import IN_RESOLUTION, KEY, VALUE, VERSION, Op
+from nuntwist.simulation.promises import Promises
 
 DISPUTED: Final = "c"
 """The database."""
@@ -46,15 +39,11 @@ class Disputer(Client):
 
     def __init__(
         self,
-        number: int,
-        process: Process,
-        chance: random.Random,
-        places: Callable[[], Sequence[int]],
-        way: Callable[[int], Way],
+        seat: Seat,
         promises: Promises,
         keys: int,
     ) -> None:
-        super().__init__(number, process, chance, places, way)
+        super().__init__(seat)
         self._promises = promises
         self._keys = keys
         self._value: bytes | None = None
@@ -107,15 +96,11 @@ class Arbiter(Client):
 
     def __init__(
         self,
-        number: int,
-        process: Process,
-        chance: random.Random,
-        places: Callable[[], Sequence[int]],
-        way: Callable[[int], Way],
+        seat: Seat,
         promises: Promises,
         given: dict[bytes, bytes],
     ) -> None:
-        super().__init__(number, process, chance, places, way)
+        super().__init__(seat)
         self._promises = promises
         self.given = given
         self.diligent = False
@@ -181,86 +166,3 @@ class Arbiter(Client):
             # Or say so once more.
             self._open.pop(number, None)
         self.ready()
-
-
-@dataclass
-class _Key:
-    """A key as the log has it so far.
-
-    :ivar before: the version it had before its open conflicts.
-    :ivar decided: what was decided last.
-    """
-
-    value: bytes = b""
-    version: int = -1
-    before: int = -1
-    pending: list[bytes] = field(default_factory=list)
-    decided: bytes | None = None
-
-
-class Decisions:
-    """Goes through a log from its beginning.
-
-    :param given: as of the arbiters.
-    :ivar conflicts: how many there were.
-    """
-
-    def __init__(self, given: dict[bytes, bytes]) -> None:
-        self._given = given
-        self.keys: dict[bytes, _Key] = {}
-        self.conflicts = 0
-
-    def take(self, op: Op) -> None:
-        """An operation on the database.
-
-        :raise Violation: it must not come of conflicts and their decisions.
-        """
-        if op[KEY].startswith(CONFLICT_PREFIX):
-            self._take_conflict(op)
-        elif not op[KEY].startswith(b"$"):
-            self._take_write(op, self.keys.setdefault(op[KEY], _Key()))
-
-    def _take_conflict(self, op: Op) -> None:
-        name, value = op[KEY], op[VALUE]
-        about, _, number = name[len(CONFLICT_PREFIX) :].rpartition(b"_")
-        key = self.keys.setdefault(about, _Key())
-        if value is None:
-            if name in key.pending:
-                raise Violation(f"{name!r} was removed, and was not decided")
-        elif value.startswith(RESOLVED):
-            decided = value[len(RESOLVED) :]
-            if name not in key.pending:
-                raise Violation(f"{name!r} was decided, and was not open")
-            if self._given.get(decided) != number:
-                raise Violation(f"{name!r} was decided for {decided!r}, which nobody answered")
-            key.pending.remove(name)
-            key.decided = decided
-        else:
-            old = value.split(b" ")[5]
-            if old != (key.pending[-1] if key.pending else key.value):
-                raise Violation(f"{name!r} comes after {old!r}, and {key} is what it was")
-            if not key.pending:
-                key.before, key.decided = key.version, key.value
-            key.pending.append(name)
-            self.conflicts += 1
-
-    def _take_write(self, op: Op, key: _Key) -> None:
-        version, value = op[VERSION], op[VALUE]
-        if (version == IN_RESOLUTION) != bool(key.pending):
-            raise Violation(f"{op} while {key} is what it was")
-        was_decided = IN_RESOLUTION in (version, key.version)
-        if was_decided and value != key.decided:
-            raise Violation(f"{op} where {key.decided!r} was decided")
-        before = key.before if key.version == IN_RESOLUTION else key.version
-        if version != IN_RESOLUTION and value is not None and version <= before:
-            raise Violation(f"{op} takes the place of a later one: {key}")
-        key.version, key.value = (-1, b"") if value is None else (version, value)
-
-    def end(self) -> None:
-        """That was all.
-
-        :raise Violation: something is open.
-        """
-        for name, key in self.keys.items():
-            if key.pending or key.version == IN_RESOLUTION:
-                raise Violation(f"{name!r} is in conflict in the end: {key}")

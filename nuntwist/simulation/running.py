@@ -14,7 +14,6 @@ the history of the clients has to be linearizable, where their writes waited for
 
 from __future__ import annotations
 
-import random
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,9 +23,11 @@ from twisted.logger import ILogObserver, globalLogPublisher
 from zope.interface import implementer
 
 from nuntwist.simulation.adversary import FAULTS, Adversary
-from nuntwist.simulation.clients import DATABASE, TOKEN, Watcher, Writer
+from nuntwist.simulation.client import DATABASE, TOKEN
 from nuntwist.simulation.cluster import CLIENTS, Cluster
-from nuntwist.simulation.disputes import DISPUTED, Arbiter, Decisions, Disputer
+from nuntwist.simulation.crowd import Crowd
+from nuntwist.simulation.decisions import count_decided
+from nuntwist.simulation.disputes import DISPUTED
 from nuntwist.simulation.history import GET_SAFE, SET, History
 from nuntwist.simulation.linearizability import Report, Verdict, check
 from nuntwist.simulation.network import Way
@@ -37,8 +38,6 @@ from nuntwist.simulation.promises import Violation
 from nuntwist.simulation.reader import ask
 from nuntwist.simulation.tails import values_in_tails
 from nuntwist.testing import PASSWORD, USER
-from nuntwist.values import CREATE_DATABASE, KIND, VALUE, VERSION
-from nuntwist.values import DATABASE as DATABASE_ID
 
 LAST_VALUES: Final = 1_000_000_000
 """Above the numbers that clients write."""
@@ -98,9 +97,7 @@ class Run:
         self.cluster = Cluster(seed, plan, traced)
         self.clock = self.cluster.clock
         self.history = History()
-        self.clients: list[Writer | Watcher | Disputer] = []
-        self.arbiters: list[Arbiter] = []
-        self._given: dict[bytes, bytes] = {}
+        self.crowd = Crowd(self.cluster, self.history)
         self.outcome = Outcome(seed, trace=self.cluster.trace, history=self.history)
         self._unhandled = _Unhandled()
 
@@ -133,11 +130,10 @@ class Run:
             create = f"create-db {DISPUTED} {TOKEN} arbiter"
             self._say_at_primary(f"auth {USER} {PASSWORD}", create)
         self._until(self._has_database, "the database is not everywhere")
-        self._start_clients()
+        self.crowd.start()
         self._be_troubled(plan.faults, plan.seconds, "adversary")
         self.clock.advance(2.0)
-        for client in self.clients:
-            client.stop()
+        self.crowd.stop()
         if plan.disputers:
             self._decide_all()
         if self.cluster.invariants.corrupted:
@@ -147,7 +143,8 @@ class Run:
         self._note_compared()
         self._account()
         if plan.disputers:
-            self._look_at_decisions()
+            node = min(self.cluster.members(), key=lambda one: one.oplog.first)
+            self.outcome.conflicts = count_decided(node, DISPUTED, self.crowd.given)
         self._read_all()
         self._stop()
         if self._unhandled.seen:
@@ -178,62 +175,6 @@ class Run:
         self.clock.advance(seconds)
         adversary.stop()
         adversary.heal()
-
-    def _start_clients(self) -> None:
-        plan, cluster = self.plan, self.cluster
-        for number in range(CLIENTS + 1, CLIENTS + 1 + plan.writers + plan.watchers):
-            process = Process(self.clock)
-            chance = cluster.chance(f"client {number}")
-            way = cluster.way_from(number, process)
-            if number - CLIENTS <= plan.writers:
-                self.clients.append(self._writer(number, process, chance, way))
-            else:
-                cuts = _no_cuts if plan.keeps_all else self._cuts
-                watcher = Watcher(
-                    number, process, chance, lambda: cluster.places, way, plan.keys, cuts
-                )
-                self.clients.append(watcher)
-        primary = cluster.primary()
-        cluster.invariants.promises.set_id = 0 if primary is None else primary.set_id
-        self._make_disputes(CLIENTS + 1 + plan.writers + plan.watchers)
-        for client in (*self.clients, *self.arbiters):
-            client.start()
-
-    def _make_disputes(self, first: int) -> None:
-        plan, cluster = self.plan, self.cluster
-        promises = cluster.invariants.promises
-        for number in range(first, first + plan.disputers + plan.arbiters):
-            process, chance = Process(self.clock), cluster.chance(f"client {number}")
-            way = cluster.way_from(number, process)
-            what = number, process, chance, lambda: cluster.places, way, promises
-            if number < first + plan.disputers:
-                self.clients.append(Disputer(*what, plan.keys))
-            else:
-                self.arbiters.append(Arbiter(*what, self._given))
-
-    def _writer(
-        self, number: int, process: Process, chance: random.Random, way: Callable[[int], Way]
-    ) -> Writer:
-        plan, cluster = self.plan, self.cluster
-        promises = cluster.invariants.promises
-        # Where the usual concern is the primary's alone, half of the writers ask for more.
-        majority = plan.keeps_all or number % 2 == 0
-        return Writer(
-            number,
-            process,
-            chance,
-            lambda: cluster.places,
-            way,
-            self.history,
-            promises,
-            plan.keys,
-            plan.reads,
-            majority,
-        )
-
-    def _cuts(self, place: int) -> int:
-        counters = self.cluster.nodes[place - 1].node.counters
-        return counters.tails_cut + counters.copies_taken
 
     # -- what is waited for ------------------------------------------------------------------
 
@@ -270,11 +211,9 @@ class Run:
     # -- the end -----------------------------------------------------------------------------
 
     def _decide_all(self) -> None:
-        for arbiter in self.arbiters:
-            arbiter.diligent = True
+        self.crowd.let_decide()
         self._until(self._are_decided, "not decided")
-        for arbiter in self.arbiters:
-            arbiter.stop()
+        self.crowd.stop_arbiters()
 
     def _are_decided(self) -> str | None:
         primary = self.cluster.primary()
@@ -282,23 +221,6 @@ class Run:
             return "no primary"
         conflicts = primary.node.catalogue.by_name[DISPUTED.encode()].conflicts
         return f"{conflicts}" if conflicts else None
-
-    def _look_at_decisions(self) -> None:
-        """Go through the log of a node that has all of it."""
-        node = min(self.cluster.members(), key=lambda one: one.oplog.first)
-        database = node.node.catalogue.by_name[DISPUTED.encode()]
-        decisions = Decisions(self._given)
-        for ops in node.oplog.read(0):
-            for op in ops:
-                if op[DATABASE_ID] == database.number and op[KIND] != CREATE_DATABASE:
-                    decisions.take(op)
-        decisions.end()
-        for name, key in decisions.keys.items():
-            entry = database.find(name)
-            held = (b"", -1) if entry is None else (entry[VALUE] or b"", entry[VERSION])
-            if held != (key.value, key.version):
-                raise Violation(f"{name!r} is {held}, and {key} in the log")
-        self.outcome.conflicts = decisions.conflicts
 
     def _account(self) -> None:
         """See that what was answered and is not there any more is in files."""
@@ -356,20 +278,12 @@ class Run:
         for node in nodes:
             node.close()
         self.clock.advance(3.0)
-        left: list[Any] = [timer for node in nodes for timer in node.process.getDelayedCalls()]
-        left += [
-            timer
-            for client in (*self.clients, *self.arbiters)
-            for timer in client.process.getDelayedCalls()
-        ]
+        processes = [*(node.process for node in nodes), *self.crowd.processes]
+        left = [timer for process in processes for timer in process.getDelayedCalls()]
         if left:
             raise Violation(f"{len(left)} delayed calls are left: {left[:3]}")
         if self.cluster.network.open:
             raise Violation(f"connections are left: {self.cluster.network.open}")
-
-
-def _no_cuts(place: int) -> int:
-    return 0
 
 
 def simulate(seed: int, plan: Plan, traced: bool = False) -> Outcome:
