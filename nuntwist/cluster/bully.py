@@ -21,8 +21,8 @@ primary. Among logs of the same length seniority decides, as in Bully; as a seni
 alive and yet unable to win (it sees too few of the others), who has yielded in vain *insists*
 the next time, and then only the log counts.
 
-The winner compares its log with that of every member it reaches before it serves. Where one has
-more (which no majority has, so nothing that was promised) it gives way to that once.
+The winner compares its log with that of every member it reaches before it serves
+(:mod:`nuntwist.cluster.positions`). Where one has more it gives way to that once.
 
 A primary serves while a majority has answered what it sent within the *lease*. That is shorter
 than the time for which those who answered are loyal, and both are measured from the sending, on
@@ -53,7 +53,9 @@ from nuntwist.cluster.ballots import (
 )
 from nuntwist.cluster.effects import Effect, Keep, Send, Timing, Turned
 from nuntwist.cluster.lease import Lease
+from nuntwist.cluster.positions import Positions
 from nuntwist.cluster.states import TRANSITIONS, Event, State
+from nuntwist.cluster.tally import Tally
 from nuntwist.interfaces import IElection
 from nuntwist.values import Position
 
@@ -129,12 +131,10 @@ class Bully:
         self._known = promised
         self._released = 0
         self._insists = False
-        self._for: set[int] = set()
-        self._against: set[int] = set()
+        self._tally = Tally(me)
         self._won = now
-        self._answers: dict[int, Position] = {}
+        self._positions = Positions()
         self._lease = Lease(timing.lease)
-        self._gave_way: dict[int, Position] = {}
         self._survives = survives
         self.due = now if at_once else now + timing.round
 
@@ -189,7 +189,7 @@ class Bully:
             self._beat(now)
         elif not self._may_win() and self.state is not State.FOLLOWING:
             self.due = float("inf")
-        elif self._survives and self.state in _ALONE and not self._against:
+        elif self._survives and self.state in _ALONE and not self._tally.is_opposed:
             self._fire(_ALONE[self.state], now)
         else:
             self._insists = self._insists or self.state is State.YIELDING
@@ -325,17 +325,16 @@ class Bully:
             self._count(sender, Event.WON, now)
 
     def _count(self, sender: int, enough: Event, now: float) -> None:
-        self._for.add(sender)
-        if self._is_enough():
+        self._tally.agrees(sender)
+        if self._is_elected():
             self._fire(enough, now)
 
-    def _is_enough(self) -> bool:
-        """Whether those that are for it elect it: a majority whose logs are whole, or all."""
-        return len(self._for - self.doubtful) >= self.majority or self._for >= self.members
+    def _is_elected(self) -> bool:
+        return self._tally.is_won(self.members, self.majority, self.doubtful)
 
     def _refused_by(self, sender: int, now: float) -> None:
-        self._against.add(sender)
-        if len(self.members) - len(self._against) < self.majority:
+        self._tally.refuses(sender)
+        if self._tally.is_lost(self.members, self.majority):
             self._fire(Event.REFUSED, now)
 
     def _outranked(self, sender: int, alive: Alive, now: float) -> None:
@@ -401,9 +400,7 @@ class Bully:
             return
         self._lease.note(sender, obeyed.sent)
         if self.state is State.ELECTED:
-            self._answers[sender] = obeyed.position
-            if obeyed.position > self._position and self._gave_way.get(sender) != obeyed.position:
-                self._gave_way[sender] = obeyed.position
+            if self._positions.hear(sender, obeyed.position, self._position):
                 self._release(sender, now, Event.OUTDONE)
             else:
                 self._compare(now)
@@ -427,7 +424,7 @@ class Bully:
     # -- being the primary -------------------------------------------------------------------
 
     def _compare(self, now: float) -> None:
-        if all(node in self._answers for node in self._others() if node in self.linked):
+        if self._positions.has(node for node in self._others() if node in self.linked):
             self._fire(Event.COMPARED, now)
 
     def _beat(self, now: float) -> None:
@@ -498,9 +495,9 @@ class Bully:
         self.due = now + self._timing.round
         if not self._may_win():
             return Event.REFUSED
-        self._for, self._against = {self.me}, set()
+        self._tally = Tally(self.me)
         self._send_all(Ask(self._next, self.rank, self._insists, self._released))
-        return Event.AGREED if self._is_enough() else None
+        return Event.AGREED if self._is_elected() else None
 
     def _enter_yielding(self, now: float, event: Event) -> Event | None:
         self.due = now + self._timing.round
@@ -509,14 +506,15 @@ class Bully:
     def _enter_standing(self, now: float, event: Event) -> Event | None:
         self.due = now + self._timing.round
         self._promise(self._next, self.me)
-        self._for, self._against = {self.me}, set()
+        self._tally = Tally(self.me)
         self._send_all(Stand(self.promised, self.rank, self._released))
-        return Event.WON if self._is_enough() else None
+        return Event.WON if self._is_elected() else None
 
     def _enter_elected(self, now: float, event: Event) -> Event | None:
         self.number, self.primary = self.promised, self.me
         self._insists = False
-        self._answers, self._lease, self._won = {}, Lease(self._timing.lease), now
+        self._positions.begin()
+        self._lease, self._won = Lease(self._timing.lease), now
         self.due = now + self._timing.compare
         self._tell_all(Victory(self.number, now))
         return Event.COMPARED if not self.linked & self.members else None
