@@ -142,7 +142,7 @@ class Replicas:
             manner,
             world.endpoint,
             lambda number: number in self.member.links,
-            self._linked_at,
+            self.member.links.at,
         )
         self.member.on_addresses = self._reach
         node.replica_set = Overview(
@@ -153,13 +153,6 @@ class Replicas:
             self._name_of,
             self.comparing,
         )
-
-    def _linked_at(self, address: str) -> int | None:
-        """The node that is linked and says that it is reached there."""
-        for number, link in self.member.links.items():
-            if link.peer is not None and link.peer.address == address:
-                return number
-        return None
 
     def _name_of(self, number: int) -> str:
         database = self._node.catalogue.by_id.get(number)

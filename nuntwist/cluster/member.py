@@ -10,10 +10,6 @@ and the log of the node. The election (:mod:`nuntwist.cluster.elections`) says w
 
 Which set it is in, and how it comes into one, is :mod:`nuntwist.cluster.belonging`; whether its log
 can be relied on, :mod:`nuntwist.cluster.doubt`.
-
-Of two connections between the same two nodes (each has connected to the other) the one stays that
-the node with the lower id has made; both ends know that, so they close the same one. Of two that
-the same node has made the later one stays.
 """
 
 from __future__ import annotations
@@ -36,6 +32,7 @@ from nuntwist.cluster.greeting import Greeting, Hello
 from nuntwist.cluster.identity import Identity
 from nuntwist.cluster.incoming import Incoming
 from nuntwist.cluster.leading import Leading
+from nuntwist.cluster.links import LinkTable
 from nuntwist.cluster.machine import Link, Machine
 from nuntwist.cluster.outgoing import Log
 from nuntwist.cluster.pursuit import Pursuit
@@ -62,6 +59,7 @@ class Member:
     :param terms: what an operator has set.
     :param started: when the node was started, in milliseconds since 1970.
     :param kind: makes its elections.
+    :ivar links: its connections.
     :ivar election: of the set it is in.
     :ivar running: whether it takes part.
     :ivar leading: what it does as the primary.
@@ -98,7 +96,7 @@ class Member:
         kind: IElectionKind = BULLY,
     ) -> None:
         self.me = identity.node_id
-        self.links: dict[int, Link] = {}
+        self.links = LinkTable(self.me)
         self.leading = Leading(self)
         self.pursuit = Pursuit(self)
         self.failed: str | None = None
@@ -200,35 +198,28 @@ class Member:
         """A connection to another node is there."""
         assert link.peer is not None
         node = link.peer.node
-        before = self.links.get(node)
-        if before is not None and self._stays(before, link, node):
+        if self.links.stays(node, link):
             link.close()
             return
+        before = self.links.get(node)
         if before is not None:
             # What came over it is forgotten, as its end may come later.
             self._forget(node)
-            self.links[node] = link
+        self.links.put(node, link)
+        if before is not None:
             before.close()
-        self.links[node] = link
         link.send(self.belonging.hello())
         self.carry_out()
 
-    def _stays(self, before: Link, link: Link, node: int) -> bool:
-        """Whether the connection there was stays, and not the new one."""
-        if before.connecting == link.connecting:
-            # Whoever has made both of them knows that the first is gone.
-            return False
-        return before.connecting == (self.me < node)
-
     def unlinked(self, link: Link) -> None:
         """A connection is gone."""
-        gone = [node for node, held in self.links.items() if held is link]
-        for node in gone:
+        node = self.links.node_of(link)
+        if node is not None:
             self._forget(node)
         self.carry_out()
 
     def _forget(self, node: int) -> None:
-        del self.links[node]
+        self.links.drop(node)
         self.part(node)
         self.belonging.gone(node)
 
@@ -259,7 +250,7 @@ class Member:
 
     def received(self, link: Link, message: Any) -> None:
         """A message has come."""
-        node = next((node for node, held in self.links.items() if held is link), None)
+        node = self.links.node_of(link)
         if node is None or self.failed is not None or not self.running:
             return
         kind = type(message)
