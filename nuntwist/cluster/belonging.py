@@ -210,7 +210,8 @@ class Belonging:
         self._member.part(node)
         if hello.set_id == 0 or hello.set_id == self._member.identity.standing.left:
             return
-        way = self._gives_way(node, hello)
+        may_stand = self._member.election.may_stand
+        way = gives_way(self.hello(), hello, may_stand(self._member.me), may_stand(node))
         if way is None:
             if node not in self._foreign:
                 self._foreign.add(node)
@@ -221,17 +222,6 @@ class Belonging:
                 )
         elif way:
             self._join(hello)
-
-    def _gives_way(self, node: int, theirs: Hello) -> bool | None:
-        """As :func:`nuntwist.cluster.membership.gives_way`; but of two sets one of which was not
-        formed, and whose node can never serve it, that one goes."""
-        mine, may_stand = self.hello(), self._member.election.may_stand
-        can_i, can_they = may_stand(self._member.me), may_stand(node)
-        if not mine.formed and can_they and not can_i:
-            return True
-        if not theirs.formed and can_i and not can_they:
-            return False
-        return gives_way(mine, theirs)
 
     def gone(self, node: int) -> None:
         """The connection to a node is gone."""

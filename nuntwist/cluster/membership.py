@@ -84,13 +84,19 @@ def _address(text: str) -> str:
     return text
 
 
-def gives_way(mine: Hello, theirs: Hello) -> bool | None:
+def gives_way(mine: Hello, theirs: Hello, can_i: bool = True, can_they: bool = True) -> bool | None:
     """Whether this node's set gives way to the other node's.
 
-    A formed one stays, or else the one with data, or else the longer running.
+    A formed one stays, or else the one with data, or else the longer running. But of two sets one
+    of which was not formed, and whose node can never serve it, that one goes.
 
+    :param can_i: whether this node can be a primary, and ``can_they`` whether the other can.
     :return: None where neither may: both are formed.
     """
+    if not mine.formed and can_they and not can_i:
+        return True
+    if not theirs.formed and can_i and not can_they:
+        return False
     if mine.formed and theirs.formed:
         return None
     return _standing(theirs) > _standing(mine)

@@ -1,4 +1,5 @@
-"""The members of a set as a key holds them: what cannot be read is no set."""
+"""The members of a set as a key holds them: what cannot be read is no set; and of two sets which one
+gives way."""
 
 from __future__ import annotations
 
@@ -6,7 +7,9 @@ import json
 
 import pytest
 
-from nuntwist.cluster.membership import MOST_MEMBERS, Membership, decode_members
+from nuntwist.cluster.greeting import Hello
+from nuntwist.cluster.membership import MOST_MEMBERS, Membership, decode_members, gives_way
+from nuntwist.values import START
 
 ONE = f"{1:016x}"
 SET = f"{7:016x}"
@@ -45,3 +48,38 @@ def test_what_is_written_is_read_again() -> None:
 def test_what_cannot_be_read_is_no_set(value: bytes | str) -> None:
     data = value.encode() if isinstance(value, str) else value
     assert decode_members(data) == Membership()
+
+
+def hello(formed: bool = False, data: bool = False, since: int = 5, set_id: int = 7) -> Hello:
+    """What a node of a set says."""
+    return Hello(1, set_id, formed, True, data, True, True, since, START)
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "goes"),
+    [
+        (hello(formed=True), hello(formed=True, set_id=8), None),
+        (hello(formed=True), hello(data=True, since=1), False),
+        (hello(data=True), hello(since=1), False),
+        (hello(since=6), hello(since=5), True),
+        (hello(set_id=7), hello(set_id=8), True),
+    ],
+)
+def test_of_two_sets_one_gives_way(mine: Hello, theirs: Hello, goes: bool | None) -> None:
+    assert gives_way(mine, theirs) is goes
+    assert gives_way(theirs, mine) is (None if goes is None else not goes)
+
+
+@pytest.mark.parametrize(
+    ("formed", "goes"),
+    # Whoever can serve it: what more than one node has stored stays.
+    [(False, True), (True, False)],
+)
+def test_a_set_that_its_node_can_never_serve_goes_unless_it_was_formed(
+    formed: bool, goes: bool
+) -> None:
+    mine, theirs = hello(formed=formed, data=True), hello(since=9)
+    assert gives_way(mine, theirs, can_i=False) is goes
+    assert gives_way(theirs, mine, can_they=False) is not goes
+    # Where neither can, it is as ever.
+    assert gives_way(mine, theirs, can_i=False, can_they=False) is False
