@@ -25,7 +25,8 @@ from twisted.logger import Logger
 from nuntwist.addresses import in_short
 from nuntwist.cluster.founding import Founding
 from nuntwist.cluster.greeting import Admitted, Greeting, Hello, Invited, Joining, Whole
-from nuntwist.cluster.membership import MOST_MEMBERS, Membership, decode_members, gives_way
+from nuntwist.cluster.inviting import Invitations
+from nuntwist.cluster.membership import Membership, decode_members, gives_way
 from nuntwist.cluster.states import State
 from nuntwist.errors import StorageUnavailable
 
@@ -75,7 +76,7 @@ class Belonging:
         self._founding: Founding | None = None
         self._said: tuple[object, ...] = ()
         self._foreign: set[int] = set()
-        self._invited_at: dict[str, None] = {}
+        self._invitations = Invitations()
         self.membership = Membership()
         self.set_id = 0
         self.since = member.started
@@ -189,16 +190,13 @@ class Belonging:
 
     def invite(self, address: str) -> None:
         """Ask the node at an address into the set, now or when it is heard of."""
-        if len(self._invited_at) >= MOST_MEMBERS:
-            del self._invited_at[next(iter(self._invited_at))]
-        self._invited_at[address] = None
+        self._invitations.add(address)
         for node in self._hellos:
             self._call(node)
 
     def _call(self, node: int) -> None:
         address = self.address_of(node)
-        if self._member.reign is not None and address in self._invited_at:
-            del self._invited_at[address]
+        if self._member.reign is not None and self._invitations.take(address):
             self._member.send(node, Invited(self._member.election.number, self.set_id))
 
     def _compare(self, node: int, hello: Hello) -> None:
@@ -349,7 +347,11 @@ class Belonging:
         elif now >= self._asks_again and self._may_be_unknown():
             self._ask()
             self._asks_again = now + ASK_SECONDS
-        # What a Hello says, as far as others act on it: compared with each message that comes.
+        self._tell()
+
+    def _tell(self) -> None:
+        """Say to all what has changed of what a Hello says, as far as others act on it: compared
+        with each message that comes."""
         member = self._member
         says = (
             self.set_id,
@@ -392,6 +394,6 @@ class Belonging:
         reign = self._member.reign
         if reign is not None:
             found.update(dict.fromkeys(reign.learners.values()))
-        found.update(self._invited_at)
+        found.update(dict.fromkeys(self._invitations))
         found.pop(self._member.terms.address, None)
         return list(found)

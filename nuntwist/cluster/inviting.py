@@ -1,16 +1,19 @@
-"""What an operator is told who asks a node in with ``join``.
+"""Nodes that an operator asks in with ``join``: whom to ask, and what the operator is told.
 
-It is answered when the node at that address is a member, or learns to be one. Where neither is so
-after ``JOIN_SECONDS`` the answer says what is in the way; the invitation stays, as long as this
-node is primary, and is given when there is a connection.
+A node is asked in when there is a connection with it, once; the addresses wait for that
+(:class:`Invitations`). The operator is answered when the node at that address is a member, or
+learns to be one. Where neither is so after ``JOIN_SECONDS`` the answer says what is in the way; the
+invitation stays, as long as this node is primary, and is given when there is a connection.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import Deferred
 
+from nuntwist.cluster.membership import MOST_MEMBERS
 from nuntwist.errors import CommandError
 
 if TYPE_CHECKING:
@@ -20,6 +23,30 @@ JOIN_SECONDS: Final = 5.0
 """How long an operator waits for the answer at most."""
 LOOK_SECONDS: Final = 0.05
 """How often it is looked."""
+
+
+class Invitations:
+    """The addresses of nodes that were not asked in yet; over the limit of members the oldest
+    goes."""
+
+    def __init__(self) -> None:
+        self._addresses: dict[str, None] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._addresses)
+
+    def add(self, address: str) -> None:
+        """Whoever is there is to be asked in."""
+        if len(self._addresses) >= MOST_MEMBERS:
+            del self._addresses[next(iter(self._addresses))]
+        self._addresses[address] = None
+
+    def take(self, address: str | None) -> bool:
+        """A node is there: whether it is to be asked in now."""
+        if address is None or address not in self._addresses:
+            return False
+        del self._addresses[address]
+        return True
 
 
 class Inviting:

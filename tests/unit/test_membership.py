@@ -8,6 +8,7 @@ import json
 import pytest
 
 from nuntwist.cluster.greeting import Hello
+from nuntwist.cluster.inviting import Invitations
 from nuntwist.cluster.membership import MOST_MEMBERS, Membership, decode_members, gives_way
 from nuntwist.values import START
 
@@ -83,3 +84,14 @@ def test_a_set_that_its_node_can_never_serve_goes_unless_it_was_formed(
     assert gives_way(theirs, mine, can_they=False) is not goes
     # Where neither can, it is as ever.
     assert gives_way(mine, theirs, can_i=False, can_they=False) is False
+
+
+def test_an_invitation_is_given_once_and_they_do_not_heap_up() -> None:
+    invitations = Invitations()
+    for number in range(MOST_MEMBERS + 1):
+        invitations.add(f"node-{number}")
+    assert list(invitations) == [f"node-{number}" for number in range(1, MOST_MEMBERS + 1)]
+    assert not invitations.take(None)
+    assert not invitations.take("node-0")
+    assert invitations.take("node-1")
+    assert not invitations.take("node-1")
