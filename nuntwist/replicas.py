@@ -99,51 +99,21 @@ class Replicas:
         reactor: Any,
         world: World | None = None,
     ) -> None:
-        self._node = node
-        self._reactor = reactor
         world = world or real_world(config, reactor)
-        chance = world.chance
         address = node.info.address
-        told_of = {*config.replicate_addresses, address}
+        self._node = node
+        self._identity = identity
         self._bootstrap = [other for other in config.replicate_addresses if other != address]
         self._asked: set[str] = set()
         _note_start(config, identity, world)
-        self._identity = identity
-        timing = _timing(config)
-        no_primary = config.no_primary_wait_ms
-        patience = timing.round if no_primary is None else no_primary / 1000.0
         following = Following(node)
-        self.member = Member(
-            identity,
-            following,
-            node.oplog,
-            reactor,
-            timing,
-            chance,
-            node.info.process_id,
-            Terms(address, len(told_of), config.election_quorum, config.fixed_primary or None),
-            find_election(config.election),
-        )
-        self._serving = Serving(
-            *(self.member, node, following, files, patience, _concern(config), world.check_every)
-        )
+        self.member = _member(config, node, following, identity, reactor, world)
+        self._serving = _serving(config, self.member, node, following, files, world)
         self.comparing = self._serving.comparing
-        manner = Manner(
-            lambda: Self(identity.node_id, self.member.belonging.set_id, address),
-            world.key,
-            self.member,
-            reactor,
-            chance,
-            timing.beat,
-            2 * timing.suspicion,
-        )
+        manner = _manner(config, self.member, reactor, world)
         self.doors = Doors(manner)
-        self._peering = Peering(
-            manner,
-            world.endpoint,
-            lambda number: number in self.member.links,
-            self.member.links.at,
-        )
+        links = self.member.links
+        self._peering = Peering(manner, world.endpoint, links.__contains__, links.at)
         self.member.on_addresses = self._reach
         node.replica_set = Overview(
             self.member,
@@ -217,6 +187,55 @@ def make_replicas(
         node.pipeline.journal.undo = None
         return None
     return Replicas(config, node, identity, files, reactor)
+
+
+def _member(
+    config: NodeConfig,
+    node: Node,
+    following: Following,
+    identity: Identity,
+    reactor: Any,
+    world: World,
+) -> Member:
+    address = node.info.address
+    told_of = {*config.replicate_addresses, address}
+    return Member(
+        identity,
+        following,
+        node.oplog,
+        reactor,
+        _timing(config),
+        world.chance,
+        node.info.process_id,
+        Terms(address, len(told_of), config.election_quorum, config.fixed_primary or None),
+        find_election(config.election),
+    )
+
+
+def _serving(
+    config: NodeConfig,
+    member: Member,
+    node: Node,
+    following: Following,
+    files: Files,
+    world: World,
+) -> Serving:
+    no_primary = config.no_primary_wait_ms
+    patience = _timing(config).round if no_primary is None else no_primary / 1000.0
+    return Serving(*(member, node, following, files, patience, _concern(config), world.check_every))
+
+
+def _manner(config: NodeConfig, member: Member, reactor: Any, world: World) -> Manner:
+    timing = _timing(config)
+    return Manner(
+        lambda: Self(member.me, member.belonging.set_id, member.terms.address),
+        world.key,
+        member,
+        reactor,
+        world.chance,
+        timing.beat,
+        2 * timing.suspicion,
+    )
 
 
 def _concern(config: NodeConfig) -> Concern:
