@@ -29,7 +29,7 @@ from nuntwist.simulation.crowd import Crowd
 from nuntwist.simulation.decisions import count_decided
 from nuntwist.simulation.disputes import DISPUTED
 from nuntwist.simulation.history import GET_SAFE, SET, History
-from nuntwist.simulation.linearizability import Report, Verdict, check
+from nuntwist.simulation.linearizability import check
 from nuntwist.simulation.network import Way
 from nuntwist.simulation.node import CHECK_EVERY
 from nuntwist.simulation.plan import Plan
@@ -37,6 +37,7 @@ from nuntwist.simulation.process import Process
 from nuntwist.simulation.promises import Violation
 from nuntwist.simulation.reader import ask
 from nuntwist.simulation.tails import values_in_tails
+from nuntwist.simulation.verdict import Report, Verdict
 from nuntwist.testing import PASSWORD, USER
 
 LAST_VALUES: Final = 1_000_000_000

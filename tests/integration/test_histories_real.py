@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nuntwist.simulation.history import GET, GET_SAFE, Fate, History, merge
-from nuntwist.simulation.linearizability import Verdict, check
+from nuntwist.simulation.linearizability import check
+from nuntwist.simulation.verdict import Verdict
 from tests.integration.harness import LIMIT, Lines, no_trace_of_trouble, wait_until
 from tests.integration.replica_set import Nodes
 from tests.integration.set_clients import KINDS, TOKEN, Historian

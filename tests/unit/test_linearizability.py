@@ -28,8 +28,9 @@ from nuntwist.simulation.history import (
     merge,
     read_answer,
 )
-from nuntwist.simulation.linearizability import Verdict, check, check_key
+from nuntwist.simulation.linearizability import check, check_key
 from nuntwist.simulation.one_key import NOTHING, State, perform
+from nuntwist.simulation.verdict import Verdict
 from nuntwist.testing import MemoryNode
 
 PASS, FAIL, UNKNOWN = Verdict.LINEARIZABLE, Verdict.NOT_LINEARIZABLE, Verdict.UNKNOWN

@@ -24,13 +24,14 @@ from nuntwist.simulation.adversary import FAULTS
 from nuntwist.simulation.choice import PROGRAM
 from nuntwist.simulation.history import from_lines
 from nuntwist.simulation.invariants import WatchOrder
-from nuntwist.simulation.linearizability import Verdict, check
+from nuntwist.simulation.linearizability import check
 from nuntwist.simulation.network import CONNECT_SECONDS, Network, Way
 from nuntwist.simulation.plan import MIX, PLANS, USUAL_FAULTS, Plan, plan_of
 from nuntwist.simulation.process import Process
 from nuntwist.simulation.promises import Promises, Violation
 from nuntwist.simulation.runner import Runner
 from nuntwist.simulation.running import Run, simulate
+from nuntwist.simulation.verdict import Verdict
 from nuntwist.testing import HeapClock
 from nuntwist.values import SET, Epoch, Op
 
