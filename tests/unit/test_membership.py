@@ -1,4 +1,4 @@
-"""The members of a set as a key holds them: what cannot be read is no set; and of two sets which one
+"""The members of a set as a key holds them: what cannot be read is no set; and which of two sets
 gives way."""
 
 from __future__ import annotations
