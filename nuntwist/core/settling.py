@@ -85,9 +85,9 @@ class Settling:
         if settled:
             self._node.counters.conflicts_settled += settled
             self._log.warn(
-                "{count} keys of the database {database} were in conflict for over {seconds:g} s:"
-                " the change made last has them now (NUN_CONFLICT_TIMEOUT); see why no arbiter"
-                " decides",
+                "keys of the database {database} that were in conflict for over {seconds:g} s:"
+                " {count}; the change made last has them now (NUN_CONFLICT_TIMEOUT); see why no"
+                " arbiter decides",
                 count=settled,
                 database=database.name.decode(),
                 seconds=self._timeout,

@@ -120,9 +120,9 @@ class Gate:
             return
         self._told_at = now
         self._log.warn(
-            "{count} connections were refused, the last one from {host}: {connected} are there; see"
-            " who they are, or raise NUN_MAX_CONNECTIONS or NUN_MAX_CONNECTIONS_PER_ADDRESS and the"
-            " limit of open files of this process",
+            "connections that were refused: {count}, the last one from {host}, with {connected}"
+            " there; see who they are, or raise NUN_MAX_CONNECTIONS or"
+            " NUN_MAX_CONNECTIONS_PER_ADDRESS and the limit of open files of this process",
             count=self._untold,
             host=host or "a unix socket",
             connected=self._all,

@@ -110,27 +110,27 @@ class Guard:
 
 
 SLOWED: Final = (
-    "{count} times a connection sent more than {limit:g} commands a second (NUN_COMMAND_RATE) and"
-    " was read later, the last time that of {last}"
+    "connections read later as they sent more than {limit:g} commands a second (NUN_COMMAND_RATE):"
+    " {count}, the last one that of {last}"
 )
 LATE_HANDSHAKES: Final = (
-    "{count} connections were not done with their handshake, or with the head of an HTTP request,"
-    " in {limit:g} s (NUN_HANDSHAKE_TIMEOUT) and were closed, the last one from {last}"
+    "connections closed as they were not done with their handshake, or with the head of an HTTP"
+    " request, in {limit:g} s (NUN_HANDSHAKE_TIMEOUT): {count}, the last one from {last}"
 )
 LATE_COMMANDS: Final = (
-    "{count} connections had begun a command and not ended it in {limit:g} s (NUN_COMMAND_TIMEOUT)"
-    " and were closed, the last one from {last}"
+    "connections closed as they had begun a command and not ended it in {limit:g} s"
+    " (NUN_COMMAND_TIMEOUT): {count}, the last one from {last}"
 )
 IDLE_CLOSED: Final = (
-    "{count} connections were silent for {limit:g} s (NUN_IDLE_TIMEOUT) and were closed, the last"
+    "connections closed as they were silent for {limit:g} s (NUN_IDLE_TIMEOUT): {count}, the last"
     " one from {last}"
 )
 CUT_OFF: Final = (
-    "{count} connections that were ended had not gone, had taken nothing more for {limit:g} s and"
-    " were cut off, the last one from {last}"
+    "connections that were ended, did not go, had taken nothing more for {limit:g} s and were cut"
+    " off: {count}, the last one from {last}"
 )
 PROXIES_REFUSED: Final = (
-    "{count} connections to a port for proxies (haproxy:) were refused, the last one that of {last}"
+    "connections refused on a port for proxies (haproxy:): {count}, the last one that of {last}"
 )
 NODES_REFUSED: Final = (
     "connections that were not let in as those of nodes (NUN_PEER_CA): {count}, the last one from"

@@ -73,8 +73,8 @@ class Unfinished:
 
     def _tell(self, count: int, last: str) -> None:
         self._log.warn(
-            "closed {count} connections, the last one {last} of a command and not its end: all"
-            " together may hold {limit} of such (NUN_INPUT_TOTAL)",
+            "connections closed with a command that was not whole: {count}, the last one {last} of"
+            " it; all together may hold {limit} bytes of such (NUN_INPUT_TOTAL)",
             count=count,
             last=last,
             limit=self._limit,

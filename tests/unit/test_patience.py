@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -11,6 +12,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 
 from nuntwist.core.limits import Limits
+from nuntwist.net import guard
 from nuntwist.net.guard import Rules
 from nuntwist.net.patience import (
     Patience,
@@ -117,6 +119,15 @@ def test_one_that_is_not_ended_is_not_told_of() -> None:
     patience.begin(One("b", clock))
     clock.advance(11.0)
     assert ended == ["b"]
+
+
+def test_sentences_are_right_for_one_too() -> None:
+    sentences = {name: text for name, text in vars(guard).items() if name.isupper()}
+    assert len(sentences) == 8
+    for text in sentences.values():
+        told = text.format(count=1, limit=10.0, last="192.168.1.1:54321", why="rubbish")
+        assert not re.search(r"\b1 \w", told), told
+        assert ": 1, the last one" in told
 
 
 # -- handshakes --
