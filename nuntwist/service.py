@@ -33,6 +33,7 @@ from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from nuntwist import __version__, heap
+from nuntwist.certificates import Certificates
 from nuntwist.cluster.afresh import take_log_away
 from nuntwist.cluster.alone import AloneElection
 from nuntwist.cluster.identity import Identity
@@ -47,7 +48,7 @@ from nuntwist.core.schedule import Schedule
 from nuntwist.core.settling import Settling
 from nuntwist.errors import CommandError, CorruptData, StartError
 from nuntwist.files_on_disk import DiskFiles
-from nuntwist.listening import Listening, check_authority
+from nuntwist.listening import Listening
 from nuntwist.logs import AuditFile
 from nuntwist.net.gate import Gate
 from nuntwist.net.guard import Rules, make_guard
@@ -309,11 +310,12 @@ class NodeService(Service):
             time.monotonic,
             Trusted(config.trusted_proxies),
         )
-        check_authority(config.peer_ca)
+        certificates = self._certificates = Certificates(time.time, config.peer_ca)
+        certificates.check_authority()
         call_later = self._reactor.callLater
         guard = make_guard(self.node.counters, call_later, time.monotonic, _rules(config), gate)
         self._guard = guard
-        listening = self._listening = Listening(self._reactor, guard, time.time, config.peer_ca)
+        listening = self._listening = Listening(self._reactor, guard, certificates, config.peer_ca)
         self._undo.append(listening.close)
         peers = None if self._replicas is None else self._replicas.open_door
         self._lines = LineFactory(pipeline, guard, call_later, peers, bool(config.peer_ca))
@@ -349,6 +351,7 @@ class NodeService(Service):
         )
         self._settling.start()
         node.desk.start(self._reactor, self.config.arbiter_seconds)
+        self._certificates.start(self._reactor)
         self._flush_log = LoopingCall(self._flush)
         self._flush_log.clock = self._reactor
         self._flush_log.start(FLUSH_SECONDS, now=False)
@@ -366,7 +369,7 @@ class NodeService(Service):
         self._reactor.callFromThread(self._stop_reactor, signal.Signals(number).name)
 
     def _renew_on_signal(self, number: int, frame: object) -> None:
-        self._reactor.callFromThread(self._listening.renew)
+        self._reactor.callFromThread(self._certificates.renew)
 
     def _stop_reactor(self, name: str) -> None:
         if self._stopping:
@@ -399,6 +402,7 @@ class NodeService(Service):
         self._flush_log.stop()
         self._settling.stop()
         self.node.desk.stop()
+        self._certificates.stop()
         if self._replicas is not None:
             yield self._replicas.hand_over()
         yield self._listening.close()

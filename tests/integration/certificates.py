@@ -28,15 +28,18 @@ class Authority:
     """Signs certificates for 127.0.0.1.
 
     :param place: a directory for its own, ``ca.pem``; there is no other there.
+    :param ends: until when its own is valid, as seen from now.
     """
 
-    def __init__(self, place: Path, name: str = "authority") -> None:
+    def __init__(
+        self, place: Path, name: str = "authority", ends: datetime.timedelta = DAY
+    ) -> None:
         place.mkdir(parents=True, exist_ok=True)
         self.directory = place
         self.file = place / "ca.pem"
         self._name = _named(name)
         self._key = ec.generate_private_key(ec.SECP256R1())
-        own = self._builder(self._name, self._key).add_extension(
+        own = self._builder(self._name, self._key, ends=ends).add_extension(
             x509.BasicConstraints(ca=True, path_length=None), critical=True
         )
         self.file.write_bytes(own.sign(self._key, hashes.SHA256()).public_bytes(_PEM))

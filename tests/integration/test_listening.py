@@ -194,7 +194,7 @@ def test_certificates_are_read_anew(
     # One that nobody takes is used all the same; an operator is told.
     Authority(tmp_path / "ca").issue(tmp_path, ends=-DAY / 2)
     (tmp_path / "cert.pem").rename(cert)
-    hang_up(2, "put another one in its place and send SIGHUP")
+    hang_up(2, "whoever looks at it does not connect; put another one in its place and send SIGHUP")
     assert node.log.count(" anew; it is valid until 20") == 4
     assert re.search(r"the certificate of ssl:0:\S+ was valid until 20\d\d-\d\d-\d\d ", node.log)
     assert node.stop() == 0

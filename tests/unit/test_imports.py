@@ -14,7 +14,7 @@ PACKAGE = ROOT / "nuntwist"
 SETUP = {"addresses", "settings", "config", "logs"}
 BASE = {"", "errors", "values", "interfaces", "files", "files_on_disk", "heap", "plugins"} | SETUP
 MIDDLE = BASE | {"archive", "language", "core", "oplog", "storage", "cluster"}
-TOP = MIDDLE | {"net", "secrets", "replicas", "sentences", "listening", "service"}
+TOP = MIDDLE | {"net", "secrets", "replicas", "sentences", "certificates", "listening", "service"}
 
 _TO_MOVE = {
     *("cli_archive", "cli_client", "cli_files", "cli_output", "cli_progress", "cli_s3"),
@@ -46,7 +46,8 @@ MAY_IMPORT = {
     "cluster": BASE | {"language", "core", "oplog", "storage"},
     "net": MIDDLE,
     "replicas": MIDDLE | {"net"},
-    "listening": MIDDLE | {"net", "sentences"},
+    "certificates": MIDDLE | {"net", "sentences"},
+    "listening": MIDDLE | {"net", "sentences", "certificates"},
     "service": TOP,
     "testing": TOP,
     "simulation": TOP | {"testing"},
