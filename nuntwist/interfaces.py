@@ -408,6 +408,11 @@ class IElectionKind(Interface):
 class ISecrets(Interface):
     """Hashes tokens and checks them, away from the reactor's thread."""
 
+    nobodys: bytes = Attribute(
+        """A stored string that no secret is right for; to check one against it takes as long as
+        against any other."""
+    )
+
     def hash(secret: bytes) -> Deferred[bytes]:
         """Fires with the string to store; never fails for a secret within the line limit."""
 

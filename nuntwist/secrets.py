@@ -23,7 +23,7 @@ from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from nuntwist.interfaces import ISecrets
-from nuntwist.scrypt import derive, parse, to_text
+from nuntwist.scrypt import LENGTH, derive, parse, to_text
 from nuntwist.sealing import NONCE_BYTES, SALT_BYTES, seal, unseal
 
 NAME = b"scrypt"
@@ -54,6 +54,7 @@ class ScryptSecrets:
     :param random_bytes: ``os.urandom`` or a seeded double.
     :param log_n: the cost: 2 to this power blocks of 1 KiB.
     :param sealing: what it seals with.
+    :ivar nobodys: a stored string that no secret is right for.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class ScryptSecrets:
         self._log_n = log_n
         self._sealing = sealing
         self._key = random_bytes(32)
+        self.nobodys = to_text(NAME, log_n, random_bytes(16), random_bytes(LENGTH))
         self._right: OrderedDict[bytes, None] = OrderedDict()
         self._checking: dict[bytes, list[Deferred[bool]]] = {}
 

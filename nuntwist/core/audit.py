@@ -7,8 +7,10 @@ Events are of the namespace ``nuntwist.audit``, with the fields ``peer``, ``who`
 - commands that only an admin may give, and those that touch a key beginning ``$$``, also where
   they are refused.
 
-Arguments that the table of commands calls secret are not in them, nor are values of keys. A
-secondary notes that it has forwarded a command, and for whom; its primary notes what came of it.
+Arguments that the table of commands calls secret are not in them, nor are values of keys. Who
+tries to log in as a user is named where there is such a user; what else stands there may be a part
+of a password. A secondary notes that it has forwarded a command, and for whom; its primary notes
+what came of it.
 """
 
 from __future__ import annotations
@@ -20,12 +22,14 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from nuntwist.core.database import SIGNED
 from nuntwist.errors import CommandError
 from nuntwist.language.commands import Command, Kind, Needs
 from nuntwist.language.parser import Request, shorten
-from nuntwist.language.replies import Reply
+from nuntwist.language.replies import INVALID, STILL_VALID, Reply
 
 if TYPE_CHECKING:
+    from nuntwist.core.catalogue import Catalogue
     from nuntwist.core.client import Client
     from nuntwist.core.pipeline import Outcome
 
@@ -34,11 +38,16 @@ NAMESPACE: Final = "nuntwist.audit"
 HIDDEN: Final = "***"
 _log = Logger(namespace=NAMESPACE)
 _LOGINS: Final = frozenset(("auth", "use-db"))
-_INVALID: Final = b"invalid auth\n"
 
 
 class Audit:
-    """Writes it down."""
+    """Writes it down.
+
+    :param catalogue: of the node.
+    """
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
 
     def outcome(self, client: Client, request: Request, outcome: Outcome) -> Outcome:
         """Note what has come of a command, or will; gives it back."""
@@ -47,10 +56,11 @@ class Audit:
         # As it was when the command came; of a login, as it is after it.
         before = _who(client), _database(client)
         is_login = request.command.word in _LOGINS
+        texts = self._texts(client, request)
 
         def note(said: str) -> None:
             who, database = (_who(client), _database(client)) if is_login else before
-            self._note(client, who, database, request, said)
+            _note(client, who, database, request, texts, said)
 
         if isinstance(outcome, Deferred):
 
@@ -74,20 +84,34 @@ class Audit:
     def forwarded(self, client: Client, request: Request) -> None:
         """A command goes to the primary."""
         if is_audited(request):
-            self._note(client, _who(client), _database(client), request, "forwarded")
+            texts = self._texts(client, request)
+            _note(client, _who(client), _database(client), request, texts, "forwarded")
 
-    def _note(
-        self, client: Client, who: str, database: str, request: Request, outcome: str
-    ) -> None:
-        _log.info(
-            "{peer} ({who}, {database}): {command} {arguments}: {outcome}",
-            peer=client.peer,
-            who=who,
-            database=database,
-            command=request.command.word,
-            arguments=" ".join(shown(request.command, request.arguments)),
-            outcome=outcome,
-        )
+    def _texts(self, client: Client, request: Request) -> list[str]:
+        texts = shown(request.command, request.arguments)
+        if request.command.word != "use-db" or len(texts) < 3 or client.admin:
+            return texts
+        name, user = request.arguments[:2]
+        database = self._catalogue.by_name.get(name) if isinstance(name, bytes) else None
+        if database is None or not isinstance(user, bytes):
+            return texts
+        if user == SIGNED or database.user_token(user) is not None:
+            texts[1] = _text(user)
+        return texts
+
+
+def _note(
+    client: Client, who: str, database: str, request: Request, texts: list[str], outcome: str
+) -> None:
+    _log.info(
+        "{peer} ({who}, {database}): {command} {arguments}: {outcome}",
+        peer=client.peer,
+        who=who,
+        database=database,
+        command=request.command.word,
+        arguments=" ".join(texts),
+        outcome=outcome,
+    )
 
 
 def is_audited(request: Request) -> bool:
@@ -121,7 +145,7 @@ def _text(value: bytes | int) -> str:
 def _said(reply: Reply) -> str:
     if reply.error is not None:
         return f"error {_text(reply.error.strip())}"
-    return "invalid" if _INVALID in reply.messages else "ok"
+    return "invalid" if reply is INVALID or reply is STILL_VALID else "ok"
 
 
 def _who(client: Client) -> str:

@@ -29,6 +29,7 @@ Value: TypeAlias = bytes | int
 
 _NUMBER = re.compile(rb"[+-]?[0-9]{1,19}\Z")
 _LIMITS = {Kind.VERSION: (INT32_MIN, INT32_MAX), Kind.NUMBER: (INT64_MIN, INT64_MAX)}
+SPACES = b"a token cannot hold spaces"
 SHOWN = 64
 """How many bytes of bad input an error text repeats."""
 
@@ -100,6 +101,9 @@ def _take(command: Command, argument: Argument, rest: bytes) -> tuple[Value, byt
         word, rest = rest.strip(b" "), b""
     else:
         word, _, rest = rest.partition(b" ")
+        if argument.secret and argument is command.arguments[-1] and rest.strip(b" "):
+            # What stands behind it would be left out, and the token be another one.
+            raise CommandError(SPACES)
     if not word:
         if argument.default is None:
             raise CommandError(command.missing.encode())

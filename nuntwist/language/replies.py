@@ -28,6 +28,10 @@ class Reply(NamedTuple):
 
 
 OK = Reply()
+VALID = Reply((b"valid auth\n",))
+INVALID = Reply((b"invalid auth\n",))
+STILL_VALID = Reply((b"valid auth\n",))
+"""To a wrong ``auth`` of a connection that is an admin's already; the audit tells the two apart."""
 NO_DATABASE = Reply((b"error no-db-selected\n",), b"error no-db-selected\n")
 DENIED = Reply((b"permission denied\n",), b"permission denied\n")
 NOT_ADMIN = Reply(error=b"Not auth")

@@ -38,7 +38,7 @@ def noted() -> Iterator[list[tuple[str, ...]]]:
 
 def audited() -> MemoryNode:
     node = MemoryNode()
-    node.node.pipeline.audit = Audit()
+    node.node.pipeline.audit = Audit(node.node.catalogue)
     return node
 
 
@@ -48,6 +48,8 @@ def test_what_admins_do_and_who_logs_in(noted: list[tuple[str, ...]]) -> None:
     for command in (
         "auth nun wrong",
         "auth nun nun-pwd",
+        "auth nun wrong",
+        "list-users",
         "create-db d hush",
         "create-db d hush",
         "use-db d hush",
@@ -66,6 +68,9 @@ def test_what_admins_do_and_who_logs_in(noted: list[tuple[str, ...]]) -> None:
     assert noted == [
         ("nobody", "-", "auth", "nun ***", "invalid"),
         ("admin", "-", "auth", "nun ***", "ok"),
+        # It is answered as valid: what was right before still counts.
+        ("admin", "-", "auth", "nun ***", "invalid"),
+        ("admin", "-", "list-users", "", "error error no-db-selected"),
         ("admin", "-", "create-db", "d *** none", "ok"),
         ("admin", "-", "create-db", "d *** none", "error database already exists"),
         ("admin", "d", "use-db", "d ***", "ok"),
@@ -88,6 +93,8 @@ def test_what_is_refused_too(noted: list[tuple[str, ...]]) -> None:
         "use-db d hush",
         "use-db d ana hush",
         "use-db d two hush words",
+        "use-db d ana wrong",
+        "use-db $admin ana hush",
         "create-db e hush",
         "remove $$user_ana",
         "set a 1",
@@ -96,8 +103,11 @@ def test_what_is_refused_too(noted: list[tuple[str, ...]]) -> None:
     assert noted == [
         ("nobody", "-", "use-db", "nowhere ***", "error Not a valid database name"),
         ("nobody", "-", "use-db", "d ***", "error Invalid token"),
-        ("user ana", "d", "use-db", "d *** ***", "ok"),
+        ("user ana", "d", "use-db", "d ana ***", "ok"),
+        # What names no user may be a part of a password.
         ("user ana", "d", "use-db", "d *** ***", "error Invalid token"),
+        ("user ana", "d", "use-db", "d ana ***", "error Invalid token"),
+        ("user ana", "d", "use-db", "$admin *** ***", "error Invalid token"),
         ("user ana", "d", "create-db", "e *** none", "error Not auth"),
         (
             *("user ana", "d", "remove", "$$user_ana"),
@@ -116,7 +126,7 @@ def test_a_secondary_notes_what_it_forwards_and_its_primary_the_rest(
 ) -> None:
     three = formed()
     for node in three.nodes.values():
-        node.node.pipeline.audit = Audit()
+        node.node.pipeline.audit = Audit(node.node.catalogue)
     admin = three.nodes[2].admin("use-db d t")
     noted.clear()
     assert answers(three, admin, "create-user ana hush") == "ok \n"

@@ -263,6 +263,38 @@ def test_only_the_one_who_asked_waits(node: MemoryNode, threads: Threads) -> Non
     assert framed.received() == [wrong, "pong\n", "ok \n"]
 
 
+def test_a_user_that_is_not_there_takes_as_long_as_a_wrong_token(
+    node: MemoryNode, threads: Threads
+) -> None:
+    client = node.tcp()
+    client.send("use-db d nobody t")
+    assert client.received() == ""
+    ((_, function, arguments),) = threads.waiting
+    assert function is check_secret
+    assert arguments == (b"t", node.node.secrets.nobodys)
+    finish(node, threads)
+    assert client.received() == "error Invalid token \n"
+    # Though somebody is called so by then, with that very token.
+    admin = node.admin()
+    client.send("use-db d ana secret")
+    admin.send("use-db d t\ncreate-user ana secret")
+    finish(node, threads)
+    assert admin.received() == "ok \nok \n"
+    assert client.received() == "error Invalid token \n"
+
+
+def test_nobodys_secret_is_none(threads: Threads) -> None:
+    secrets = make(threads)
+    assert not check_secret(b"", secrets.nobodys)
+    cost = secrets.nobodys.rpartition(b"$")[0].rpartition(b"$")[0]
+    hashed = secrets.hash(b"x")
+    threads.run()
+    stored: list[bytes] = []
+    hashed.addCallback(stored.append)
+    assert stored[0].startswith(cost + b"$")
+    assert len(stored[0]) == len(secrets.nobodys)
+
+
 def test_later_commands_keep_their_order(node: MemoryNode, threads: Threads) -> None:
     client = node.tcp()
     client.send("ping\nuse-db d t\nset a 1\nget a\nuse-db d t")

@@ -705,7 +705,7 @@ def test_the_audit_names_who_came_and_no_token(node: MemoryNode) -> None:
     observer = lambda event: events.append(event)  # noqa: E731
     globalLogPublisher.addObserver(observer)
     try:
-        node.node.pipeline.audit = Audit()
+        node.node.pipeline.audit = Audit(node.node.catalogue)
         token = signed()
         node.tcp().ask(f"use-db d jwt {token}")
         node.tcp().ask(f"use-db d jwt {signed(OTHER)}")
@@ -717,8 +717,8 @@ def test_the_audit_names_who_came_and_no_token(node: MemoryNode) -> None:
         for event in events
         if event.get("log_namespace") == "nuntwist.audit"
     ]
-    assert told[0] == ("signed ana", "d *** ***", "ok")
-    assert told[1] == ("nobody", "d *** ***", "error Invalid token")
+    assert told[0] == ("signed ana", "d jwt ***", "ok")
+    assert told[1] == ("nobody", "d jwt ***", "error Invalid token")
     assert ("admin", "keep ***", "ok") in told
     assert not any(secret in str(told) for secret in (token, OTHER))
 

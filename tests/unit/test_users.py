@@ -122,10 +122,38 @@ def test_only_an_admin_may(node: MemoryNode, command: str) -> None:
     assert admin.ask(command).startswith("error no-db-selected\n")
 
 
-@pytest.mark.parametrize("name", ["all", "jwt"])
+@pytest.mark.parametrize("name", ["all", "jwt", "a,b"])
 def test_names_that_mean_something_else_are_no_users(node: MemoryNode, name: str) -> None:
     assert change(node, f"create-user {name} x") == f"error no user can be called {name} \n"
+    assert change(node, f"set $$user_{name} x") == f"error no user can be called {name} \n"
     assert change(node, "list-users") == "users-list ,ana,bob\nok \n"
+
+
+def test_the_catalogue_has_no_users(node: MemoryNode) -> None:
+    admin = node.admin("use-db $admin nun-pwd")
+    assert admin.ask("create-user ana x") == "error $admin has no users \n"
+    assert admin.ask("set $$user_ana x") == "error $admin has no users \n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "create-user ana two words",
+        "set-token keep ana two words",
+        "set $$user_ana two words",
+        "set-safe $$token 9 two words",
+    ],
+)
+def test_a_token_that_nobody_could_log_in_with_is_refused(node: MemoryNode, command: str) -> None:
+    assert change(node, command) == "error a token cannot hold spaces \n"
+    using(node).close()
+    using(node, "t").close()
+
+
+def test_spaces_after_a_token_do_not_count(node: MemoryNode) -> None:
+    assert change(node, "create-user ana another  ") == "ok \n"
+    using(node, "ana another  ").close()
+    using(node, "ana another").close()
 
 
 # -- users that go --

@@ -53,12 +53,11 @@ def _use(node: Node, client: Client, name: bytes, second: bytes, third: bytes) -
         return _use_signed(node, client, database, third)
     user, token = (second, third) if third else (None, second)
     stored = database.user_token(user)
-    if stored is None:
-        return _select(node, client, database, user, False)
-    checked = node.secrets.verify(token, stored)
+    # How long it takes must not tell whether there is such a user.
+    checked = node.secrets.verify(token, node.secrets.nobodys if stored is None else stored)
 
     def select(right: bool) -> Reply:
-        if database.user_token(user) != stored:
+        if stored is None or database.user_token(user) != stored:
             right = False
         if node.catalogue.by_id.get(database.number) is not database:
             raise CommandError(NO_SUCH_DATABASE)

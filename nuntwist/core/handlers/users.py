@@ -10,7 +10,6 @@ from twisted.internet.defer import Deferred
 
 from nuntwist.core.conflicts import ANY_VERSION, version_of
 from nuntwist.core.database import (
-    NO_USERS,
     PERMISSION_PREFIX,
     SIGNED_OUT_PREFIX,
     TOKEN_KEY,
@@ -26,7 +25,7 @@ from nuntwist.core.handlers.common import (
 from nuntwist.core.handlers.writing import refuse_kept, write_secure
 from nuntwist.errors import CommandError
 from nuntwist.language.parser import shorten
-from nuntwist.language.replies import EMPTY, OK, Reply
+from nuntwist.language.replies import EMPTY, INVALID, OK, STILL_VALID, VALID, Reply
 from nuntwist.values import REMOVE, SET, Op
 
 if TYPE_CHECKING:
@@ -74,9 +73,9 @@ def _auth(node: Node, client: Client, user: bytes, password: bytes) -> Reply:
         client.admin = True
         if client.database is not None:
             client.database.review_arbiter(client)
-    else:
-        node.note_refused_login(client)
-    return Reply((b"valid auth\n" if client.admin else b"invalid auth\n",))
+        return VALID
+    node.note_refused_login(client)
+    return STILL_VALID if client.admin else INVALID
 
 
 def is_password(node: Node, given: bytes) -> bool:
@@ -90,8 +89,6 @@ def is_password(node: Node, given: bytes) -> bool:
 def create_user(node: Node, client: Client, arguments: tuple[bytes, bytes]) -> Deferred[Reply]:
     """Create a user, or give one a new token."""
     name, token = arguments
-    if name in NO_USERS:
-        raise CommandError(b"no user can be called " + name)
     return write_secure(node, client, selected(client), USER_PREFIX + name, token, ANY_VERSION)
 
 

@@ -13,11 +13,13 @@ from nuntwist.core.database import (
     CONCERN_KEY,
     CONFLICT_PREFIX,
     CONNECTIONS_KEY,
+    NO_USERS,
     PERMISSION_PREFIX,
     SERVERS_OWN,
     SIGNING_KEYS,
     TOKEN_KEY,
     TOMBSTONE_VERSION,
+    USER_PREFIX,
     Database,
     is_secret,
 )
@@ -26,7 +28,7 @@ from nuntwist.core.handlers.common import NO_SUCH_DATABASE, log_alone, refuse_fu
 from nuntwist.core.permissions import Permissions
 from nuntwist.errors import CommandError
 from nuntwist.language.commands import INT64_MAX, INT64_MIN
-from nuntwist.language.parser import parse_number
+from nuntwist.language.parser import SPACES, parse_number, shorten
 from nuntwist.language.replies import OK, Reply
 from nuntwist.values import IN_RESOLUTION, REMOVE, SET, VALUE
 
@@ -143,6 +145,8 @@ def write_secure(
 ) -> Deferred[Reply]:
     """Write a key beginning ``$$``: a token is hashed first; logged alone, then applied."""
     refuse_size(node, database, key, value)
+    if key.startswith(USER_PREFIX):
+        _refuse_user(node, database, key[len(USER_PREFIX) :])
     if key.startswith(PERMISSION_PREFIX):
         Permissions(value)
     if key == CONCERN_KEY:
@@ -151,6 +155,9 @@ def write_secure(
         return log_secure(node, client, database, SET, key, lambda: value, asked)
     if not value:
         raise CommandError(b"a token cannot be empty")
+    if b" " in value:
+        # Nobody could log in with it.
+        raise CommandError(SPACES)
     hashed = node.secrets.hash(value)
     return hashed.addCallback(
         lambda stored: log_secure(node, client, database, SET, key, lambda: stored, asked)
@@ -196,6 +203,17 @@ def refuse_size(node: Node, database: Database, key: bytes, value: bytes) -> Non
         raise CommandError(b"key too long: the limit is %d bytes" % limits.key)
     if limits.value and len(value) > limits.value:
         raise CommandError(b"value too long: the limit is %d bytes" % limits.value)
+
+
+def _refuse_user(node: Node, database: Database, name: bytes) -> None:
+    """Refuse a user that could not log in, or be told apart in a list.
+
+    :raise CommandError: it is one.
+    """
+    if database is node.catalogue.admin:
+        raise CommandError(b"$admin has no users")
+    if not name or name in NO_USERS or b"," in name or b" " in name:
+        raise CommandError(b"no user can be called " + shorten(name))
 
 
 def _own(key: bytes) -> bytes:
