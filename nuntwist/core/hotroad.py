@@ -136,10 +136,12 @@ def _set(pipeline: Pipeline, client: Client, database: Database, lines: list[byt
     version = 0
     if old is not None:
         version, key = old[VERSION] + 1, old[KEY]
-        if version < 0:
+    if version <= 0:
+        if version < 0 or len(key) > pipeline.limits.key:
             return False
-    elif len(key) > pipeline.limits.key or (usage is not None and not usage.free_keys()):
-        return False
+        # It is new, or was removed a moment ago.
+        if usage is not None and not usage.free_keys():
+            return False
     ops, stamps = journal.ops, journal.stamps
     stamps.last = stamp = (stamps.last if ops else stamps.catch_up()) + 1
     journal.index = database.last_index = client.needed = index = journal.index + 1
@@ -254,14 +256,18 @@ def _sets(
         old = shard.get(key)
         if old is None:
             version = 0
-            new += 1
-            if new > free or len(key) > longest:
-                break
         else:
             # One key object for the dictionary and the entry: less memory, fewer cache misses.
             version, key = old[VERSION] + 1, old[KEY]
-        if version < 0 or not key or (version == 0 and listed):
+        if not key:
             break
+        if version <= 0:
+            if version < 0 or listed:
+                break
+            # It is new, or was removed a moment ago.
+            new += 1
+            if new > free or len(key) > longest:
+                break
         index += 1
         stamp = (stamp or journal.stamps.catch_up()) + 1
         op = (value, version, index, stamp, SET, number, key)

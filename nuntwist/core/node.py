@@ -27,6 +27,7 @@ from nuntwist.core.keyring import Keyring
 from nuntwist.core.limits import Limits
 from nuntwist.core.logins import Logins
 from nuntwist.core.pipeline import Pipeline
+from nuntwist.core.quota import TELL_SECONDS
 from nuntwist.core.recovery import Recovery
 from nuntwist.core.removals import LateRemovals
 from nuntwist.core.replica_set import ReplicaSet
@@ -114,6 +115,7 @@ class Node:
         self.desk = Desk(self, seconds)
         self.wall = wall
         self.call_later = call_later
+        self._seconds = seconds
         self.logins = Logins(self.limits.failed_logins, seconds)
         self.backups: Transfers[Backup] = Transfers("backup", call_later)
         self.restores: Transfers[Restore] = Transfers("restore", call_later)
@@ -229,6 +231,11 @@ class Node:
         if usage is None or usage.full:
             return
         usage.full = True
+        now = self._seconds()
+        if usage.told_at is not None and now < usage.told_at + TELL_SECONDS:
+            # A few keys around a small quota would be a line each.
+            return
+        usage.told_at = now
         self._log.warn(
             "the database {name} is full, its writes are refused: {keys} keys of {size} bytes"
             " (NUN_MAX_KEYS {most_keys}, NUN_MAX_DATABASE_SIZE {most_size}; 0: any); remove keys"

@@ -21,6 +21,8 @@ from nuntwist.values import INDEX, KEY, VALUE, Op
 
 _ROOM_AGAIN: Final = 0.95
 """Below this part of its quota a database is not full any more, and the log tells when it is."""
+TELL_SECONDS: Final = 60.0
+"""How often at most the log tells that a database is full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +56,16 @@ class Usage:
     :ivar keys: how many that hold a value.
     :ivar size: bytes of these keys and their values.
     :ivar full: whether something was refused, and much is not gone since.
+    :ivar told_at: when the log has told of that, by the monotonic clock; None for never.
     """
 
-    __slots__ = ("full", "keys", "quota", "size")
+    __slots__ = ("full", "keys", "quota", "size", "told_at")
 
     def __init__(self, quota: Quota) -> None:
         self.quota = quota
         self.keys = self.size = 0
         self.full = False
+        self.told_at: float | None = None
 
     def note(self, old: Op | None, new: Op | None) -> None:
         """An entry has taken the place of another one."""

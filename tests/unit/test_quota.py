@@ -11,7 +11,7 @@ from twisted.internet.defer import execute
 
 from nuntwist.core.database import Database
 from nuntwist.core.limits import Limits
-from nuntwist.core.quota import UNLIMITED, Quota, Usage
+from nuntwist.core.quota import TELL_SECONDS, UNLIMITED, Quota, Usage
 from nuntwist.files import MemoryFiles
 from nuntwist.oplog.segments import FileOplog
 from nuntwist.storage.disk import DiskStorage
@@ -85,72 +85,23 @@ def test_so_many_keys_and_no_more() -> None:
     assert node.node.counters.quota_refusals == 5
 
 
-@pytest.mark.parametrize("at_once", [True, False])
-def test_so_many_bytes_and_no_more(at_once: bool) -> None:
-    node = node_with(of_bytes(node_with(), 20))
-    client = using(node)
-    commands = ["set abc 1234567", "set de 12345678", "set de 1", "set de 12345678", "set d "]
-    if at_once:
-        client.send("\n".join(commands))
-        said = client.received().splitlines(keepends=True)
-    else:
-        said = [client.ask(command) for command in commands]
-    assert said == [
-        OK,
-        OK,
-        OK,
-        OK,
-        f"error quota of {usage(node).quota.size} bytes of this database is used up \n",
-    ]
-    assert used_by(node) == (2, 20)
-    # What makes it smaller, or no larger, is taken.
-    assert client.ask("set abc 7654321") == OK
-    assert client.ask("set abc 1") == OK
-    assert client.ask("set fgh 123") == OK
-    assert used_by(node) == (3, 20)
-
-
-def test_a_conflict_has_to_fit_too() -> None:
-    small = node_with()
-    small.admin("create-db e t arbiter").close()
-    quota = Quota(size=counted(database(small, b"e"))[1] + 10)
-    node = MemoryNode(limits=Limits(quota=quota))
-    node.admin("create-db e t arbiter").close()
-    arbiter, client = node.tcp(), node.tcp()
-    for one in (arbiter, client):
-        one.ask("use-db e t")
+@pytest.mark.parametrize("chunks", [1, 3])
+def test_a_key_that_was_removed_a_moment_ago_is_a_new_one(chunks: int) -> None:
+    """While the log does not have the removal, its entry is still there."""
+    node = MemoryNode(limits=Limits(quota=Quota(keys=TOKEN_KEYS + 3)))
+    node.admin("create-db d t arbiter").close()
+    arbiter, client = using(node), using(node)
     arbiter.ask("arbiter")
-    assert client.ask("set-safe k 5 v") == OK
-    assert client.ask("set-safe k 2 w").startswith("error quota of ")
-    assert arbiter.received() == ""
-    assert client.ask("get-safe k") == "value-version 6 v\nok \n"
-
-
-def test_conflicts_that_follow_have_to_fit_too() -> None:
-    node = MemoryNode(limits=Limits(quota=Quota(size=20_000)))
-    node.admin("create-db e t arbiter").close()
-    arbiter, client = node.tcp(), node.tcp()
-    for one in (arbiter, client):
-        one.ask("use-db e t")
-    arbiter.ask("arbiter")
-    client.ask(f"set k {'v' * 8_000}")
-    client.ask(f"set-safe k 0 {'v' * 10}")
-    said = [client.ask(f"set-safe k 0 {'w' * 3_000}")[:12] for _ in range(10)]
-    assert said[0] == "error $$conf"
-    assert said[-1] == "error quota "
-    assert counted(database(node, b"e"))[1] <= 20_000
-
-
-@pytest.mark.parametrize("quota", [Quota(keys=TOKEN_KEYS + 5), Quota(size=600)])
-def test_near_a_quota_a_run_of_commands_is_decided_one_by_one(quota: Quota) -> None:
-    client = using(node := node_with(quota))
-    lines = [f"set k{n % 7} {'v' * (n % 90)}\nincrement n\nget k{n % 7}" for n in range(400)]
-    client.send("\n".join(lines))
-    together = client.received()
-    one_by_one = using(other := node_with(quota))
-    assert together == "".join(one_by_one.ask(text) for line in lines for text in line.split("\n"))
-    assert "error quota" in together
-    assert used_by(node) == used_by(other)
+    client.ask("set a 1\nset a 2\nset b 1\nset d 1")
+    # The key of the conflict takes the room that the removed one has left.
+    commands = [b"remove d\n", b"set-safe a 0 3\n", b"set d 2\n"]
+    for data in commands if chunks == 3 else [b"".join(commands)]:
+        client.protocol.dataReceived(data)
+    node.settle()
+    answers = client.received()
+    assert answers.startswith("ok \nerror $$conflitct unresolved ")
+    assert answers.endswith("error quota of 4 keys of this database is used up \n")
+    assert usage(node).keys == TOKEN_KEYS + 3
 
 
 def test_the_log_tells_once_until_there_was_room() -> None:
@@ -164,14 +115,20 @@ def test_the_log_tells_once_until_there_was_room() -> None:
 
     globalLogPublisher.addObserver(observe)
     try:
-        client = using(node_with(Quota(keys=TOKEN_KEYS + 2)))
-        for n in range(5):
-            client.ask(f"set k{n} v")
-        assert len(told) == 1
-        for n in range(2):
-            client.ask(f"remove k{n}")
-        for n in range(5):
-            client.ask(f"set k{n} v")
+        client = using(node := node_with(Quota(keys=TOKEN_KEYS + 2)))
+
+        def fill_and_empty() -> None:
+            for n in range(5):
+                client.ask(f"set k{n} v")
+            for n in range(2):
+                client.ask(f"remove k{n}")
+
+        # Nor does it more than once a minute, whatever a client does.
+        for _ in range(3):
+            fill_and_empty()
+            assert len(told) == 1
+        node.clock.advance(TELL_SECONDS)
+        fill_and_empty()
     finally:
         globalLogPublisher.removeObserver(observe)
     assert len(told) == 2
@@ -259,7 +216,11 @@ def test_a_longer_key_that_is_there_stays_in_use() -> None:
     assert client.ask(f"get {'k' * 50}") == "value v\nok \n"
     for command in ("set {} w", "set-safe {} 7 w", "set {} 1", "increment {}", "watch {}"):
         assert client.ask(command.format("k" * 50)).endswith(OK)
-    assert client.ask(f"remove {'k' * 50}").endswith(OK)
+    again = f"set {'k' * 50} x"
+    refusal = "error key too long: the limit is 16 bytes \n"
+    assert client.ask(f"remove {'k' * 50}\n{again}\nping\n{again}").endswith(
+        OK + refusal + "pong\n" + OK + refusal
+    )
 
 
 # -- the count --
