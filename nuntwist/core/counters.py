@@ -35,6 +35,7 @@ class Counters:
         ``idle_closed`` because they were silent for too long.
     :ivar proxies_refused: connections to a port for proxies that came from others, or did not
         begin as they do.
+    :ivar pages_refused: pages whose origin may not connect by WebSocket.
     :ivar nodes_refused: connections refused, where nodes have to show a certificate, because they
         had none that counts.
     :ivar failed_handshakes: connections on which TLS could not be agreed on for another reason.
@@ -71,6 +72,7 @@ class Counters:
     cut_off: int = 0
     slowed: int = 0
     proxies_refused: int = 0
+    pages_refused: int = 0
     nodes_refused: int = 0
     failed_handshakes: int = 0
     conflicts_settled: int = 0

@@ -64,6 +64,7 @@ class Guard:
     :ivar rate: of commands; None where they may come as fast as they will.
     :ivar trusted: the proxies that are believed.
     :ivar refuse_proxy: is told, on a port for proxies, of who or what was refused.
+    :ivar refuse_page: is told of a page that may not connect by WebSocket.
     :ivar refuse_node: is told, where nodes have to show a certificate, of who was refused and why.
     :ivar refuse_tls: is told of whose handshake over TLS has failed, and why.
     """
@@ -78,6 +79,7 @@ class Guard:
     rate: Rate | None
     trusted: Trusted
     refuse_proxy: Callable[[str], None]
+    refuse_page: Callable[[str], None]
     refuse_node: Callable[[str, str], None]
     refuse_tls: Callable[[str, str], None]
 
@@ -132,6 +134,9 @@ CUT_OFF: Final = (
 PROXIES_REFUSED: Final = (
     "connections refused on a port for proxies (haproxy:): {count}, the last one that of {last}"
 )
+PAGES_REFUSED: Final = (
+    "pages that were not let in (NUN_ALLOWED_ORIGINS): {count}, the last one from {last}"
+)
 NODES_REFUSED: Final = (
     "connections that were not let in as those of nodes (NUN_PEER_CA): {count}, the last one from"
     " {last}, which has shown {why}"
@@ -177,6 +182,7 @@ def make_guard(
         rate=Rate(rules.rate, call_later, seconds, slowed) if rules.rate else None,
         trusted=Trusted(rules.proxies),
         refuse_proxy=noting("proxies_refused", PROXIES_REFUSED),
+        refuse_page=noting("pages_refused", PAGES_REFUSED),
         refuse_node=_noting_why(counters, seconds, "nodes_refused", NODES_REFUSED),
         refuse_tls=_noting_why(counters, seconds, "failed_handshakes", TLS_REFUSED),
     )

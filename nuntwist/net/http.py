@@ -15,7 +15,7 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from nuntwist.core.pipeline import Pipeline
 from nuntwist.net.guard import Guard
-from nuntwist.net.http_answer import Answer, as_plain_text
+from nuntwist.net.http_answer import SERVER, Answer, as_plain_text
 from nuntwist.net.http_channel import LimitedRequest, PatientChannel
 from nuntwist.net.page import page_response
 
@@ -38,6 +38,7 @@ class NqlResource(Resource):
 
     def render(self, request: Request) -> int | bytes:
         """Refuse what is neither read nor POST."""
+        request.setHeader(b"server", SERVER)
         if request.method in (b"GET", b"HEAD", b"POST"):
             rendered: int | bytes = super().render(request)
             return rendered

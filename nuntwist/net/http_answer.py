@@ -30,6 +30,22 @@ PLAIN_TEXT = (
 )
 """What answers that are no page carry, so that a browser takes nothing in them for one, runs
 nothing and keeps nothing: they hold what clients have stored."""
+SERVER = b"nuntwist"
+"""What answers say of who gives them: no versions, of us or of others."""
+
+
+def bare_answer(status: bytes, text: bytes) -> bytes:
+    """A whole answer to something that is no request yet; the connection ends with it.
+
+    :param status: the code and its words.
+    """
+    headers = (
+        *((b"server", SERVER), (b"connection", b"close")),
+        *PLAIN_TEXT,
+        (b"content-length", b"%d" % len(text)),
+    )
+    lines = [b"HTTP/1.1 " + status, *(b"%b: %b" % header for header in headers)]
+    return b"\r\n".join([*lines, b"", text])
 
 
 def as_plain_text(request: Request) -> None:

@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
 
+from nuntwist.net.http_answer import bare_answer
 from nuntwist.net.outlet import peer_name
 from nuntwist.net.parting import Parting, unsent
 
@@ -34,10 +35,7 @@ if TYPE_CHECKING:
 
 LONGEST_LENGTH = 20
 """Digits of the length of a body."""
-TOO_LATE = (
-    b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n"
-    b"Content-Type: text/plain\r\nContent-Length: 24\r\n\r\nthe request is too slow\n"
-)
+TOO_LATE = bare_answer(b"408 Request Timeout", b"the request is too slow\n")
 
 
 class LimitedRequest(Request):
@@ -74,10 +72,7 @@ class LimitedRequest(Request):
             return
         self._refused = True
         text = b"a body may have at most %d bytes\n" % self._limit()
-        self.channel.transport.write(
-            b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\n"
-            b"Content-Type: text/plain\r\nContent-Length: %d\r\n\r\n%b" % (len(text), text)
-        )
+        self.channel.transport.write(bare_answer(b"413 Content Too Large", text))
         self.channel.loseConnection()
 
 
@@ -139,7 +134,8 @@ class PatientChannel(HTTPChannel):
         """
         name, _, value = line.partition(b":")
         if name.lower() == b"content-length" and len(value.strip()) > LONGEST_LENGTH:
-            self.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            text = b"a length of a body has too many digits\n"
+            self.transport.write(bare_answer(b"400 Bad Request", text))
             self.loseConnection()
             return False
         received: bool = super().headerReceived(line)

@@ -45,6 +45,11 @@ LONGEST_HANDSHAKE = 16 << 10
 
 (_SEMICOLON,) = b";"
 
+LONGEST_ORIGIN = 100
+"""Characters of an origin that is refused, in the log."""
+ORIGIN_REFUSED = "WebSocket connection denied: origin"
+"""What Autobahn's reason begins with where it refuses a page."""
+
 GOING_AWAY = 1001
 UNSUPPORTED_DATA = 1003
 INVALID_PAYLOAD = 1007
@@ -65,6 +70,7 @@ class FrameProtocol(WebSocketServerProtocol):
     transport: Any
     current_frame: Any
     http_request_data: bytes
+    websocket_origin: str
     current_frame_masker: Any
     inside_message: bool
     message_data_total_length: int
@@ -101,6 +107,17 @@ class FrameProtocol(WebSocketServerProtocol):
             if guard.gate is not None and not guard.gate.enter_as(client):
                 raise ConnectionDeny(TOO_MANY_REQUESTS, "too many connections")
             self._forwarded = client
+
+    def failHandshake(self, reason: str, code: int = 400, responseHeaders: Any = None) -> None:
+        """The upgrade is refused; an operator is told of a page whose origin is not allowed."""
+        if reason.startswith(ORIGIN_REFUSED):
+            peer = self._guard.trusted.client_behind(
+                getattr(self.transport.getPeer(), "host", None),
+                forwarded_in(self.http_request_data),
+            )
+            origin = self.websocket_origin[:LONGEST_ORIGIN]
+            self._guard.refuse_page(f"{peer or peer_name(self.transport)}, of the origin {origin}")
+        super().failHandshake(reason, code, responseHeaders)
 
     def onOpen(self) -> None:
         """The handshake is done: from here on there is a client."""

@@ -58,7 +58,8 @@ class FrameFactory(WebSocketServerFactory):
         call_later: Callable[..., Any],
         origins: Sequence[str] = (),
     ) -> None:
-        super().__init__(reactor=reactor)
+        # No versions, of us or of others.
+        super().__init__(server="nuntwist", reactor=reactor)
         # Autobahn's own keeps its time-outs on the global reactor, whatever it is given.
         self._batched_timer: Any = _Timers(call_later)
         self.pipeline = pipeline

@@ -8,6 +8,8 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from nuntwist.core.limits import Limits
+from nuntwist.net.http_answer import PLAIN_TEXT
+from nuntwist.net.http_channel import TOO_LATE
 from nuntwist.oplog.memory import MemoryOplog
 from nuntwist.testing import Connection, LineConnection, MemoryNode
 from nuntwist.values import Epoch, Op
@@ -121,6 +123,28 @@ def test_invalid_utf_8_is_refused_by_the_command(node: MemoryNode) -> None:
 
 
 # -- limits --
+
+
+def assert_guarded(answer: bytes) -> None:
+    """An answer says what a browser may do with it, and not what it was made by."""
+    head = answer.partition(b"\r\n\r\n")[0].lower() + b"\r\n"
+    for name, value in (*PLAIN_TEXT, (b"server", b"nuntwist")):
+        assert b"\r\n%b: %b\r\n" % (name, value) in head
+    assert b"twisted/" not in head
+    assert b"twistedweb" not in head
+
+
+def test_every_answer_says_what_a_browser_may_do_with_it(node: MemoryNode) -> None:
+    for data in (
+        post_bytes(b"ping"),
+        b"GET /elsewhere HTTP/1.1\r\n\r\n",
+        b"PUT / HTTP/1.1\r\n\r\n",
+        post_bytes(b"x" * (LIMIT + 1)),
+    ):
+        connection = Connection(node, node.site)
+        connection.deliver(data)
+        assert_guarded(connection.taken())
+    assert_guarded(TOO_LATE)
 
 
 def refused(connection: Connection) -> None:
@@ -308,5 +332,7 @@ def test_a_length_of_too_many_digits_is_a_bad_request(digits: int) -> None:
     node = MemoryNode()
     connection = Connection(node, node.site)
     connection.deliver(b"POST / HTTP/1.1\r\nContent-Length: " + b"9" * digits + b"\r\n\r\nping")
-    assert connection.taken() == b"HTTP/1.1 400 Bad Request\r\n\r\n"
+    assert_guarded(answer := connection.taken())
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert answer.endswith(b"\r\n\r\na length of a body has too many digits\n")
     assert connection.closed

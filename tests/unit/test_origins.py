@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from twisted.internet.address import IPv4Address
+from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 
 from nuntwist.net.websocket_port import FrameFactory
 from nuntwist.testing import MemoryNode, MemoryTransport
@@ -12,6 +15,20 @@ REQUEST = (
     b"GET / HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n%b"
     b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """What is logged as a warning."""
+    lines: list[str] = []
+
+    def note(event: LogEvent) -> None:
+        if event["log_level"] == LogLevel.warn and event["log_namespace"].startswith("nuntwist"):
+            lines.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(note)
+    yield lines
+    globalLogPublisher.removeObserver(note)
 
 
 def status(origins: tuple[str, ...], origin: str | None) -> int:
@@ -25,7 +42,12 @@ def status(origins: tuple[str, ...], origin: str | None) -> int:
     protocol.makeConnection(transport)
     header = b"" if origin is None else f"Origin: {origin}\r\n".encode()
     protocol.dataReceived(REQUEST % header)
-    return int(transport.value().split(b" ")[1])
+    # Nothing says what the node is made of.
+    assert b"utobahn" not in transport.value()
+    answer = int(transport.value().split(b" ")[1])
+    # What is no origin is no page's.
+    assert node.node.counters.pages_refused == (answer != 101 and origin != "rubbish")
+    return answer
 
 
 TWO = ("https://a.example", "http://b.example:8080")
@@ -61,3 +83,11 @@ def test_only_pages_that_are_named_may(
     origins: tuple[str, ...], origin: str | None, answer: int
 ) -> None:
     assert status(origins, origin) == answer
+
+
+def test_the_log_names_the_page(logged: list[str]) -> None:
+    assert status(TWO, "https://evil.example" + "x" * 200) == 400
+    assert logged == [
+        "pages that were not let in (NUN_ALLOWED_ORIGINS): 1, the last one from 192.168.1.1:54321,"
+        f" of the origin https://evil.example{'x' * 80}"
+    ]

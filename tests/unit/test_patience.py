@@ -123,7 +123,7 @@ def test_one_that_is_not_ended_is_not_told_of() -> None:
 
 def test_sentences_are_right_for_one_too() -> None:
     sentences = {name: text for name, text in vars(guard).items() if name.isupper()}
-    assert len(sentences) == 8
+    assert len(sentences) == 9
     for text in sentences.values():
         told = text.format(count=1, limit=10.0, last="192.168.1.1:54321", why="rubbish")
         assert not re.search(r"\b1 \w", told), told

@@ -20,7 +20,7 @@ _COUNTED: Final = (
     *("watchers_closed", "unfinished_closed", "conflicts_settled", "conflicts_moved"),
     *("conflicts_undecided", "tokens_expired", "quota_refusals"),
     *("late_handshakes", "late_commands", "idle_closed", "cut_off", "slowed"),
-    *("proxies_refused", "nodes_refused", "failed_handshakes"),
+    *("proxies_refused", "pages_refused", "nodes_refused", "failed_handshakes"),
 )
 """The counters that are shown."""
 
