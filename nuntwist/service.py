@@ -55,7 +55,7 @@ from nuntwist.net.guard import Rules, make_guard
 from nuntwist.net.http import NqlResource, NqlSite
 from nuntwist.net.proxies import Trusted
 from nuntwist.net.rounds import Rounds
-from nuntwist.net.tcp import LineFactory
+from nuntwist.net.tcp_port import LineFactory
 from nuntwist.net.websocket_port import FrameFactory
 from nuntwist.oplog.flushed import FlushedOplog
 from nuntwist.oplog.segments import FileOplog

@@ -38,7 +38,7 @@ from nuntwist.language.replies import frame
 from nuntwist.net.frames import frame_size
 from nuntwist.net.guard import Rules, make_guard
 from nuntwist.net.http import NqlResource, NqlSite
-from nuntwist.net.tcp import LineFactory
+from nuntwist.net.tcp_port import LineFactory
 from nuntwist.net.websocket_port import FrameFactory
 from nuntwist.oplog.memory import MemoryOplog
 from nuntwist.secrets import ScryptSecrets

@@ -22,13 +22,12 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import (
-    IAddress,
     IDelayedCall,
     IHalfCloseableProtocol,
     IHandshakeListener,
     IProtocol,
 )
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -38,6 +37,7 @@ from nuntwist.core.pipeline import Pipeline
 from nuntwist.language.framing import LineFramer
 from nuntwist.language.replies import LINES
 from nuntwist.net.fast import SendingServer
+from nuntwist.net.first_bytes import Who, who_begins
 from nuntwist.net.guard import Guard
 from nuntwist.net.introduced import Counted
 from nuntwist.net.outlet import Backpressure, is_busy, peer_name, tune
@@ -52,12 +52,7 @@ SHOWN_NONE = (
     "no certificate: the addresses of this set have to be tls:host:port:certificate=FILE:"
     "privateKey=FILE there"
 )
-HTTP_REQUESTS = tuple(
-    method + b" /" for method in (b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"DELETE", b"PATCH")
-)
 NOT_HTTP = b"error this port takes commands, not HTTP: use the HTTP port \n"
-PEER = b"peer "
-"""What another node begins with."""
 TOO_MANY = b"error there are too many connections \n"
 TOO_LATE = b"error a command that has begun must end within %d s \n"
 EXCESS_SECONDS = 2.0
@@ -72,7 +67,7 @@ class LineProtocol(Protocol):
 
     :param pipeline: of the node.
     :param clients: the open connections of the factory.
-    :param guard: as for :class:`LineFactory`.
+    :param guard: as for :class:`nuntwist.net.tcp_port.LineFactory`.
     :param call_later: as there.
     :param peers: as there.
     :param certified: as there.
@@ -203,28 +198,37 @@ class LineProtocol(Protocol):
         """Look at a connection's first bytes, and at what comes when it is ending."""
         if self._ending:
             return False
-        if self._peers is not None:
-            if len(data) < len(PEER) and PEER.startswith(data):
-                self._held = data
-                self._unended.note(True, False, len(data))
-                return False
-            if data.startswith(PEER) and self._certified and not has_certificate(self.transport):
-                self._guard.refuse_node(f"{self.client.peer} (TCP)", SHOWN_NONE)
-                self.write(NO_CERTIFICATE)
-                self.end()
-                return False
-            peer = self._peers() if data.startswith(PEER) else None
-            if peer is not None:
-                self._hand_over(peer, data)
-                return False
+        who = who_begins(data, self._peers is not None)
+        if who is Who.UNKNOWN:
+            self._held = data
+            self._unended.note(True, False, len(data))
+            return False
+        if who is Who.NODE and self._take_node(data):
+            return False
         if self._excess is not None:
             self._turn_away()
             return False
         self._looked_at, self._held = True, b""
-        if data.startswith(HTTP_REQUESTS):
+        if who is Who.BROWSER:
             self.write(NOT_HTTP)
             self.end()
             return False
+        return True
+
+    def _take_node(self, data: bytes) -> bool:
+        """Take what has begun as a node in, or refuse it.
+
+        :return: False where nodes are not taken any more: it is as good as a client.
+        """
+        if self._certified and not has_certificate(self.transport):
+            self._guard.refuse_node(f"{self.client.peer} (TCP)", SHOWN_NONE)
+            self.write(NO_CERTIFICATE)
+            self.end()
+            return True
+        peer = None if self._peers is None else self._peers()
+        if peer is None:
+            return False
+        self._hand_over(peer, data)
         return True
 
     def _hand_over(self, peer: IProtocol, data: bytes) -> None:
@@ -319,54 +323,3 @@ class LineProtocol(Protocol):
     def abort(self, reason: str) -> None:
         """Close at once."""
         self.transport.abortConnection()
-
-
-class LineFactory(Factory):
-    """Makes the protocol of each TCP connection.
-
-    :param guard: watches over them.
-    :param call_later: IReactorTime.callLater, to linger with; None closes at once, as is right
-        for a transport that is no socket.
-    :param peers: makes the protocol for a connection of another node, or gives None where none
-        is taken any more; None where there are no other nodes.
-    :param certified: nodes have to show a certificate.
-    :ivar clients: the open ones.
-    :ivar takes_nodes: what connects may be a node.
-    """
-
-    noisy = False
-    takes_nodes = True
-
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        guard: Guard,
-        call_later: Callable[..., Any] | None = None,
-        peers: Callable[[], IProtocol | None] | None = None,
-        certified: bool = False,
-    ) -> None:
-        self._pipeline = pipeline
-        self._certified = certified
-        self._guard = guard
-        self._call_later = call_later
-        self._peers = peers
-        self.clients: dict[LineProtocol, None] = {}
-
-    def buildProtocol(self, addr: IAddress | None) -> LineProtocol:
-        """Make one."""
-        protocol = LineProtocol(
-            self._pipeline,
-            self.clients,
-            self._guard,
-            self._call_later,
-            self._peers,
-            self._certified,
-        )
-        protocol.factory = self
-        return protocol
-
-    def finish_all(self) -> None:
-        """Answer what is in flight on every connection, then close it."""
-        for protocol in tuple(self.clients):
-            protocol.pause_reading()
-            self._pipeline.finish(protocol.client)

@@ -26,7 +26,7 @@ from nuntwist.errors import CommandError
 from nuntwist.files import MemoryFiles
 from nuntwist.interfaces import IOplog, ISecrets
 from nuntwist.net.guard import make_guard
-from nuntwist.net.tcp import LineFactory
+from nuntwist.net.tcp_port import LineFactory
 from nuntwist.oplog.flushed import FlushedOplog
 from nuntwist.oplog.segments import FileOplog
 from nuntwist.replicas import Replicas, World

@@ -35,7 +35,8 @@ from nuntwist.net.fast import SendingReactor
 from nuntwist.net.peer import CLOSING_SECONDS, QUIET_SHARE, PeerProtocol
 from nuntwist.net.peer_endpoint import endpoint_for
 from nuntwist.net.peering import LASTING_SECONDS, LONGEST_DELAY, Peering
-from nuntwist.net.tcp import LINGER_SECONDS, LineFactory, LineProtocol
+from nuntwist.net.tcp import LINGER_SECONDS, LineProtocol
+from nuntwist.net.tcp_port import LineFactory
 from nuntwist.net.tls import Prepare, asking
 from nuntwist.testing import MemoryNode
 from nuntwist.values import Epoch, Position

@@ -13,7 +13,7 @@ from nuntwist.cluster.handshake import ITSELF, Connecting, Self
 from nuntwist.cluster.stream import Idle
 from nuntwist.net.doors import MOST_BEGUN, Doors, Manner
 from nuntwist.net.peer import CLOSING_SECONDS, HANDSHAKE_SECONDS, PeerProtocol
-from nuntwist.net.tcp import LineFactory
+from nuntwist.net.tcp_port import LineFactory
 from nuntwist.testing import Connection, MemoryNode
 
 KEY = b"k" * 32

@@ -19,7 +19,7 @@ from nuntwist.net.failed_tls import words_of
 from nuntwist.net.guard import Guard, make_guard
 from nuntwist.net.http import NqlResource, NqlSite
 from nuntwist.net.log_limits import TELL_SECONDS
-from nuntwist.net.tcp import LineFactory
+from nuntwist.net.tcp_port import LineFactory
 from nuntwist.net.tls import Renewable, asking, validity_of
 from nuntwist.net.websocket_port import FrameFactory
 from nuntwist.testing import MemoryNode, MemoryTransport

@@ -13,7 +13,8 @@ from twisted.logger import LogEvent, globalLogPublisher
 from nuntwist.core.counters import Counters
 from nuntwist.net.gate import SPARE, TELL_SECONDS, Gate, Gated
 from nuntwist.net.guard import make_guard
-from nuntwist.net.tcp import EXCESS_SECONDS, LineFactory
+from nuntwist.net.tcp import EXCESS_SECONDS
+from nuntwist.net.tcp_port import LineFactory
 from nuntwist.testing import MemoryNode, MemoryTransport
 
 

@@ -28,7 +28,7 @@ from nuntwist.net.introduction import (
     read_header,
 )
 from nuntwist.net.proxies import Trusted, address_in, forwarded_in
-from nuntwist.net.tcp import LineFactory
+from nuntwist.net.tcp_port import LineFactory
 from nuntwist.net.websocket_port import FrameFactory
 from nuntwist.testing import HeapClock, MemoryNode, MemoryTransport
 
