@@ -120,7 +120,7 @@ def _sign_out(node: Node, database: Database, user: bytes | None) -> None:
     for client in tuple(database.selected):
         if not client.admin and _is(client, database, client.user, user):
             node.counters.signed_out += 1
-            node.pipeline.dismiss(client)
+            node.pipeline.connections.dismiss(client)
     for client in _watchers(database):
         # It has selected another one since, and stays there.
         if not client.admin and _is(client, database, watches.watches_as(client, database), user):

@@ -73,7 +73,7 @@ def _name(node: Node, op: Op) -> Database | None:
         node.desk.dropped(gone)
         for client in release(gone):
             # It has to ask for the database anew, with the token of now.
-            node.pipeline.finish(client, REPLACED)
+            node.pipeline.connections.finish(client, REPLACED)
         node.pipeline.streams.work(gone.free())
     _tell(node, op)
     return gone

@@ -79,7 +79,7 @@ class Exchange:
         members = release(gone)
         if gone.name in self._node.catalogue.by_name:
             for client in members:
-                self._node.pipeline.finish(client, REPLACED)
+                self._node.pipeline.connections.finish(client, REPLACED)
 
     def tell(self) -> int:
         """Tell watchers of keys that are not what they were told.

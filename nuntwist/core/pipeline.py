@@ -30,8 +30,9 @@ from nuntwist.core.alone import Alone, stands_alone
 from nuntwist.core.audit import Audit
 from nuntwist.core.authorise import refusal_of
 from nuntwist.core.catalogue import Catalogue
-from nuntwist.core.client import SIGNED_OUT, Client, Pending, Run
+from nuntwist.core.client import Client, Pending, Run
 from nuntwist.core.concerns import Concerns
+from nuntwist.core.connections import LEAVE, Connections
 from nuntwist.core.counters import Counters
 from nuntwist.core.database import Database
 from nuntwist.core.delivery import Delivery
@@ -39,7 +40,6 @@ from nuntwist.core.forwarding import Forwarder
 from nuntwist.core.journal import Journal, failed
 from nuntwist.core.limits import Limits
 from nuntwist.core.scan import Listing
-from nuntwist.core.sessions import deselect, let_all_go, let_go
 from nuntwist.core.streaming import Streams
 from nuntwist.core.takeback import TakeBack
 from nuntwist.core.turns import Turns
@@ -54,9 +54,6 @@ from nuntwist.values import INDEX, Op, StampClock
 Outcome = Reply | Listing | Deferred[Reply]
 Handler = Callable[[Client, Any], Outcome]
 
-_LEAVE = b"\nleave"
-"""Stands in a backlog, itself and not one like it, for what no client sends: that a connection
-leaves what it may not be in any more."""
 _SAMPLED = 128
 """One run in so many is timed for the moving average."""
 
@@ -72,6 +69,7 @@ class Pipeline:
     :ivar handlers: what each command does, by its word in the command table; filled in by
         :mod:`nuntwist.core.node`.
     :ivar dirty: the clients that the batch under way writes to.
+    :ivar connections: lets clients come and go.
     :ivar concerns: for how many nodes a write waits, where that is not the node's own concern.
     :ivar audit: is told what admins do and who logs in; None for nobody.
     :ivar forwarder: sends writes to the primary of the set; None on a node alone.
@@ -108,6 +106,7 @@ class Pipeline:
         self.forwarder: Forwarder | None = None
         self.concerns = Concerns(self, call_later)
         self.alone = Alone(self)
+        self.connections = Connections(self)
         self._take_back = TakeBack(self, self._run_lines)
         self.journal.lost = self._take_back.lost
         self.journal.let_go = self._let_go
@@ -177,7 +176,7 @@ class Pipeline:
         if client.waiting or client.paused or client.closed:
             return
         if client.ending:
-            self._end_if_answered(client)
+            self.connections.end_if_answered(client)
         elif not client.stalled:
             client.outlet.resume_reading()
 
@@ -217,9 +216,9 @@ class Pipeline:
         """Run some lines, the first of which the hot road does not take."""
         start = at
         while at < stop and client.room >= 0:
-            if lines[at] is _LEAVE:
+            if lines[at] is LEAVE:
                 self.commit()
-                self.alone.when_answered(client, lambda: self._leave(client))
+                self.alone.when_answered(client, lambda: self.connections.leave_now(client))
                 return at + 1
             request = self.parse(lines[at])
             at += 1
@@ -446,90 +445,3 @@ class Pipeline:
         self.concerns.advance()
         if self.forwarder is not None:
             self.forwarder.revealed()
-
-    # -- the life of a connection ------------------------------------------------------------
-
-    def connect(self, client: Client) -> None:
-        """A connection is there."""
-        self.counters.connections += 1
-        client.counts = self.concerns.default.replicas > 0
-        client.heed()
-
-    def set_paused(self, client: Client, paused: bool) -> None:
-        """The transport's buffer is full, or empty again."""
-        client.paused = paused
-        self.delivery.note_state(client)
-        if paused and client.dismissed:
-            client.outlet.abort("signed out")
-            return
-        if not paused and not client.closed:
-            self.delivery.note_drained(client)
-            self.turns.enqueue(client)
-
-    def finish(self, client: Client, farewell: bytes | None = None) -> None:
-        """Nothing more will come from it: end it when all is answered.
-
-        :param farewell: why, where it is not that it or the node ends.
-        """
-        client.ending, client.farewell = True, client.farewell or farewell
-        self._end_if_answered(client)
-
-    def dismiss(self, client: Client) -> None:
-        """Let a connection go that has no right to be here any more: what it has sent and was not
-        run is not run, and it is told no more."""
-        client.backlog.clear()
-        for database in tuple(client.watching):
-            watches.unsubscribe_all(client, database)
-        client.dismissed = True
-        if client.paused:
-            # It does not take what it was sent, and would stay for as long as it likes.
-            client.outlet.abort("signed out")
-            return
-        client.outlet.pause_reading()
-        self.leave(client)
-        self.finish(client, SIGNED_OUT)
-
-    def leave(self, client: Client) -> None:
-        """Let a connection leave what it may not be in any more, when what it has sent before is
-        answered: that may have to be run once more, as what the connection was then. Nothing of
-        what it sends is run before that."""
-        client.backlog.appendleft(([_LEAVE], 0, False))
-        if client.forwards is not None and self.forwarder is not None:
-            self.forwarder.pull(client)
-        elif not (client.waiting or client.paused):
-            self.turns.enqueue(client)
-
-    def _leave(self, client: Client) -> None:
-        if client.dismissed:
-            let_all_go(client)
-            deselect(client, self.notify)
-        for database in [one for one, signed in client.signed.items() if signed.over]:
-            let_go(client, database)
-            if client.database is database:
-                deselect(client, self.notify)
-
-    def _end_if_answered(self, client: Client) -> None:
-        if not client.closed and not client.backlog and not client.waiting:
-            self.commit()
-            if client.held or client.ready:
-                # In a turn of its own: the end of an HTTP answer runs the request behind it.
-                self.delivery.drained(client).addCallback(lambda _: self.turns.enqueue(client))
-            else:
-                client.outlet.end()
-
-    def disconnect(self, client: Client) -> None:
-        """The connection is gone: its watches go, and its database counts one less."""
-        if client.closed:
-            return
-        client.closed = True
-        self.counters.connections -= 1
-        client.backlog.clear()
-        for database in tuple(client.watching):
-            watches.unsubscribe_all(client, database)
-        self.commit()
-        deselect(client, self.notify)
-        let_all_go(client)
-        self.commit()
-        # First, as whoever waits to end it in order is told now.
-        client.detach()
-        self.delivery.forget(client)

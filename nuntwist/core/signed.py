@@ -97,4 +97,4 @@ def _end(node: Node, client: Client, database: Database, signed: Signed) -> None
     watches.unsubscribe_all(client, database)
     if client.encoding is not ATOMS:
         node.pipeline.tell(client, b"token-expired %b\n" % database.name)
-    node.pipeline.leave(client)
+    node.pipeline.connections.leave(client)

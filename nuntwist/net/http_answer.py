@@ -76,7 +76,7 @@ class Answer:
 
     def run(self, body: bytes) -> None:
         """Run the commands of the body, then answer."""
-        self._pipeline.connect(self._client)
+        self._pipeline.connections.connect(self._client)
         if self._gate is not None and not self._gate.enter_as(self._client.peer):
             self._gate = None
             self._respond(429, b"there are too many requests from your address\n")
@@ -84,10 +84,9 @@ class Answer:
         limit = self._pipeline.limits.line
         lines = [part.strip() for part in split_commands(body)]
         lines = [line if len(line) <= limit else TOO_LONG for line in lines if line]
-        road = self._meter or self._pipeline
         if lines:
-            road.receive(self._client, (lines, False))
-        road.finish(self._client)
+            (self._meter or self._pipeline).receive(self._client, (lines, False))
+        (self._meter or self._pipeline.connections).finish(self._client)
 
     def _gone(self, _: object) -> None:
         # Also where Twisted has answered, as something failed in a way nobody foresaw.
@@ -96,7 +95,7 @@ class Answer:
             self._leave()
 
     def _leave(self) -> None:
-        self._pipeline.disconnect(self._client)
+        self._pipeline.connections.disconnect(self._client)
         gate, self._gate = self._gate, None
         if gate is not None:
             gate.leave_as(self._client.peer)

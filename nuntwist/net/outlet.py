@@ -33,12 +33,12 @@ class Backpressure:
     def pauseProducing(self) -> None:
         """The transport's buffer is full."""
         if not self._client.paused:
-            self._pipeline.set_paused(self._client, True)
+            self._pipeline.connections.set_paused(self._client, True)
             self._client.outlet.pause_reading()
 
     def resumeProducing(self) -> None:
         """The transport's buffer is empty."""
-        self._pipeline.set_paused(self._client, False)
+        self._pipeline.connections.set_paused(self._client, False)
 
     def stopProducing(self) -> None:
         """The connection is lost; ``connectionLost`` tells the same."""

@@ -156,7 +156,7 @@ class Meter:
         if self._held:
             self._is_finishing = True
         else:
-            self._pipeline.finish(client)
+            self._pipeline.connections.finish(client)
 
     def go_on(self) -> bool:
         """Run what may be run by now; gives whether nothing waits any more."""
@@ -177,7 +177,7 @@ class Meter:
             if stop < len(lines):
                 return False
         if self._is_finishing:
-            self._pipeline.finish(client)
+            self._pipeline.connections.finish(client)
         elif not client.closed:
             # It goes on reading, when nothing else is in the way.
             self._pipeline.turns.enqueue(client)

@@ -129,7 +129,7 @@ class LineProtocol(Protocol):
         self._meter = self._guard.meter(self._pipeline, self.client)
         self._receive = (self._meter or self._pipeline).receive
         self._clients[self] = None
-        self._pipeline.connect(self.client)
+        self._pipeline.connections.connect(self.client)
         self.transport.registerProducer(Backpressure(self._pipeline, self.client), True)
         self.write(GREETING)
         gate = self._guard.gate
@@ -186,7 +186,7 @@ class LineProtocol(Protocol):
     def end_silence(self) -> str:
         """End it; see :class:`nuntwist.net.idle.Silent`."""
         peer = self.client.peer
-        self._pipeline.finish(self.client)
+        self._pipeline.connections.finish(self.client)
         return peer
 
     def give_up(self) -> str:
@@ -241,7 +241,7 @@ class LineProtocol(Protocol):
             transport.take_back()
         transport.unregisterProducer()
         self._clients.pop(self, None)
-        self._pipeline.disconnect(self.client)
+        self._pipeline.connections.disconnect(self.client)
         if isinstance(transport, TLSMemoryBIOProtocol):
             transport.wrappedProtocol = peer
         else:
@@ -255,7 +255,7 @@ class LineProtocol(Protocol):
         if self._ending:
             self.transport.loseConnection()
         elif self in self._clients:
-            (self._meter or self._pipeline).finish(self.client)
+            (self._meter or self._pipeline.connections).finish(self.client)
 
     def writeConnectionLost(self) -> None:
         """Our side sends no more."""
@@ -271,7 +271,7 @@ class LineProtocol(Protocol):
             self._lingering.cancel()
         if self in self._clients:
             self._clients.pop(self, None)
-            self._pipeline.disconnect(self.client)
+            self._pipeline.connections.disconnect(self.client)
 
     def _forget(self) -> None:
         guard = self._guard

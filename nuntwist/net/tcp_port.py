@@ -61,4 +61,4 @@ class LineFactory(Factory):
         """Answer what is in flight on every connection, then close it."""
         for protocol in tuple(self.clients):
             protocol.pause_reading()
-            self._pipeline.finish(protocol.client)
+            self._pipeline.connections.finish(protocol.client)

@@ -131,7 +131,7 @@ class FrameProtocol(WebSocketServerProtocol):
         if isinstance(self.transport, SendingServer):
             self.transport.lend_to(self.client)
         self.factory.clients.add(self)
-        pipeline.connect(self.client)
+        pipeline.connections.connect(self.client)
         self.transport.registerProducer(Backpressure(pipeline, self.client), True)
 
     def dataReceived(self, data: bytes) -> None:
@@ -315,7 +315,7 @@ class FrameProtocol(WebSocketServerProtocol):
             closed: bool | None = super().onCloseFrame(code, reasonRaw)
             return closed
         self._peer_close = (code, reasonRaw)
-        (self._meter or self.factory.pipeline).finish(self.client)
+        (self._meter or self.factory.pipeline.connections).finish(self.client)
         return False
 
     def sendCloseFrame(
@@ -352,7 +352,7 @@ class FrameProtocol(WebSocketServerProtocol):
         self._guard.commands.forget(self)
         self._guard.idle.leave(self)
         if self.client is not None and not self.client.closed:
-            self.factory.pipeline.disconnect(self.client)
+            self.factory.pipeline.connections.disconnect(self.client)
             self.transport.unregisterProducer()
             self.transport.resumeProducing()
 

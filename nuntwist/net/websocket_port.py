@@ -90,4 +90,4 @@ class FrameFactory(WebSocketServerFactory):
         for protocol in tuple(self.clients):
             if protocol.client is not None:
                 protocol.pause_reading()
-                self.pipeline.finish(protocol.client)
+                self.pipeline.connections.finish(protocol.client)

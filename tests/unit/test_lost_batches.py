@@ -32,12 +32,12 @@ def test_reads_of_others_in_the_same_turn_keep_their_answers() -> None:
     writer, reader = node.user(), node.user()
     pipeline = node.node.pipeline
     for one in (reader, writer):
-        pipeline.set_paused(one.protocol.client, True)
+        pipeline.connections.set_paused(one.protocol.client, True)
     reader.protocol.dataReceived(b"get a\n")
     writer.protocol.dataReceived(b"remove a\n")
     node.files.room = 0
     for one in (reader, writer):
-        pipeline.set_paused(one.protocol.client, False)
+        pipeline.connections.set_paused(one.protocol.client, False)
     node.settle()
     assert (reader.received(), writer.received()) == ("value 1\nok \n", FULL)
 
@@ -276,8 +276,8 @@ def test_who_sends_more_than_may_be_kept_is_not_read_on() -> None:
         client.deliver(b"get " + b"k" * 1_000 + b"\n")
     assert client.transport.producerState == "paused"
     assert client.protocol.client.kept < 15_000
-    node.node.pipeline.set_paused(client.protocol.client, True)
-    node.node.pipeline.set_paused(client.protocol.client, False)
+    node.node.pipeline.connections.set_paused(client.protocol.client, True)
+    node.node.pipeline.connections.set_paused(client.protocol.client, False)
     node.settle()
     assert client.transport.producerState == "paused"
     node.flush()

@@ -143,7 +143,7 @@ def test_what_waits_of_one_that_is_gone_or_sent_away_is_dropped(node: MemoryNode
     for client in (gone, sent_away):
         client.protocol.dataReceived(b"increment n\n" * 300)
     gone.close()
-    node.node.pipeline.dismiss(sent_away.protocol.client)
+    node.node.pipeline.connections.dismiss(sent_away.protocol.client)
     node.clock.advance(10.0)
     assert sent_away.closed
     assert not node.guard.rate._waiting  # type: ignore[union-attr]
