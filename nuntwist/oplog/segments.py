@@ -7,9 +7,9 @@ forgotten, so even the end of this process may lose it. At the start all checksu
 record that is torn at the very end was never acknowledged, and is cut off and reported; any other
 damage, and any gap, stops the start.
 
-A segment that has reached its share of the limit is flushed in a thread, while writes go on; the
-next one is begun when all of it is on the disk. So a loss of power can take the end of the last
-segment only, and a gap between two is always damage.
+A segment that has reached its share of the limit is flushed in a thread, while writes go on
+(:mod:`nuntwist.oplog.flushing`); the next one is begun when all of it is on the disk. So a loss of
+power can take the end of the last segment only, and a gap between two is always damage.
 
 Segments go, the oldest first, when snapshots cover them and the log is over its limit. What no
 snapshot covers is never dropped: the log then grows past its limit, with a warning, and at twice
@@ -20,26 +20,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
-from twisted.internet.defer import Deferred, DeferredLock, execute, fail, succeed
+from twisted.internet.defer import Deferred, execute, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from nuntwist.errors import OutcomeUnknown, StartError, StorageUnavailable
-from nuntwist.files import WRITE_BACK_EVERY, Files, Handle, write_all
+from nuntwist.files import Files, Handle, write_all
 from nuntwist.interfaces import IOplog, Received
 from nuntwist.oplog import cutting, dropping
 from nuntwist.oplog.base import read_base, write_base
 from nuntwist.oplog.dropping import Limit
 from nuntwist.oplog.epochs import Epochs
+from nuntwist.oplog.flushing import Flushing
 from nuntwist.oplog.record import TooLarge, check_row, encode
 from nuntwist.oplog.segment import Segment, check_segments, segment_name, segments_in
 from nuntwist.oplog.unflushed import write_anew
 from nuntwist.values import INDEX, NO_EPOCH, STAMP, Epoch, Op, Position
-
-_T = TypeVar("_T")
 
 SEGMENTS = 10
 """The limit of the log is so many full segments."""
@@ -56,7 +55,6 @@ class FileOplog:
     :param in_thread: runs a function away from the reactor and gives a Deferred of its result.
     :param limit: bytes above which segments go that snapshots cover.
     :ivar appended: bytes appended since it was opened.
-    :ivar failed: why nothing more can be appended; None while it can.
     """
 
     _log = Logger()
@@ -77,20 +75,21 @@ class FileOplog:
 
     def _forget_all(self) -> None:
         self.base = 0
-        self.failed: str | None = None
         self._closed = True
         self._segments: list[Segment] = []
-        self._flushes = DeferredLock()
-        self._flushing: Segment | None = None
-        self._flushed: Segment | None = None
+        self._flushing = Flushing(self._in_thread)
         self._dropping = 0
-        self._hinting = False
         self._epochs = Epochs()
         self._last = 0
         self.last_stamp = 0
         self.size = 0
         self.appended = 0
         self.written: Callable[[int, int, bytes], None] | None = None
+
+    @property
+    def failed(self) -> str | None:
+        """Why nothing more can be appended; None while it can."""
+        return self._flushing.failed
 
     @property
     def last(self) -> Position:
@@ -178,12 +177,11 @@ class FileOplog:
         old, segment = self._segments, Segment(self._files, position.index + 1)
         self._segments = [segment]
         self.base, self._epochs = position.index, Epochs()
-        self._flushing = self._flushed = None
+        self._flushing.begin_anew()
         self._note_base(position)
         write_base(self._files, position)
         for one in old:
-            # Not under the hands of a thread that flushes it: that would look like a failed flush.
-            self._flushes.run(one.close)
+            self._flushing.close_segment(one)
             self._files.remove(one.name)
         segment.activate()
         self._note_end()
@@ -221,7 +219,7 @@ class FileOplog:
         :raise ValueError: the operations do not follow on the last one: a log with a gap
             could not be read back.
         """
-        if self._closed or self.failed is not None:
+        if self._closed or self._flushing.failed is not None:
             raise StorageUnavailable(self.failed or "the log is closed")
         first = ops[0][INDEX]
         if first != self._last + 1:
@@ -281,30 +279,18 @@ class FileOplog:
         segment.size = offset + size
         if offset >= segment.next_place:
             segment.note(first, offset)
-            self._write_back(segment)
+            self._flushing.write_back(segment)
         self.size += size
         self.appended += size
         self._last = segment.last = last[INDEX]
         self.last_stamp = segment.last_stamp = last[STAMP]
-
-    def _write_back(self, segment: Segment) -> None:
-        # One at a time: on a slow disk they would stand in line before the flushes.
-        handle = segment.handle
-        if handle and segment.size - segment.handed >= WRITE_BACK_EVERY and not self._hinting:
-            segment.handed = segment.size
-            self._hinting = True
-            hinted: Deferred[None] = self._in_thread(handle.write_back)
-            hinted.addErrback(_only_a_hint).addCallback(self._hinted)
-
-    def _hinted(self, _: object) -> None:
-        self._hinting = False
 
     def _cut_back(self, handle: Handle, offset: int, reason: OSError) -> NoReturn:
         text = reason.strerror or str(reason)
         try:
             handle.truncate(offset)
         except OSError as error:
-            self.failed = f"{text}, then {error.strerror}"
+            self._flushing.failed = f"{text}, then {error.strerror}"
             raise OutcomeUnknown(self.failed) from None
         raise StorageUnavailable(text) from None
 
@@ -316,83 +302,24 @@ class FileOplog:
             limit.
         """
         self._limit.check(self.size)
-        if self._flushing is not full:
-            self._flushing = full
-            done = self._flush(full)
-            done.addCallbacks(self._note_flushed, self._not_flushed, (full,), {}, (full,))
-        if self._flushed is not full:
+        if not self._flushing.is_flushed(full):
             return full
-        try:
-            # What came during the flush: little, so it need not have a thread.
-            full.sync()
-        except OSError:
-            self._not_flushed(Failure(), full)
-            raise StorageUnavailable(self.failed) from None
+        self._flushing.finish(full)
         segment = Segment(self._files, self._last + 1)
         try:
             segment.activate()
         except OSError as error:
             raise StorageUnavailable(error.strerror or str(error)) from None
-        # Not under the hands of a thread that flushes it, as somebody may have asked for it since:
-        # that would look like a failed flush.
-        self._flushes.run(full.close)
+        self._flushing.close_segment(full)
         self._segments.append(segment)
         self.size += segment.size
         return segment
-
-    def _note_flushed(self, _: object, segment: Segment) -> None:
-        self._flushed = segment
-
-    def _not_flushed(self, reason: Failure, segment: Segment) -> None:
-        if self._closed or reason.check(StorageUnavailable):
-            # Closed under the hands of the thread; that has flushed it.
-            return
-        reason.trap(OSError)
-        self._note_not_on_disk(reason)
 
     def sync(self) -> Deferred[None]:
         """Flush to the disk, in a thread."""
         if self._closed:
             return fail(StorageUnavailable("the log is closed"))
-        return self._flush(self._segments[-1]).addErrback(self._not_synced)
-
-    def _flush(self, segment: Segment) -> Deferred[None]:
-        """Flush a segment in a thread, one at a time: the system tells of a failure once, so of
-        two that run together one would succeed.
-
-        :return: fails with OSError, or with StorageUnavailable where an earlier one failed.
-        """
-
-        def check(result: _T) -> _T:
-            if self.failed is not None:
-                raise StorageUnavailable(self.failed)
-            return result
-
-        def flush() -> Deferred[None]:
-            check(None)
-            flushed: Deferred[None] = self._in_thread(segment.sync)
-            return flushed.addCallback(check)
-
-        done: Deferred[None] = self._flushes.run(flush)
-        return done
-
-    def _not_synced(self, reason: Failure) -> None:
-        reason.trap(OSError, StorageUnavailable)
-        if reason.check(StorageUnavailable):
-            reason.raiseException()
-        raise StorageUnavailable(self._note_not_on_disk(reason))
-
-    def _note_not_on_disk(self, reason: Failure) -> str:
-        """The system may have forgotten what it could not write: the next flush would lie."""
-        text = getattr(reason.value, "strerror", None) or str(reason.value)
-        if self.failed is None:
-            self.failed = f"the log could not be flushed ({text}); check the disk, then restart"
-            self._log.critical(
-                "the log could not be flushed to the disk, so no more writes are taken; reads and"
-                " watches go on; check the disk and restart the node: {error}",
-                error=text,
-            )
-        return text
+        return self._flushing.sync(self._segments[-1])
 
     # -- what goes ---------------------------------------------------------------------------
 
@@ -431,14 +358,14 @@ class FileOplog:
         except OSError as error:
             raise StorageUnavailable(error.strerror or str(error)) from None
         try:
-            # Not under the hands of a thread that flushes it: that would look like a failed flush.
-            cutting.cut(self._files, self._segments, place, lambda s: self._flushes.run(s.close))
+            cutting.cut(self._files, self._segments, place, self._flushing.close_segment)
         except OSError as error:
-            self.failed = f"the log could not be cut after operation {index} ({error.strerror})"
+            self._flushing.failed = (
+                f"the log could not be cut after operation {index} ({error.strerror})"
+            )
             raise StorageUnavailable(self.failed) from None
         finally:
-            # A segment that was full may not be any more.
-            self._flushing = self._flushed = None
+            self._flushing.begin_anew()
             self._note_end()
             self._epochs.cut(self._last)
         return number
@@ -464,7 +391,7 @@ class FileOplog:
         try:
             self._begin_anew(position)
         except OSError as error:
-            self.failed = f"the log could not be replaced ({error.strerror})"
+            self._flushing.failed = f"the log could not be replaced ({error.strerror})"
             raise OutcomeUnknown(self.failed) from None
 
     def close(self) -> None:
@@ -472,16 +399,12 @@ class FileOplog:
         if self._closed:
             return
         self._closed = True
+        self._flushing.close()
         try:
             self._segments[-1].sync()
         except OSError as error:
             self._log.error("the log could not be flushed: {error}", error=error.strerror)
-        # Not under the hands of a thread that flushes it, either.
-        self._flushes.run(self._segments[-1].close)
-
-
-def _only_a_hint(reason: Failure) -> None:
-    reason.trap(OSError)
+        self._flushing.close_segment(self._segments[-1])
 
 
 def _not_copied(reason: Failure) -> int:

@@ -666,7 +666,7 @@ def test_the_system_is_asked_to_write_as_the_log_grows(
         asked.append(function.__name__)
         return execute(function, *args)
 
-    monkeypatch.setattr("nuntwist.oplog.segments.WRITE_BACK_EVERY", 1_000)
+    monkeypatch.setattr("nuntwist.oplog.flushing.WRITE_BACK_EVERY", 1_000)
     monkeypatch.setattr(segment, "NOTE_EVERY", 100)
     log = FileOplog(files, ORIGIN, in_thread)
     log.open()
