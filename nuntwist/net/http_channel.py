@@ -114,6 +114,10 @@ class PatientChannel(HTTPChannel):
         elif data.strip(b"\r\n"):
             self._begin_head()
         super().dataReceived(data)
+        # Behind a request without a body that is answered at once, Twisted keeps what is no whole
+        # line yet, and shows it nobody.
+        if self._stage is Stage.KEPT and self._buffer.strip(b"\r\n"):
+            self._begin_head()
 
     def lineReceived(self, line: bytes) -> None:
         """A line of a head is there; before it there may be an empty one."""
