@@ -11,13 +11,11 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from nuntwist.cluster.arbiters import Arbiter, Arbiters, Assigned
+from nuntwist.cluster.arbiters import Arbiter, Arbiters
 from nuntwist.cluster.ballots import Rank
-from nuntwist.cluster.copies import CopyBegins, CopyPiece
-from nuntwist.cluster.forwards import Forward, Outcome
-from nuntwist.cluster.greeting import Admitted
-from nuntwist.cluster.offers import Offer
-from nuntwist.cluster.stream import Have, Records
+from nuntwist.cluster.copies import CopyBegins
+from nuntwist.cluster.forwards import Forward
+from nuntwist.cluster.stream import Have
 from nuntwist.core.copying import Outline
 from nuntwist.core.forwards import Item
 from nuntwist.core.limits import Limits
@@ -90,6 +88,40 @@ class FixedForm:
         return self._make(*self._struct.unpack(body))
 
 
+class TailForm:
+    """How messages of one kind are written that end in bytes of any length, behind values that
+    have all the same length.
+
+    :param fields: of the struct, after the number.
+    :param tail: what the bytes are, in words.
+    :param take: gives the values of a message, the bytes last.
+    :param make: gives the message of a number and values, the bytes last.
+    """
+
+    def __init__(
+        self,
+        fields: str,
+        tail: str,
+        take: Callable[[Any], tuple[Any, ...]],
+        make: Callable[..., Any],
+    ) -> None:
+        self._struct = struct.Struct("<Q" + fields)
+        self._tail = tail
+        self._take = take
+        self._make = make
+
+    def encode(self, message: Any) -> bytes:
+        *values, tail = self._take(message)
+        body: bytes = self._struct.pack(message.number, *values) + tail
+        return body
+
+    def decode(self, body: bytes) -> Any:
+        size = self._struct.size
+        if len(body) < size:
+            raise FrameError(f"it ends before its {self._tail}")
+        return self._make(*self._struct.unpack_from(body), body[size:])
+
+
 class HaveForm:
     """A position and a list."""
 
@@ -111,22 +143,6 @@ class HaveForm:
             (Epoch(epoch, node), first) for epoch, node, first in REIGN.iter_unpack(body[size:])
         )
         return Have(number, make_position(*position), reigns)
-
-
-class RecordsForm:
-    """What is before the records, and the records."""
-
-    _begin = struct.Struct("<Q" + POSITION + "Q")
-
-    def encode(self, message: Records) -> bytes:
-        before = numbers_of(message.before)
-        return self._begin.pack(message.number, *before, message.committed) + message.data
-
-    def decode(self, body: bytes) -> Records:
-        if len(body) < self._begin.size:
-            raise FrameError("it ends before its records")
-        number, *before, committed = self._begin.unpack_from(body)
-        return Records(number, make_position(*before), committed, body[self._begin.size :])
 
 
 class ForwardForm:
@@ -184,22 +200,6 @@ class ForwardForm:
         return Forward(number, lane, request, tuple(items))
 
 
-class OutcomeForm:
-    """What is before the replies, and the replies."""
-
-    _begin = struct.Struct("<QBQQ")
-
-    def encode(self, message: Outcome) -> bytes:
-        begin = self._begin.pack(message.number, message.lane, message.request, message.index)
-        return begin + message.replies
-
-    def decode(self, body: bytes) -> Outcome:
-        if len(body) < self._begin.size:
-            raise FrameError("it ends before its replies")
-        number, lane, request, index = self._begin.unpack_from(body)
-        return Outcome(number, lane, request, index, body[self._begin.size :])
-
-
 class CopyBeginsForm:
     """What is before the list, and the list."""
 
@@ -230,33 +230,6 @@ class CopyBeginsForm:
             outlines.append(Outline(database, body[at:middle], body[middle:end], last_index))
             at = end
         return CopyBegins(number, copy_id, make_position(*position), stamp, tuple(outlines))
-
-
-class CopyPieceForm:
-    """What is before the entries, and the entries."""
-
-    _begin = struct.Struct("<QQQ")
-
-    def encode(self, message: CopyPiece) -> bytes:
-        return self._begin.pack(message.number, message.copy_id, message.piece) + message.data
-
-    def decode(self, body: bytes) -> CopyPiece:
-        if len(body) < self._begin.size:
-            raise FrameError("it ends before its entries")
-        number, copy_id, piece = self._begin.unpack_from(body)
-        return CopyPiece(number, copy_id, piece, body[self._begin.size :])
-
-
-class AdmittedForm:
-    """The members."""
-
-    def encode(self, message: Admitted) -> bytes:
-        return NUMBER.pack(message.number) + message.members
-
-    def decode(self, body: bytes) -> Admitted:
-        if len(body) < NUMBER.size:
-            raise FrameError("it ends before its members")
-        return Admitted(NUMBER.unpack_from(body)[0], body[NUMBER.size :])
 
 
 class ArbitersForm:
@@ -292,37 +265,6 @@ class ArbitersForm:
         if len(arbiters) > MOST_ARBITERS:
             raise FrameError(f"it tells of {len(arbiters)} arbiters; a node has {MOST_ARBITERS}")
         return Arbiters(NUMBER.unpack_from(body)[0], tuple(arbiters))
-
-
-class AssignedForm:
-    """What is before the key, and the key."""
-
-    _begin = struct.Struct("<QQQQ")
-
-    def encode(self, message: Assigned) -> bytes:
-        numbers = message.number, message.index, message.database, message.arbiter
-        return self._begin.pack(*numbers) + message.key
-
-    def decode(self, body: bytes) -> Assigned:
-        if len(body) < self._begin.size:
-            raise FrameError("it ends before its key")
-        number, index, database, arbiter = self._begin.unpack_from(body)
-        return Assigned(number, index, database, arbiter, body[self._begin.size :])
-
-
-class OfferForm:
-    """What is before the records, and the records."""
-
-    _begin = struct.Struct("<QQ")
-
-    def encode(self, message: Offer) -> bytes:
-        return self._begin.pack(message.number, message.first) + message.data
-
-    def decode(self, body: bytes) -> Offer:
-        if len(body) < self._begin.size:
-            raise FrameError("it ends before its records")
-        number, first = self._begin.unpack_from(body)
-        return Offer(number, first, body[self._begin.size :])
 
 
 def nothing(message: Any) -> tuple[Any, ...]:

@@ -98,18 +98,13 @@ from nuntwist.cluster.forwards import Behind, Forward, Forwarding, Outcome
 from nuntwist.cluster.frame_forms import (
     POSITION,
     RANK,
-    AdmittedForm,
     ArbitersForm,
-    AssignedForm,
     CopyBeginsForm,
-    CopyPieceForm,
     FixedForm,
     ForwardForm,
     FrameError,
     HaveForm,
-    OfferForm,
-    OutcomeForm,
-    RecordsForm,
+    TailForm,
     flag,
     make_position,
     make_rank,
@@ -190,7 +185,17 @@ _KINDS: Final[dict[int, tuple[type, Any]]] = {
     10: (Release, FixedForm("Q", lambda m: (m.successor,), Release)),
     16: (Have, HaveForm()),
     17: (Cut, FixedForm("Q", lambda m: (m.index,), Cut)),
-    18: (Records, RecordsForm()),
+    18: (
+        Records,
+        TailForm(
+            POSITION + "Q",
+            "records",
+            lambda m: (*numbers_of(m.before), m.committed, m.data),
+            lambda n, number, node, index, committed, data: Records(
+                n, make_position(number, node, index), committed, data
+            ),
+        ),
+    ),
     19: (Applied, FixedForm("QQ", lambda m: (m.index, m.durable), Applied)),
     20: (
         Refused,
@@ -203,7 +208,10 @@ _KINDS: Final[dict[int, tuple[type, Any]]] = {
     21: (Idle, FixedForm("", nothing, Idle)),
     22: (CopyWanted, FixedForm("QQ", lambda m: (m.copy_id, m.next_piece), CopyWanted)),
     23: (CopyBegins, CopyBeginsForm()),
-    24: (CopyPiece, CopyPieceForm()),
+    24: (
+        CopyPiece,
+        TailForm("QQ", "entries", lambda m: (m.copy_id, m.piece, m.data), CopyPiece),
+    ),
     25: (
         CopyEnds,
         FixedForm("QQQI", lambda m: (m.copy_id, m.pieces, m.entries, m.checksum), CopyEnds),
@@ -213,9 +221,12 @@ _KINDS: Final[dict[int, tuple[type, Any]]] = {
     28: (Checked, FixedForm("QQ", lambda m: (m.index, m.sum), Checked)),
     29: (Differs, FixedForm("Q", lambda m: (m.index,), Differs)),
     30: (Forward, ForwardForm()),
-    31: (Outcome, OutcomeForm()),
+    31: (
+        Outcome,
+        TailForm("BQQ", "replies", lambda m: (m.lane, m.request, m.index, m.replies), Outcome),
+    ),
     32: (Behind, FixedForm("BQQ", lambda m: (m.lane, m.request, m.seen), Behind)),
-    34: (Offer, OfferForm()),
+    34: (Offer, TailForm("Q", "records", lambda m: (m.first, m.data), Offer)),
     35: (
         Offered,
         FixedForm("QQQ", lambda m: (m.last, m.taken, m.left), Offered),
@@ -248,7 +259,7 @@ _KINDS: Final[dict[int, tuple[type, Any]]] = {
         ),
     ),
     41: (Joining, FixedForm("Q", lambda m: (m.set_id,), Joining)),
-    42: (Admitted, AdmittedForm()),
+    42: (Admitted, TailForm("", "members", lambda m: (m.members,), Admitted)),
     43: (Whole, FixedForm("", nothing, Whole)),
     44: (Invited, FixedForm("Q", lambda m: (m.set_id,), Invited)),
     45: (Confirm, FixedForm("Q", lambda m: (m.question,), Confirm)),
@@ -259,7 +270,10 @@ _KINDS: Final[dict[int, tuple[type, Any]]] = {
     ),
     48: (Counted, FixedForm("Q", lambda m: (m.question,), Counted)),
     49: (Arbiters, ArbitersForm()),
-    50: (Assigned, AssignedForm()),
+    50: (
+        Assigned,
+        TailForm("QQQ", "key", lambda m: (m.index, m.database, m.arbiter, m.key), Assigned),
+    ),
 }
 _KIND_OF: Final = {message: (kind, form) for kind, (message, form) in _KINDS.items()}
 
