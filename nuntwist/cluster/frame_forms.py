@@ -1,7 +1,7 @@
 """The bodies of messages between nodes: how what follows the number is written, by its shape.
 
 A form writes and reads the bodies of one or more kinds of messages; which kind has which form is in
-the table of :mod:`nuntwist.cluster.frames`, which also tells what each of them holds.
+the table of :mod:`nuntwist.cluster.frame_kinds`, which also tells what each of them holds.
 """
 
 from __future__ import annotations

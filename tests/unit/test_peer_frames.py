@@ -38,6 +38,7 @@ from nuntwist.cluster.copies import (
 from nuntwist.cluster.counting import Count, Counted
 from nuntwist.cluster.forwards import Behind, Forward, Outcome
 from nuntwist.cluster.frame_forms import FrameError
+from nuntwist.cluster.frame_kinds import KINDS
 from nuntwist.cluster.frames import FrameReader, Message, encode
 from nuntwist.cluster.greeting import Admitted, Hello, Invited, Joining, Whole
 from nuntwist.cluster.offers import Offer, Offered
@@ -153,7 +154,7 @@ def test_each_kind_of_message_has_a_number_and_keeps_its_bytes() -> None:
         35,
         *range(40, 51),
     }
-    assert set(frames._KINDS) == numbers
+    assert set(KINDS) == numbers
     rank = Rank(Position(Epoch(1, 2), 3), -4, 5)
     assert encode(Ask(6, rank, True, 7)) == framed(
         1, struct.pack("<QQBQQQqQ", 6, 7, 1, 1, 2, 3, -4, 5)
