@@ -1,7 +1,8 @@
 """One node of a set: its election, its connections, and the log on them, put together.
 
 What happens comes in from three sides: connections (:class:`nuntwist.net.peer.Links`), the clock,
-and the log of the node. The election (:mod:`nuntwist.cluster.elections`) says what follows from it:
+and the log of the node. The election (:mod:`nuntwist.cluster.elections`) says what follows from it,
+and is driven by :mod:`nuntwist.cluster.driver`:
 
 - **primary**: the node leads (:mod:`nuntwist.cluster.leading`);
 - **following**: the node stands by, says to its primary what it has, and takes what comes
@@ -18,7 +19,6 @@ import random
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from nuntwist.cluster.ailing import Ailing
@@ -26,7 +26,8 @@ from nuntwist.cluster.belonging import Belonging, Terms
 from nuntwist.cluster.copies import CopyBegins, CopyEnds, CopyPiece
 from nuntwist.cluster.diary import Diary
 from nuntwist.cluster.doubt import Doubt
-from nuntwist.cluster.effects import Keep, Means, Send, Timing, Turned
+from nuntwist.cluster.driver import Driver
+from nuntwist.cluster.effects import Keep, Means, Timing, Turned
 from nuntwist.cluster.elections import BULLY
 from nuntwist.cluster.greeting import Greeting, Hello
 from nuntwist.cluster.identity import Identity
@@ -119,10 +120,9 @@ class Member:
         self._began = clock.seconds()
         self._timing = timing
         self._chance = chance
-        self._timer: IDelayedCall | None = None
-        self._timer_due = 0.0
         self.running = False
         self.ailing = Ailing(self)
+        self._driver = Driver(self)
         self.doubt = Doubt(self)
         self._streams_from: int | None = None
         self._kind = kind
@@ -185,9 +185,7 @@ class Member:
         self.ailing.stop()
         self.election.stop()
         self.oplog.written = None
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        self._timer = None
+        self._driver.stop()
         self.pursuit.stop()
         self.note_stream(None)
         self.leading.lay_down()
@@ -364,28 +362,10 @@ class Member:
 
     def carry_out(self) -> None:
         """Do what the election asks for, and be called again in time."""
-        if self.failed is not None or not self.running:
-            return
-        self.belonging.settle(self.clock.seconds())
-        while effects := self.election.effects():
-            for effect in effects:
-                if isinstance(effect, Send):
-                    self.send(effect.to, effect.message)
-                elif isinstance(effect, Turned):
-                    self._turn(effect)
-                elif not isinstance(effect, Keep) or not self._promise(effect):
-                    return
-            self.belonging.settle(self.clock.seconds())
-        due = min(self.election.due, self.belonging.due)
-        if self._timer is not None and self._timer.active():
-            if due == self._timer_due:
-                return
-            self._timer.cancel()
-        self._timer_due = due
-        if due < float("inf"):
-            self._timer = self.clock.callLater(max(0.0, due - self.clock.seconds()), self._due)
+        if self.failed is None and self.running:
+            self._driver.run()
 
-    def _promise(self, promise: Keep) -> bool:
+    def promise(self, promise: Keep) -> bool:
         """Put an epoch on the disk; a node that cannot may neither vote nor lead."""
         try:
             epoch = Epoch(promise.number, promise.node)
@@ -416,11 +396,8 @@ class Member:
         self.machine.stand_by(None)
         self.on_primary(None)
 
-    def _due(self) -> None:
-        self.election.tick(self.clock.seconds())
-        self.carry_out()
-
-    def _turn(self, turned: Turned) -> None:
+    def turn(self, turned: Turned) -> None:
+        """Act as what the election has made of this node."""
         self.diary.note(turned, self.election.rank)
         if turned.after is State.ELECTED:
             self.leading.elected()
