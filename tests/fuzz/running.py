@@ -121,7 +121,7 @@ def _guided(name: str, seconds: float, seed: int) -> None:
 
 
 def _let_all_be_collected() -> None:
-    """A node that starts keeps all that lives from the collector, for good; here thousands start."""
+    """A node that starts keeps all that lives from the collector; here thousands start."""
     from nuntwist import heap
 
     heap.freeze = lambda: None
