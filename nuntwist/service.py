@@ -299,7 +299,7 @@ class NodeService(Service):
                 f"The audit cannot be written to {self.config.audit_file}: {error.strerror}."
             ) from None
         self._undo.append(file.close)
-        self.node.pipeline.audit = Audit(self.node.catalogue)
+        self.node.pipeline.deciding.audit = Audit(self.node.catalogue)
 
     def _listen(self) -> None:
         pipeline, config = self.node.pipeline, self.config

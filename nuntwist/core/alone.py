@@ -23,7 +23,8 @@ from nuntwist.language import parser
 from nuntwist.language.replies import Reply, failure
 
 if TYPE_CHECKING:
-    from nuntwist.core.pipeline import Outcome, Pipeline
+    from nuntwist.core.deciding import Outcome
+    from nuntwist.core.pipeline import Pipeline
 
 
 def stands_alone(request: parser.Request) -> bool:
@@ -76,7 +77,7 @@ class Alone:
         if client.careful and not writes and request.command.right and client.linearizable:
             self._read_late(client, request)
             return
-        outcome = self._pipeline.perform_request(client, request)
+        outcome = self._pipeline.deciding.outcome(client, request)
         if client.careful and writes and concerns.holds(client, writes):
             outcome = concerns.outcome(client, outcome)
             writes = False
@@ -89,7 +90,7 @@ class Alone:
             # The batch under way would be taken back if it could not be logged, and the answer
             # to this would tell of it all the same.
             self._pipeline.commit()
-            outcome = self._pipeline.perform_request(client, request)
+            outcome = self._pipeline.deciding.outcome(client, request)
             if isinstance(outcome, Listing):
                 return self._pipeline.streams.write(client, outcome)
             return outcome

@@ -31,7 +31,7 @@ from nuntwist.language.replies import INVALID, STILL_VALID, Reply
 if TYPE_CHECKING:
     from nuntwist.core.catalogue import Catalogue
     from nuntwist.core.client import Client
-    from nuntwist.core.pipeline import Outcome
+    from nuntwist.core.deciding import Outcome
 
 NAMESPACE: Final = "nuntwist.audit"
 """What :mod:`nuntwist.logs` knows it by."""

@@ -31,7 +31,8 @@ from nuntwist.language.replies import Reply, failure
 
 if TYPE_CHECKING:
     from nuntwist.core.client import Client
-    from nuntwist.core.pipeline import Outcome, Pipeline
+    from nuntwist.core.deciding import Outcome
+    from nuntwist.core.pipeline import Pipeline
 
 
 class _Waiting(NamedTuple):

@@ -225,7 +225,9 @@ class Executor:
         for item in job.items:
             client = self._client_of(job, item)
             request = self._request(item, alone=False)
-            reply = request if isinstance(request, Reply) else pipeline.reply(client, request)
+            reply = (
+                request if isinstance(request, Reply) else pipeline.deciding.reply(client, request)
+            )
             pipeline.answer(client, reply)
             client.lines.append(item.text)
             client.count += 1
@@ -247,7 +249,7 @@ class Executor:
         pipeline.commit()
         request = self._request(item, alone=True)
         outcome = (
-            request if isinstance(request, Reply) else pipeline.perform_request(client, request)
+            request if isinstance(request, Reply) else pipeline.deciding.outcome(client, request)
         )
         if isinstance(outcome, Reply) and pipeline.journal.ops:
             self._mark(job, [outcome])
@@ -255,7 +257,7 @@ class Executor:
 
     def _request(self, item: Item, alone: bool) -> Request | Reply:
         """What an item asks for, where it may come this way at all."""
-        request = self._node.pipeline.parse(item.text)
+        request = self._node.pipeline.deciding.parse(item.text)
         if isinstance(request, Request) and (
             not is_forwarded(request) or stands_alone(request) != alone
         ):

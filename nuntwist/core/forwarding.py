@@ -178,7 +178,7 @@ class Forwarder:
 
         :return: the place of the first that is not taken.
         """
-        now, parse = self._seconds(), self._pipeline.parse
+        now, parse = self._seconds(), self._pipeline.deciding.parse
         while at < len(lines):
             request = parse(lines[at])
             alone = None if isinstance(request, Reply) else self._kind(client, request)
@@ -187,8 +187,9 @@ class Forwarder:
             entry = Entry(client, item_of(client, lines[at]), len(lines[at]) + OVERHEAD, now)
             if not self._has_room(entry, forwards):
                 break
-            if self._pipeline.audit is not None and isinstance(request, Request):
-                self._pipeline.audit.forwarded(client, request)
+            audit = self._pipeline.deciding.audit
+            if audit is not None and isinstance(request, Request):
+                audit.forwarded(client, request)
             forwards.alone = alone
             forwards.count += 1
             forwards.size += entry.size

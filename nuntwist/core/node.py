@@ -109,7 +109,7 @@ class Node:
             counters=self.counters,
             call_at_end=call_at_end,
         )
-        self.pipeline.handlers = {
+        self.pipeline.deciding.handlers = {
             word: partial(handler, self) for word, handler in HANDLERS.items()
         }
         self.desk = Desk(self, seconds)

@@ -21,38 +21,31 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from nuntwist.core import hotroad, watches
 from nuntwist.core.alone import Alone, stands_alone
-from nuntwist.core.audit import Audit
-from nuntwist.core.authorise import refusal_of
 from nuntwist.core.catalogue import Catalogue
 from nuntwist.core.client import Client, Pending, Run
 from nuntwist.core.concerns import Concerns
 from nuntwist.core.connections import LEAVE, Connections
 from nuntwist.core.counters import Counters
 from nuntwist.core.database import Database
+from nuntwist.core.deciding import Deciding
 from nuntwist.core.delivery import Delivery
 from nuntwist.core.forwarding import Forwarder
 from nuntwist.core.journal import Journal, failed
 from nuntwist.core.limits import Limits
-from nuntwist.core.scan import Listing
 from nuntwist.core.streaming import Streams
 from nuntwist.core.takeback import TakeBack
 from nuntwist.core.turns import Turns
-from nuntwist.errors import CommandError, OutcomeUnknown, StorageUnavailable
+from nuntwist.errors import OutcomeUnknown, StorageUnavailable
 from nuntwist.interfaces import IOplog
 from nuntwist.language import parser
-from nuntwist.language.commands import Command
-from nuntwist.language.framing import TOO_LONG, Chunk
-from nuntwist.language.replies import OK, TOO_LONG_MESSAGE, Reply, failure
+from nuntwist.language.framing import Chunk
+from nuntwist.language.replies import OK, Reply
 from nuntwist.values import INDEX, Op, StampClock
-
-Outcome = Reply | Listing | Deferred[Reply]
-Handler = Callable[[Client, Any], Outcome]
 
 _SAMPLED = 128
 """One run in so many is timed for the moving average."""
@@ -66,12 +59,10 @@ class Pipeline:
     :param call_at_end: makes a call at the end of the reactor's round; None for a call in 0
         seconds.
     :param seconds: monotonic time, in seconds.
-    :ivar handlers: what each command does, by its word in the command table; filled in by
-        :mod:`nuntwist.core.node`.
+    :ivar deciding: what each command does.
     :ivar dirty: the clients that the batch under way writes to.
     :ivar connections: lets clients come and go.
     :ivar concerns: for how many nodes a write waits, where that is not the node's own concern.
-    :ivar audit: is told what admins do and who logs in; None for nobody.
     :ivar forwarder: sends writes to the primary of the set; None on a node alone.
     """
 
@@ -101,8 +92,7 @@ class Pipeline:
         )
         self.delivery = Delivery(limits, counters, self.turns.enqueue)
         self.streams = Streams(call_later, self.delivery, self.journal)
-        self.handlers: dict[str, Handler] = {}
-        self.audit: Audit | None = None
+        self.deciding = Deciding(self)
         self.forwarder: Forwarder | None = None
         self.concerns = Concerns(self, call_later)
         self.alone = Alone(self)
@@ -214,13 +204,13 @@ class Pipeline:
         self, client: Client, lines: list[bytes], at: int, stop: int, plain: bool
     ) -> int:
         """Run some lines, the first of which the hot road does not take."""
-        start = at
+        start, deciding = at, self.deciding
         while at < stop and client.room >= 0:
             if lines[at] is LEAVE:
                 self.commit()
                 self.alone.when_answered(client, lambda: self.connections.leave_now(client))
                 return at + 1
-            request = self.parse(lines[at])
+            request = deciding.parse(lines[at])
             at += 1
             if isinstance(request, Reply):
                 self.answer(client, request)
@@ -231,7 +221,7 @@ class Pipeline:
             elif not stands_alone(request) and not (
                 client.careful and self._waits(client, request)
             ):
-                self.answer(client, self.reply(client, request))
+                self.answer(client, deciding.reply(client, request))
             else:
                 if start < at - 1:
                     self.keep(client, (lines, start, at - 1))
@@ -256,63 +246,17 @@ class Pipeline:
         """Keep what was run: until its answers have left it may have to be run again."""
         client.chunks.append(run)
 
-    # -- one command -------------------------------------------------------------------------
-
-    def parse(self, line: bytes) -> parser.Request | Reply:
-        """A command as it was sent, or the error that answers it."""
-        if line == TOO_LONG:
-            return failure(TOO_LONG_MESSAGE % self.limits.line)
-        try:
-            return parser.parse(line)
-        except CommandError as error:
-            return failure(error.message)
-
-    def perform_request(self, client: Client, request: parser.Request) -> Outcome:
-        """Authorise and decide."""
-        command = request.command
-        outcome: Outcome | None = refusal_of(client, command, request.arguments)
-        if outcome is None and command.writes and command.word != "rp":
-            # What rp carries is looked at by itself.
-            outcome = None if self.journal.refusal is None else failure(self._refusal(command))
-        if outcome is None:
-            outcome = self._decide(client, request)
-        return outcome if self.audit is None else self.audit.outcome(client, request, outcome)
-
-    def _decide(self, client: Client, request: parser.Request) -> Outcome:
-        command = request.command
-        try:
-            outcome = self.handlers[command.word](client, request.arguments)
-        except CommandError as error:
-            outcome = failure(error.message)
-        if command.writes and client.needed < self.journal.index:
-            # That it was refused may tell of what is not durable, too.
-            client.needed = self.journal.index
-        return outcome
-
-    def _refusal(self, command: Command) -> bytes:
-        reason = self.journal.refusal or b""
-        return reason if self.forwarder is None else self.forwarder.refusal(command, reason)
+    # -- answers -----------------------------------------------------------------------------
 
     def _run_lines(self, client: Client, lines: list[bytes]) -> None:
         """Run commands none of which stands alone."""
+        deciding = self.deciding
         for line in lines:
-            request = self.parse(line)
+            request = deciding.parse(line)
             if isinstance(request, Reply):
                 self.answer(client, request)
             else:
-                self.answer(client, self.reply(client, request))
-
-    def reply(self, client: Client, request: parser.Request) -> Reply:
-        """Run a command that does not stand alone: it is answered at once."""
-        outcome = self.perform_request(client, request)
-        if isinstance(outcome, Reply):
-            return outcome
-        raise TypeError(f"{request.command.word} has to stand alone")
-
-    def perform(self, client: Client, text: bytes) -> Outcome:
-        """Run a command that came inside another one (``rp``)."""
-        request = self.parse(text)
-        return request if isinstance(request, Reply) else self.perform_request(client, request)
+                self.answer(client, deciding.reply(client, request))
 
     def answer(self, client: Client, reply: Reply) -> None:
         """Put a reply on what the batch sends to a client."""

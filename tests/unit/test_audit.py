@@ -38,7 +38,7 @@ def noted() -> Iterator[list[tuple[str, ...]]]:
 
 def audited() -> MemoryNode:
     node = MemoryNode()
-    node.node.pipeline.audit = Audit(node.node.catalogue)
+    node.node.pipeline.deciding.audit = Audit(node.node.catalogue)
     return node
 
 
@@ -126,7 +126,7 @@ def test_a_secondary_notes_what_it_forwards_and_its_primary_the_rest(
 ) -> None:
     three = formed()
     for node in three.nodes.values():
-        node.node.pipeline.audit = Audit(node.node.catalogue)
+        node.node.pipeline.deciding.audit = Audit(node.node.catalogue)
     admin = three.nodes[2].admin("use-db d t")
     noted.clear()
     assert answers(three, admin, "create-user ana hush") == "ok \n"

@@ -145,7 +145,7 @@ def test_a_node_that_has_stopped_waits_for_nobody() -> None:
 
 def fails_for(node: MemoryNode, connection: Any) -> None:
     """Make ``ping`` of one connection fail in a way nobody foresaw."""
-    handlers = node.node.pipeline.handlers
+    handlers = node.node.pipeline.deciding.handlers
     usual = handlers["ping"]
 
     def ping(client: Client, arguments: Any) -> Any:

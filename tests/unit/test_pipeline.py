@@ -452,7 +452,7 @@ def test_an_error_in_a_later_turn_ends_that_connection_alone(
     def broken(*arguments: object) -> NoReturn:
         raise ZeroDivisionError
 
-    monkeypatch.setitem(node.node.pipeline.handlers, "ping", broken)
+    monkeypatch.setitem(node.node.pipeline.deciding.handlers, "ping", broken)
     bad, good = node.admin("use-db d t"), connect(node)
     oplog.late = []
     bad.protocol.dataReceived(b"create-db e t\nping\nget k\n")

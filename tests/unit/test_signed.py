@@ -705,7 +705,7 @@ def test_the_audit_names_who_came_and_no_token(node: MemoryNode) -> None:
     observer = lambda event: events.append(event)  # noqa: E731
     globalLogPublisher.addObserver(observer)
     try:
-        node.node.pipeline.audit = Audit(node.node.catalogue)
+        node.node.pipeline.deciding.audit = Audit(node.node.catalogue)
         token = signed()
         node.tcp().ask(f"use-db d jwt {token}")
         node.tcp().ask(f"use-db d jwt {signed(OTHER)}")

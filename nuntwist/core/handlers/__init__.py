@@ -26,8 +26,8 @@ from nuntwist.core.handlers import (
 
 if TYPE_CHECKING:
     from nuntwist.core.client import Client
+    from nuntwist.core.deciding import Outcome
     from nuntwist.core.node import Node
-    from nuntwist.core.pipeline import Outcome
 
 HANDLERS: dict[str, Callable[[Node, Client, Any], Outcome]] = {
     "auth": users.auth,

@@ -17,8 +17,8 @@ from nuntwist.language.replies import OK, Reply
 
 if TYPE_CHECKING:
     from nuntwist.core.client import Client
+    from nuntwist.core.deciding import Outcome
     from nuntwist.core.node import Node
-    from nuntwist.core.pipeline import Outcome
 
 
 ALONE = b"this node is alone: start it with NUN_REPLICATE_ADDR to be in a set"
@@ -82,7 +82,7 @@ def rp(node: Node, client: Client, arguments: tuple[bytes, bytes]) -> Outcome:
     _, text = arguments
     if text.lstrip(b" ").partition(b" ")[0] == b"rp":
         raise CommandError(b"rp cannot carry rp")
-    return node.pipeline.perform(client, text)
+    return node.pipeline.deciding.carried(client, text)
 
 
 def replicate(node: Node, client: Client, arguments: tuple[bytes, bytes, int, bytes]) -> Outcome:

@@ -16,8 +16,8 @@ from nuntwist.values import REMOVE, SET
 
 if TYPE_CHECKING:
     from nuntwist.core.client import Client
+    from nuntwist.core.deciding import Outcome
     from nuntwist.core.node import Node
-    from nuntwist.core.pipeline import Outcome
 
 DEFAULT = b"default"
 

@@ -26,8 +26,8 @@ from nuntwist.values import CREATE_DATABASE, DROP_DATABASE
 
 if TYPE_CHECKING:
     from nuntwist.core.client import Client
+    from nuntwist.core.deciding import Outcome
     from nuntwist.core.node import Node
-    from nuntwist.core.pipeline import Outcome
 
 INVALID_TOKEN = b"Invalid token"
 CREATED = Reply((b"create-db success\n",))

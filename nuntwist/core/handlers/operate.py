@@ -16,8 +16,8 @@ from nuntwist.language.replies import NO_DATABASE, OK, Reply
 
 if TYPE_CHECKING:
     from nuntwist.core.client import Client
+    from nuntwist.core.deciding import Outcome
     from nuntwist.core.node import Node
-    from nuntwist.core.pipeline import Outcome
 
 
 def cluster_state(node: Node, client: Client, arguments: tuple[bytes]) -> Reply:

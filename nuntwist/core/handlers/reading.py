@@ -13,8 +13,8 @@ from nuntwist.values import VALUE, VERSION
 
 if TYPE_CHECKING:
     from nuntwist.core.client import Client
+    from nuntwist.core.deciding import Outcome
     from nuntwist.core.node import Node
-    from nuntwist.core.pipeline import Outcome
 
 _VERSION_OF_NOTHING = 1
 

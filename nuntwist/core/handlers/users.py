@@ -31,8 +31,8 @@ from nuntwist.values import REMOVE, SET, Op
 if TYPE_CHECKING:
     from nuntwist.core.client import Client
     from nuntwist.core.database import Database
+    from nuntwist.core.deciding import Outcome
     from nuntwist.core.node import Node
-    from nuntwist.core.pipeline import Outcome
 
 TOO_MANY_FAILURES = b"too many failed logins from this address: try again later"
 NO_SUCH_USER = b"no such user: "

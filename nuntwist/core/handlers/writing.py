@@ -34,8 +34,8 @@ from nuntwist.values import IN_RESOLUTION, REMOVE, SET, VALUE
 
 if TYPE_CHECKING:
     from nuntwist.core.client import Client
+    from nuntwist.core.deciding import Outcome
     from nuntwist.core.node import Node
-    from nuntwist.core.pipeline import Outcome
 
 NOT_NUMERIC = b"Key is not numeric"
 
