@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.logger import Logger
 
-from nuntwist.archive.entries import HIGHEST_VERSION
 from nuntwist.archive.format import Head, Member, Reader
 from nuntwist.core.catalogue import ADMIN_NAME, STAGED, STRATEGIES
 from nuntwist.core.database import (
@@ -30,12 +29,12 @@ from nuntwist.core.database import (
 )
 from nuntwist.core.enact import enact
 from nuntwist.core.quota import refuse_database
+from nuntwist.core.restorable import check_entry, is_left_out, is_listing, is_name, shown
 from nuntwist.errors import CommandError, CorruptData
-from nuntwist.language.parser import SHOWN, shorten
+from nuntwist.language.parser import shorten
 from nuntwist.values import (
     ADMIN_ID,
     CREATE_DATABASE,
-    IN_RESOLUTION,
     INDEX,
     KEY,
     NAME_DATABASE,
@@ -138,9 +137,9 @@ class Restore:
                 continue
             self._databases += 1
             if member.strategy not in STRATEGIES:
-                raise CommandError(b"unknown strategy: " + _shown(member.strategy))
-            if member.name != ADMIN_NAME and not _is_name(member.name):
-                raise CommandError(b"invalid database name: " + _shown(member.name))
+                raise CommandError(b"unknown strategy: " + shown(member.strategy))
+            if member.name != ADMIN_NAME and not is_name(member.name):
+                raise CommandError(b"invalid database name: " + shown(member.name))
             if self._mode == NEW:
                 self._check_free(member.name)
         by_name = self._node.catalogue.by_name
@@ -167,7 +166,7 @@ class Restore:
             op[KEY]
             for shard in range(SHARDS)
             for op in catalogue.admin.entries(shard)
-            if not _is_listing(op, catalogue.by_id) and not op[KEY].startswith(SERVERS_OWN)
+            if not is_listing(op, catalogue.by_id) and not op[KEY].startswith(SERVERS_OWN)
         ]
 
     @inlineCallbacks
@@ -214,9 +213,9 @@ class Restore:
         merging = database.name in self._node.catalogue.by_name
         for op in entries:
             key, value, version = op[KEY], op[VALUE], op[VERSION]
-            if key == CONNECTIONS_KEY or (database.number == ADMIN_ID and _is_left_out(key)):
+            if key == CONNECTIONS_KEY or (database.number == ADMIN_ID and is_left_out(key)):
                 continue
-            _check_entry(op)
+            check_entry(op)
             if not merging:
                 pipeline.journal.change(database, SET, key, value, version)
             elif key != TOKEN_KEY:
@@ -230,8 +229,8 @@ class Restore:
     def _keep_admin(self, entries: list[Op]) -> None:
         assert self._admin is not None
         for op in entries:
-            if not _is_left_out(op[KEY]):
-                _check_entry(op)
+            if not is_left_out(op[KEY]):
+                check_entry(op)
                 self._admin[op[KEY]] = op
                 self._admin_bytes += len(op[KEY]) + len(op[VALUE] or b"")
         if self._admin_bytes > ADMIN_BYTES:
@@ -312,43 +311,3 @@ class Restore:
             return
         self._over = True
         self._node.drop_staged(list(self._staged.values()))
-
-
-def _is_name(name: bytes) -> bool:
-    """Whether a client could have created a database of this name."""
-    return bool(name) and not name.startswith(b"$") and not set(name) & set(b" |;\r\n")
-
-
-def _check_entry(op: Op) -> None:
-    """Refuse what no client could have set: it would break the lines of the protocol, or be a
-    version that has no next one.
-
-    :raise CommandError: it is such a thing.
-    """
-    key, text, version = op[KEY], op[VALUE] or b"", op[VERSION]
-    sound = bool(key) and b" " not in key and b"\n" not in key + text
-    sound = sound and (0 <= version <= HIGHEST_VERSION or version == IN_RESOLUTION)
-    if sound and not (key.isascii() and text.isascii()):
-        try:
-            (key + text).decode()
-        except UnicodeDecodeError:
-            sound = False
-    if not sound:
-        raise CommandError(b"the backup holds what no client could set: " + _shown(key))
-
-
-def _shown(text: bytes) -> bytes:
-    """What an archive holds, fit for an answer, which is a line of UTF-8."""
-    letters = text[: 2 * SHOWN].decode("utf-8", "replace")
-    return shorten("".join(one if one.isprintable() else "?" for one in letters).encode())
-
-
-def _is_left_out(key: bytes) -> bool:
-    """Whether a key of ``$admin`` is of the node or the set that it comes from."""
-    return key in (TOKEN_KEY, CONNECTIONS_KEY) or key.startswith(SERVERS_OWN)
-
-
-def _is_listing(op: Op, by_id: dict[int, Database]) -> bool:
-    """Whether an entry of ``$admin`` follows from a database being there."""
-    database = by_id.get(op[INDEX])
-    return database is not None and database.name == op[KEY]
