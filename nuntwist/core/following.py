@@ -2,9 +2,7 @@
 
 The records of a primary come in where the operations of clients would be appended. It is the same
 road from there on: they are appended to the log here, applied, told to watchers, and revealed when
-they are durable here. What is no more than one plain key is applied as it is appended; anything
-else (databases that come, go or are named, users and rights) is applied when it is durable, as on
-the primary, and what comes after it waits for it in memory.
+they are durable here; what may be applied when is :mod:`nuntwist.core.applying`.
 
 What no majority has may be taken off again (:meth:`Following.cut`): first off the log, which is
 safe whatever ends the process, then in memory, in the same turn of the reactor.
@@ -12,7 +10,6 @@ safe whatever ends the process, then in memory, in the same turn of the reactor.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -22,25 +19,21 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from nuntwist.core import access
-from nuntwist.core.database import MARKERS, MEMBERS_KEY
+from nuntwist.core.applying import Applying
+from nuntwist.core.database import MEMBERS_KEY
 from nuntwist.core.enact import enact
 from nuntwist.core.forwarding import NO_PRIMARY, NOT_PRIMARY
 from nuntwist.core.journal import failed
-from nuntwist.core.undo import Batch, Undo
+from nuntwist.core.undo import Undo
 from nuntwist.errors import NeedsCopy, StorageUnavailable, TakenBack
 from nuntwist.interfaces import Received
 from nuntwist.values import (
     ADMIN_ID,
     BEGIN_EPOCH,
-    DATABASE,
     INDEX,
-    KEY,
-    KIND,
     NO_EPOCH,
-    REMOVE,
     SET,
     STAMP,
-    VALUE,
     VERSION,
     Epoch,
     Op,
@@ -68,10 +61,10 @@ class Following:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._journal = node.pipeline.journal
-        self._unapplied: deque[Op] = deque()
         if self._journal.undo is None:
             self._journal.undo = Undo(self._journal.revealed, node.limits.undo)
         self._undo = self._journal.undo
+        self._applying = Applying(node, self._undo)
         self.cut_off: Callable[[], None] = _nothing
 
     @property
@@ -127,7 +120,7 @@ class Following:
         """
         node, journal = self._node, self._journal
         node.pipeline.commit()
-        if self._unapplied or journal.oplog.failed is not None:
+        if self._applying.waits or journal.oplog.failed is not None:
             raise StorageUnavailable(journal.oplog.failed or "the log is not on the disk yet")
         journal.refusal = None
         node.lead(epoch)
@@ -235,8 +228,7 @@ class Following:
         epoch = oplog.epoch_at(index + 1) or NO_EPOCH
         name = f"divergent-{epoch.number}-{index + 1}.op"
         count = oplog.cut(index, name)
-        while self._unapplied and self._unapplied[-1][INDEX] > index:
-            self._unapplied.pop()
+        self._applying.cut(index)
         told = self._node.pipeline.take_off(index)
         self._apply()
         journal.let_go()
@@ -280,7 +272,7 @@ class Following:
         new = [op for record in records for op in record.ops]
         # Not the last one's: what was offered and made again keeps the stamp it had.
         self._node.foreign_stamps.observe(max(map(_stamp, new)), new)
-        self._unapplied.extend(new)
+        self._applying.take(new)
         if durable is None:
             self._reveal(last[INDEX])
             return None
@@ -294,7 +286,7 @@ class Following:
         def lost(reason: Failure) -> None:
             error = failed(reason)
             if not isinstance(error, TakenBack):
-                self._unapplied.clear()
+                self._applying.give_up()
             journal.lost(error, first)
             done.errback(error)
 
@@ -309,59 +301,9 @@ class Following:
         self._journal.tell_grown()
 
     def _apply(self) -> None:
-        """Apply what may be applied, in order."""
-        journal, unapplied, durable = self._journal, self._unapplied, self._undo.durable
-        batch = Batch([], [])
-        while unapplied:
-            op = unapplied[0]
-            if batch.ops and batch.ops[-1][INDEX] <= durable < op[INDEX]:
-                batch = self._keep(batch)
-            if _is_plain(op):
-                self._store(op, batch)
-            elif op[INDEX] <= durable:
-                batch = self._keep(batch)
-                self._undo.keep_alone([op], self._node.catalogue)
-                journal.index = op[INDEX]
-                gone = enact(self._node, op)
-                if gone is not None:
-                    self._node.storage.drop(gone.number)
-            else:
-                break
-            journal.index = op[INDEX]
-            unapplied.popleft()
-        self._keep(batch)
+        self._applying.apply()
         self._node.desk.trays.applied()
-
-    def _keep(self, batch: Batch) -> Batch:
-        """Keep what is applied for as long as it may be taken back.
-
-        :return: the next batch.
-        """
-        if not batch.ops:
-            return batch
-        if batch.ops[-1][INDEX] <= self._undo.durable:
-            self._undo.keep(batch)
-        else:
-            self._journal.in_flight.append(batch)
-        return Batch([], [])
-
-    def _store(self, op: Op, batch: Batch) -> None:
-        database = self._node.catalogue.by_id.get(op[DATABASE])
-        if database is None:
-            return
-        batch.ops.append(op)
-        batch.replaced.append(database.store(op))
-        if op[VALUE] is None:
-            self._journal.stay(op, database)
-        self._node.pipeline.notify(database, op)
 
 
 def _nothing() -> None:
     """Nobody has to be told."""
-
-
-def _is_plain(op: Op) -> bool:
-    if op[KIND] not in (SET, REMOVE):
-        return False
-    # Markers of forwarded writes come with most records.
-    return not op[KEY].startswith(b"$$") or op[KEY].startswith(MARKERS)
