@@ -31,13 +31,16 @@ from nuntwist.cluster.retiring import Retiring
 from nuntwist.cluster.serving import Serving
 from nuntwist.config import NodeConfig
 from nuntwist.core.concern import Concern, parse_concern
+from nuntwist.core.counters import Counters
 from nuntwist.core.database import MEMBERS_KEY
 from nuntwist.core.following import Following
+from nuntwist.core.logins import Logins
 from nuntwist.core.node import Node
 from nuntwist.core.state_hash import EVERY
 from nuntwist.errors import StartError
 from nuntwist.files import Files
 from nuntwist.net.doors import Doors, Manner
+from nuntwist.net.guesses import Guesses
 from nuntwist.net.peer_endpoint import endpoint_for
 from nuntwist.net.peering import Peering
 
@@ -110,7 +113,7 @@ class Replicas:
         self.member = _member(config, node, following, identity, reactor, world)
         self._serving = _serving(config, self.member, node, following, files, world)
         self.comparing = self._serving.comparing
-        manner = _manner(config, self.member, reactor, world)
+        manner = _manner(config, self.member, node.counters, reactor, world)
         self.doors = Doors(manner)
         links = self.member.links
         self._peering = Peering(manner, world.endpoint, links.__contains__, links.at)
@@ -225,8 +228,11 @@ def _serving(
     return Serving(*(member, node, following, files, patience, _concern(config), world.check_every))
 
 
-def _manner(config: NodeConfig, member: Member, reactor: Any, world: World) -> Manner:
+def _manner(
+    config: NodeConfig, member: Member, counters: Counters, reactor: Any, world: World
+) -> Manner:
     timing = _timing(config)
+    logins = Logins(config.failed_logins, reactor.seconds)
     return Manner(
         lambda: Self(member.me, member.belonging.set_id, member.terms.address),
         world.key,
@@ -235,6 +241,7 @@ def _manner(config: NodeConfig, member: Member, reactor: Any, world: World) -> M
         world.chance,
         timing.beat,
         2 * timing.suspicion,
+        Guesses(logins, counters),
     )
 
 

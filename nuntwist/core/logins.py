@@ -66,8 +66,26 @@ class Logins:
         if wait > LONGEST_WAIT:
             return None
         # Before it is known how this one ends: others come meanwhile.
-        record.free = now + wait + min(FIRST_PAUSE * 2.0 ** min(over, 60.0), LONGEST_PAUSE)
+        record.free = now + wait + _pause(over)
         return wait
+
+    def may_now(self, peer: str) -> bool:
+        """Whether a login may be tried at once, for those who cannot wait: of an address that has
+        failed too often one may, and the next after the pause.
+
+        :param peer: as for :meth:`wait`.
+        """
+        record = self._records.get(address_of(peer))
+        if record is None or not self._limit:
+            return True
+        now = self._seconds()
+        over = self._level(record, now) - self._limit
+        if over < 0:
+            return True
+        if now < record.free:
+            return False
+        record.free = now + _pause(over)
+        return True
 
     def failed(self, peer: str) -> bool:
         """A login has failed.
@@ -88,6 +106,11 @@ class Logins:
     @staticmethod
     def _level(record: _Record, now: float) -> float:
         return max(0.0, record.level - (now - record.since) / FORGIVEN_SECONDS)
+
+
+def _pause(over: float) -> float:
+    pause: float = FIRST_PAUSE * 2.0 ** min(over, 60.0)
+    return min(pause, LONGEST_PAUSE)
 
 
 def address_of(peer: str) -> str:

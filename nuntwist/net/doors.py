@@ -14,6 +14,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 
 from nuntwist.cluster.handshake import Accepting, Connecting, Self
+from nuntwist.net.guesses import Guesses
 from nuntwist.net.log_limits import LogLimit
 from nuntwist.net.peer import Links, PeerProtocol
 
@@ -31,6 +32,7 @@ class Manner:
     :param chance: for nonces and delays; in a node from the operating system.
     :param beat: seconds after which an idle side says so.
     :param silence: seconds of silence after which a connection is cut off.
+    :param guesses: knows whose proofs are looked at; None where all are.
     """
 
     def __init__(
@@ -42,12 +44,14 @@ class Manner:
         chance: random.Random,
         beat: float,
         silence: float,
+        guesses: Guesses | None = None,
     ) -> None:
         self._me = me
         self._key = key
         self._links = links
         self._beat = beat
         self._silence = silence
+        self._guesses = guesses
         self.clock = clock
         self.chance = chance
         self.limit = LogLimit(clock.seconds)
@@ -66,7 +70,11 @@ class Manner:
         """
         handshake = side(self._me(), self._key, self.chance)
         return PeerProtocol(
-            handshake, self._links, self.clock, self._beat, self._silence, settled, self.limit, gone
+            *(handshake, self._links, self.clock, self._beat, self._silence),
+            settled=settled,
+            limit=self.limit,
+            gone=gone,
+            guesses=self._guesses,
         )
 
 

@@ -41,6 +41,7 @@ from nuntwist.cluster.handshake import (
 )
 from nuntwist.cluster.stream import Idle
 from nuntwist.net.failed_tls import words_of
+from nuntwist.net.guesses import Guesses
 from nuntwist.net.log_limits import LogLimit
 from nuntwist.net.outlet import give_up_soon, peer_name, tune
 
@@ -55,6 +56,11 @@ CLOSING_SECONDS = 1.0
 """How long a connection may take to end in order, before it is cut off."""
 GREETING = b"ok "
 """What the port of the clients says to everybody who connects."""
+
+TOO_MANY_GUESSES = (
+    "too many proofs from this address were wrong: another one is looked at in a while"
+)
+"""Without them being wrong: who is right comes again, and is let in then."""
 
 _IDLE = encode(Idle())
 
@@ -85,6 +91,7 @@ class PeerProtocol(Protocol):
         log of that reason.
     :param limit: of the lines that strangers make in the log; None for no limit.
     :param gone: is called once, when the connection is gone.
+    :param guesses: knows who may prove something to this side; None where all may.
     :ivar peer: the other node, while it is welcome.
     :ivar connecting: whether this side has made the connection.
     :ivar heard: when something came last, in seconds of the clock.
@@ -104,6 +111,7 @@ class PeerProtocol(Protocol):
         settled: Callable[[str | None], None] | None = None,
         limit: LogLimit | None = None,
         gone: Callable[[], None] | None = None,
+        guesses: Guesses | None = None,
     ) -> None:
         self.peer: Peer | None = None
         self.connecting = isinstance(handshake, Connecting)
@@ -121,6 +129,7 @@ class PeerProtocol(Protocol):
         self._settled = settled
         self._limit = limit
         self._gone = gone
+        self._guesses = guesses
 
     @property
     def refusal(self) -> str | None:
@@ -199,10 +208,18 @@ class PeerProtocol(Protocol):
         greets = isinstance(handshake, Connecting) and handshake.stage is Stage.BEGUN
         if greets and line == GREETING:
             return
+        proves = isinstance(handshake, Accepting) and handshake.stage is Stage.GREETED
+        guesses = self._guesses if proves else None
+        if guesses is not None and not guesses.may_try(peer_name(self.transport)):
+            self.transport.write(b"refused %b\n" % TOO_MANY_GUESSES.encode())
+            self._end(TOO_MANY_GUESSES)
+            return
         answer = handshake.receive(line)
         if answer:
             self.transport.write(answer)
         if handshake.stage is Stage.REFUSED:
+            if guesses is not None and handshake.refusal == NOT_THE_SAME_SECRET:
+                guesses.wrong(peer_name(self.transport))
             self._end(str(handshake.refusal))
         elif handshake.peer is not None:
             self.peer = handshake.peer
@@ -309,7 +326,8 @@ class PeerProtocol(Protocol):
         """What makes two lines the same, where an operator has to do something and the other
         comes again and again meanwhile: from where, and why."""
         host = getattr(self.transport.getPeer(), "host", None)
-        return None if host is None or NOT_THE_SAME_SECRET not in why else (host, why)
+        again = NOT_THE_SAME_SECRET in why or why == TOO_MANY_GUESSES
+        return (host, why) if host is not None and again else None
 
     def _is_told(self) -> bool:
         return self.connecting and self._settled is not None

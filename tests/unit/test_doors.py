@@ -11,12 +11,21 @@ from twisted.logger import LogEvent, globalLogPublisher
 from nuntwist.cluster.frames import encode
 from nuntwist.cluster.handshake import ITSELF, Connecting, Self
 from nuntwist.cluster.stream import Idle
+from nuntwist.core.logins import FIRST_PAUSE, FORGIVEN_SECONDS, LONGEST_PAUSE, Logins
 from nuntwist.net.doors import MOST_BEGUN, Doors, Manner
-from nuntwist.net.peer import CLOSING_SECONDS, HANDSHAKE_SECONDS, PeerProtocol
+from nuntwist.net.guesses import Guesses
+from nuntwist.net.peer import (
+    CLOSING_SECONDS,
+    HANDSHAKE_SECONDS,
+    TOO_MANY_GUESSES,
+    PeerProtocol,
+)
 from nuntwist.net.tcp_port import LineFactory
 from nuntwist.testing import Connection, MemoryNode
 
 KEY = b"k" * 32
+LIMIT = 3
+"""Wrong proofs of an address after which others have to wait."""
 
 
 class Port:
@@ -28,7 +37,10 @@ class Port:
         self.unlinked_nodes = 0
         self.messages: list[object] = []
         clock = self.node.clock
-        manner = Manner(lambda: Self(1, 7, "here:1"), KEY, self, clock, random.Random(1), 0.1, 0.5)
+        manner = Manner(
+            *(lambda: Self(1, 7, "here:1"), KEY, self, clock, random.Random(1), 0.1, 0.5),
+            guesses=Guesses(Logins(LIMIT, clock.seconds), self.node.node.counters),
+        )
         self.doors = Doors(manner)
         self.lines = LineFactory(
             self.node.node.pipeline, self.node.guard, clock.callLater, self.doors.open
@@ -69,9 +81,14 @@ class Caller(Connection):
 
         self.protocol._hand_over = seen
 
-    def shake(self, number: int = 2, size: int = 1 << 20, then: bytes = b"") -> None:
-        """Be a node, whose lines come in pieces."""
-        shake = Connecting(Self(number, 7, "there:1"), KEY, random.Random(number))
+    def shake(
+        self, number: int = 2, size: int = 1 << 20, then: bytes = b"", key: bytes = KEY
+    ) -> str | None:
+        """Be a node, whose lines come in pieces.
+
+        :return: why one has refused the other.
+        """
+        shake = Connecting(Self(number, 7, "there:1"), key, random.Random(number))
         lines = shake.begin()
         while lines:
             if shake.peer is not None:
@@ -81,6 +98,7 @@ class Caller(Connection):
             lines = b""
             for line in self.taken().splitlines():
                 lines += shake.receive(line)
+        return shake.refusal
 
 
 @pytest.fixture
@@ -279,3 +297,49 @@ def test_who_does_not_close_is_cut_off(port: Port) -> None:
     assert caller.transport.aborted
     assert caller.closed
     assert ITSELF not in caller.taken().decode()
+
+
+# -- guesses ---------------------------------------------------------------------------------
+
+WRONG = "the other node says: the two nodes do not have the same secret"
+LATER = f"the other node says: {TOO_MANY_GUESSES}"
+
+
+def test_a_proof_is_a_guess_and_who_guesses_has_to_wait(port: Port, events: list[LogEvent]) -> None:
+    clock, counters = port.node.clock, port.node.node.counters
+    for _ in range(LIMIT):
+        assert port.connect().shake(key=b"x" * 32) == WRONG
+    # One more is looked at, then none for a while, be it right or wrong.
+    assert port.connect().shake(key=b"x" * 32) == WRONG
+    for key in (KEY, b"x" * 32):
+        caller = port.connect()
+        assert caller.shake(key=key) == LATER
+        assert caller.transport.disconnecting
+    assert (counters.failed_logins, counters.delayed_logins) == (LIMIT + 1, 2)
+    assert port.linked_nodes == []
+    assert len(told(events)) == 1
+    # Clients of that address have nothing to do with it.
+    assert port.node.admin().ask("ping") == "pong\nok \n"
+    # Who is right is let in, and comes and goes as before.
+    clock.advance(FIRST_PAUSE * 2)
+    assert port.connect().shake() is None
+    assert port.linked_nodes == [2]
+
+
+def test_guesses_are_few_however_long_one_goes_on(port: Port) -> None:
+    hour = 3600
+    for _ in range(hour):
+        port.connect().shake(key=b"x" * 32)
+        port.node.clock.advance(1.0)
+    looked_at = port.node.node.counters.failed_logins
+    assert looked_at <= LIMIT + 10 + hour / FORGIVEN_SECONDS
+    assert looked_at + port.node.node.counters.delayed_logins == hour
+    port.node.clock.advance(LONGEST_PAUSE)
+    assert port.connect().shake() is None
+
+
+def test_a_wrong_secret_that_is_mended_is_no_guess(port: Port) -> None:
+    for _ in range(LIMIT - 1):
+        port.connect().shake(key=b"x" * 32)
+    for _ in range(20):
+        assert port.connect().shake() is None
