@@ -13,13 +13,18 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from nuntwist.addresses import PROXIED, host_and_port, is_local, is_unix
 from nuntwist.errors import ConfigError
 from nuntwist.settings import GIB, KIB, MIB, SETTINGS, Setting
+
+WELL_KNOWN = "nun-pwd"
+"""The password of a node without one, as of every NunDB."""
+SHORTEST_SECRET = 16
+"""Characters below which the secret of a set is warned of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +104,7 @@ class NodeConfig:
     """
 
     user: str = "nun"
-    password: str = field(default="nun-pwd", repr=False)
+    password: str = field(default=WELL_KNOWN, repr=False)
     credentials_configured: bool = False
     dbs_dir: str = "dbs"
     websocket_endpoints: tuple[str, ...] = ("tcp:3012:interface=127.0.0.1",)
@@ -344,6 +349,7 @@ def _warnings(config: NodeConfig, sources: dict[str, str]) -> list[str]:
             f" on it can be admin with the well-known user {config.user!r}; set NUN_USER and"
             " NUN_PWD."
         )
+    sentences += _weak_secrets(config, sources)
     if config.credentials_configured and not config.allowed_origins and _is_public(config):
         sentences.append(
             "NUN_ALLOWED_ORIGINS is not set: pages of any site may connect by WebSocket from where"
@@ -366,3 +372,23 @@ def _warnings(config: NodeConfig, sources: dict[str, str]) -> list[str]:
     if idle:
         sentences.append(f"Set, but without effect in this release: {', '.join(idle)}.")
     return sentences
+
+
+def _weak_secrets(config: NodeConfig, sources: dict[str, str]) -> Iterator[str]:
+    """Sentences about secrets that protect less than they seem to, without them."""
+    if config.credentials_configured and config.password == WELL_KNOWN:
+        yield (
+            f"{sources['password']} is the well-known password of every node without one: choose"
+            " another."
+        )
+    if ";" in config.password:
+        yield (
+            f"{sources['password']} holds a semicolon, which ends a command over WebSocket and"
+            " HTTP: nobody can be admin there, nor with nun-db; choose another."
+        )
+    if 0 < len(config.cluster_secret) < SHORTEST_SECRET:
+        yield (
+            f"{sources['cluster_secret']} has fewer than {SHORTEST_SECRET} characters, and could be"
+            " guessed by whoever poses as a node: make it long and random (head -c 32 /dev/urandom"
+            " | base64)."
+        )

@@ -280,6 +280,35 @@ def test_pages_of_any_site_are_warned_of_where_they_could_come(address: str, war
     assert [text.split()[0] for text in warnings] == ["NUN_ALLOWED_ORIGINS"] * warns
 
 
+@pytest.mark.parametrize(
+    ("variable", "secret", "said"),
+    [
+        ("NUN_PWD", "nun-pwd", "NUN_PWD is the well-known password of every node without one"),
+        ("NUN_PWD", "long;secret", "NUN_PWD holds a semicolon, which ends a command over "),
+        (
+            "NUN_CLUSTER_SECRET",
+            "quite short, it",
+            "NUN_CLUSTER_SECRET has fewer than 16 characters",
+        ),
+        ("NUN_CLUSTER_SECRET", "just long enough", None),
+    ],
+)
+def test_secrets_that_protect_little_are_warned_of(
+    variable: str, secret: str, said: str | None
+) -> None:
+    local = {**CREDENTIALS, "NUN_WS_ADDR": "off"}
+    warnings = make_config({}, {**local, variable: secret}).warnings
+    assert len(warnings) == (said is not None)
+    assert "".join(warnings).startswith(said or "")
+    if secret != "nun-pwd":
+        assert secret not in "".join(warnings)
+    # What goes by an option is named as that.
+    if variable == "NUN_PWD" and said is not None:
+        user = {"user": "admin", "pwd": secret}
+        (warning,) = make_config(user, {"NUN_WS_ADDR": "off"}).warnings
+        assert warning.startswith("--pwd ")
+
+
 @pytest.mark.parametrize("text", ["a.example", "https://*.example", "https://a/b", "https://"])
 def test_what_is_no_origin(text: str) -> None:
     sentence = refused({}, {"NUN_ALLOWED_ORIGINS": text})
