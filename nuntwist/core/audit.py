@@ -22,10 +22,10 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from nuntwist.core.database import SIGNED
+from nuntwist.core.database import PERMISSION_PREFIX, SIGNED
 from nuntwist.errors import CommandError
 from nuntwist.language.commands import Command, Kind, Needs
-from nuntwist.language.parser import Request, shorten
+from nuntwist.language.parser import SHOWN, Request, shorten
 from nuntwist.language.replies import INVALID, STILL_VALID, Reply
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 NAMESPACE: Final = "nuntwist.audit"
 """What :mod:`nuntwist.logs` knows it by."""
 HIDDEN: Final = "***"
+LONGEST_LIST: Final = 4_096
+"""Bytes of a list of permissions that are written down; of other arguments a few."""
 _log = Logger(namespace=NAMESPACE)
 _LOGINS: Final = frozenset(("auth", "use-db"))
 
@@ -89,6 +91,11 @@ class Audit:
 
     def _texts(self, client: Client, request: Request) -> list[str]:
         texts = shown(request.command, request.arguments)
+        key = request.arguments[0] if request.command.right == "w" else b""
+        listed = request.arguments[-1] if request.arguments else b""
+        if isinstance(key, bytes) and key.startswith(PERMISSION_PREFIX) and listed != b"":
+            # The same as by set-permissions, and no secret.
+            texts[-1] = _text(listed, LONGEST_LIST)
         if request.command.word != "use-db" or len(texts) < 3 or client.admin:
             return texts
         name, user = request.arguments[:2]
@@ -134,12 +141,15 @@ def shown(command: Command, arguments: Sequence[bytes | int]) -> list[str]:
             # It is a user where one word follows, the token; more may be a password with spaces.
             token = command.arguments[number + 1]
             secret = token.kind is not Kind.WORD or not arguments[number + 1]
-        texts.append(HIDDEN if secret else _text(value))
+        longest = LONGEST_LIST if argument.name == "LIST" else SHOWN
+        texts.append(HIDDEN if secret else _text(value, longest))
     return texts
 
 
-def _text(value: bytes | int) -> str:
-    return str(value) if isinstance(value, int) else shorten(value).decode("utf-8", "replace")
+def _text(value: bytes | int, longest: int = SHOWN) -> str:
+    if isinstance(value, int):
+        return str(value)
+    return shorten(value, longest).decode("utf-8", "replace")
 
 
 def _said(reply: Reply) -> str:

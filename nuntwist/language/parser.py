@@ -52,11 +52,11 @@ def parse_number(text: bytes, low: int = INT64_MIN, high: int = INT64_MAX) -> in
     return number if low <= number <= high else None
 
 
-def shorten(text: bytes) -> bytes:
+def shorten(text: bytes, longest: int = SHOWN) -> bytes:
     """Cut what a client sent to a length fit for an error text, on a character's edge."""
-    if len(text) <= SHOWN:
+    if len(text) <= longest:
         return text
-    return text[:SHOWN].decode("utf-8", "ignore").encode() + b"..."
+    return text[:longest].decode("utf-8", "ignore").encode() + b"..."
 
 
 def clean(text: bytes) -> bytes:

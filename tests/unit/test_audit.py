@@ -116,6 +116,24 @@ def test_what_is_refused_too(noted: list[tuple[str, ...]]) -> None:
     ]
 
 
+def test_what_permissions_became_is_written_down_whole(noted: list[tuple[str, ...]]) -> None:
+    node = audited()
+    admin = node.admin("create-db d t", "use-db d t")
+    noted.clear()
+    listed = "r " + ",".join(f"part{n}*" for n in range(100))
+    for command in ("set-permissions ana", "set $$permission_$ana", "set-safe $$permission_$ana 9"):
+        admin.ask(f"{command} {listed}")
+    admin.ask("set $$permission_$ana")
+    admin.ask("set-permissions ana r " + "x" * 5_000)
+    assert [arguments for *_, arguments, _ in noted] == [
+        f"ana {listed}",
+        f"$$permission_$ana {listed}",
+        f"$$permission_$ana 9 {listed}",
+        "$$permission_$ana",
+        f"ana r {'x' * 4_094}...",
+    ]
+
+
 def test_nothing_is_written_down_where_nobody_asks(noted: list[tuple[str, ...]]) -> None:
     MemoryNode().admin("create-db d t").close()
     assert noted == []

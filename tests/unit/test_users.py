@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jwt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -207,6 +208,27 @@ def test_what_a_dropped_user_has_sent_and_was_not_run_is_not_run(node: MemoryNod
     ana.send("set bean 7\n" * 3)
     node.settle()
     assert using(node, "t").ask("get bean") == "value 1\nok \n"
+
+
+def test_who_is_there_by_a_signed_token_need_not_be_a_user_to_be_let_go(node: MemoryNode) -> None:
+    assert change(node, "drop-user visitor") == "error no such user: visitor \n"
+    secret = "s" * 32
+    change(node, f"set-signing-keys keep {secret}", "set-permissions visitor r *")
+    claims = {"db": "d", "sub": "visitor", "exp": 2_000_000_000}
+    token = jwt.encode(claims, secret, algorithm="HS256")
+    visitor, another = using(node, f"jwt {token}"), using(node)
+    assert visitor.ask("watch bean") == "ok \n"
+    assert change(node, "drop-user visitor") == "ok \n"
+    assert visitor.closed
+    assert not another.closed
+    assert change(node, "get-permissions visitor") == "permissions <Empty>\n" + "ok \n"
+    # It can come again, as the token is good, and be let go again.
+    visitor = using(node, f"jwt {token}")
+    assert visitor.ask("get bean") == DENIED
+    assert change(node, "drop-user visitor") == "ok \n"
+    assert visitor.closed
+    for name in ("all", "jwt"):
+        assert change(node, f"drop-user {name}") == f"error no such user: {name} \n"
 
 
 def test_nobody_is_no_user(node: MemoryNode) -> None:

@@ -10,8 +10,10 @@ from twisted.internet.defer import Deferred
 
 from nuntwist.core.conflicts import ANY_VERSION, version_of
 from nuntwist.core.database import (
+    NO_USERS,
     PERMISSION_PREFIX,
     SIGNED_OUT_PREFIX,
+    SIGNING_KEYS,
     TOKEN_KEY,
     TOMBSTONE_VERSION,
     USER_PREFIX,
@@ -101,13 +103,17 @@ def set_permissions(node: Node, client: Client, arguments: tuple[bytes, bytes]) 
 
 
 def drop_user(node: Node, client: Client, arguments: tuple[bytes]) -> Deferred[Reply]:
-    """Remove a user and its permissions; who is connected as it is let go."""
+    """Remove a user and its permissions; who is connected as it is let go.
+
+    Where there are signed tokens a user need not be there, nor be connected to this node.
+    """
     (name,) = arguments
     database = selected(client)
 
     def drop() -> Deferred[None]:
         still_there(node, database)
-        if database.user_token(name) is None:
+        is_there = database.user_token(name) is not None
+        if not is_there and (name in NO_USERS or database.value(SIGNING_KEYS) is None):
             raise CommandError(NO_SUCH_USER + shorten(name))
         node.pipeline.commit()
         make, gone = node.pipeline.journal.make, (USER_PREFIX + name, PERMISSION_PREFIX + name)
@@ -117,6 +123,10 @@ def drop_user(node: Node, client: Client, arguments: tuple[bytes]) -> Deferred[R
                 ops.append(
                     make(REMOVE, database.number, key, None, TOMBSTONE_VERSION, place=len(ops))
                 )
+        if not is_there:
+            key, value = SIGNED_OUT_PREFIX + name, b"%d" % int(node.wall())
+            version = version_of(database.find(key)) + 1
+            ops.append(make(SET, database.number, key, value, version, place=len(ops)))
         return log_together(node, client, ops)
 
     return node.pipeline.journal.alone(drop).addCallback(lambda _: OK)
