@@ -66,6 +66,7 @@ class NodeConfig:
     :ivar max_key: longest key that is set or watched, in bytes.
     :ivar max_value: longest value that is set, in bytes; 0 for what a command holds.
     :ivar max_watches: how many keys one connection may watch.
+    :ivar watch_total: bytes of the watches of all connections at which those with most are closed.
     :ivar max_databases: how many databases there may be; 0 for any number.
     :ivar max_keys: how many keys one database may hold; 0 for any number.
     :ivar max_database_size: bytes that one database may hold; 0 for any number.
@@ -135,6 +136,7 @@ class NodeConfig:
     max_key: int = 4 * KIB
     max_value: int = 0
     max_watches: int = 100_000
+    watch_total: int = 256 * MIB
     max_databases: int = 0
     max_keys: int = 0
     max_database_size: int = 0

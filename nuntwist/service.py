@@ -220,6 +220,7 @@ class NodeService(Service):
                 key=config.max_key,
                 value=config.max_value,
                 watches=config.max_watches,
+                watch_total=config.watch_total,
                 arbiter_window=config.arbiter_window,
                 quota=Quota(config.max_databases, config.max_keys, config.max_database_size),
                 failed_logins=config.failed_logins,

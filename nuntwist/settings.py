@@ -247,6 +247,11 @@ SETTINGS: tuple[Setting, ...] = (
         "How many keys one connection may watch", _whole(0, 1_000_000_000),
     ),
     Setting(
+        "watch_total", "NUN_WATCH_TOTAL", None, None, "256MiB",
+        "Bytes of the watches of all connections at which those with most are closed",
+        _size(KIB, 1024 * GIB),
+    ),
+    Setting(
         "max_databases", "NUN_MAX_DATABASES", None, None, "0",
         "How many databases there may be; 0 for any number", _whole(0, 1_000_000_000),
     ),

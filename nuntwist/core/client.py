@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nuntwist.core.lanes import Forwards
     from nuntwist.core.permissions import Permissions
     from nuntwist.core.signed import Signed
+    from nuntwist.core.watched import Watched
     from nuntwist.language.replies import Encoding, Reply
     from nuntwist.values import Op
 
@@ -110,6 +111,8 @@ class Client:
     :ivar watching: its watched keys, by database.
     :ivar watched_as: as whom it watches them: as whom it had selected the database when it watched
         the last one; None with the database's own token.
+    :ivar watched: sums up what all watch; None while it is not connected.
+    :ivar watched_bytes: its part in that.
     :ivar signed: the signed tokens it is in databases by, by database.
     :ivar out: encoded replies and events of the batch under way.
     :ivar needed: the log index that must be durable before ``out`` may leave.
@@ -179,7 +182,9 @@ class Client:
         "user",
         "waiting",
         "watch_count",
+        "watched",
         "watched_as",
+        "watched_bytes",
         "watching",
         "write",
     )
@@ -197,6 +202,8 @@ class Client:
         self.watched_as: dict[Database, bytes | None] = {}
         self.signed: dict[Database, Signed] = {}
         self.watch_count = 0
+        self.watched: Watched | None = None
+        self.watched_bytes = 0
         self.out: list[bytes] = []
         self.needed = 0
         self.held: deque[Held] = deque()

@@ -42,6 +42,7 @@ class Connections:
     def connect(self, client: Client) -> None:
         """A connection is there."""
         self._pipeline.counters.connections += 1
+        client.watched = self._pipeline.watched
         client.counts = self._pipeline.concerns.default.replicas > 0
         client.heed()
 

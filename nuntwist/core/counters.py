@@ -23,6 +23,7 @@ class Counters:
         be its own; on another node, its state not that of its primary.
     :ivar watches_taken: watches that ended because permissions changed, and ``signed_out``
         connections that were let go because their user or token was taken away.
+    :ivar watches_closed: connections closed because they watched most when all watched too much.
     :ivar failed_logins: wrong names, passwords and tokens; ``delayed_logins`` those that had to
         wait, as their address had failed too often.
     :ivar tokens_expired: signed tokens that ended while a connection was there by them.
@@ -59,6 +60,7 @@ class Counters:
     told_by_copies: int = 0
     states_differed: int = 0
     watches_taken: int = 0
+    watches_closed: int = 0
     signed_out: int = 0
     failed_logins: int = 0
     delayed_logins: int = 0

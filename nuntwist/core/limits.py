@@ -21,6 +21,8 @@ class Limits:
     :ivar output_total: bytes waiting to be sent to all connections together at which those for whom
         most waits are closed.
     :ivar watches: keys one connection may watch.
+    :ivar watch_total: bytes that the watches of all connections may take together; beyond it those
+        that watch most are closed.
     :ivar arbiters: connections of one node that may be arbiters, of all its databases.
     :ivar arbiter_window: conflicts that one of them may have been sent and not decided.
     :ivar turn_seconds: how long one turn runs commands before the rest waits for the next.
@@ -59,6 +61,7 @@ class Limits:
     output_limit: int = 16 << 20
     output_total: int = 256 << 20
     watches: int = 100_000
+    watch_total: int = 256 << 20
     arbiters: int = 1_000
     arbiter_window: int = 500
     turn_seconds: float = 0.004

@@ -40,6 +40,7 @@ from nuntwist.core.limits import Limits
 from nuntwist.core.streaming import Streams
 from nuntwist.core.takeback import TakeBack
 from nuntwist.core.turns import Turns
+from nuntwist.core.watched import Watched
 from nuntwist.errors import OutcomeUnknown, StorageUnavailable
 from nuntwist.interfaces import IOplog
 from nuntwist.language import parser
@@ -63,6 +64,7 @@ class Pipeline:
     :ivar dirty: the clients that the batch under way writes to.
     :ivar connections: lets clients come and go.
     :ivar concerns: for how many nodes a write waits, where that is not the node's own concern.
+    :ivar watched: how much all connections watch.
     :ivar forwarder: sends writes to the primary of the set; None on a node alone.
     """
 
@@ -94,6 +96,7 @@ class Pipeline:
         self.streams = Streams(call_later, self.delivery, self.journal)
         self.deciding = Deciding(self)
         self.forwarder: Forwarder | None = None
+        self.watched = Watched(limits.watch_total, counters)
         self.concerns = Concerns(self, call_later)
         self.alone = Alone(self)
         self.connections = Connections(self)

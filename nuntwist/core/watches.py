@@ -27,6 +27,8 @@ def subscribe(client: Client, database: Database, key: bytes, limit: int) -> Non
     client.watched_as[database] = client.user
     client.watch_count += 1
     database.watchers.setdefault(key, {}).setdefault(client.encoding, {})[client] = None
+    if client.watched is not None:
+        client.watched.add(client, key)
 
 
 def unsubscribe(client: Client, database: Database, key: bytes) -> None:
@@ -36,6 +38,8 @@ def unsubscribe(client: Client, database: Database, key: bytes) -> None:
         return
     keys.remove(key)
     client.watch_count -= 1
+    if client.watched is not None:
+        client.watched.take(client, key)
     if not keys:
         del client.watching[database]
         del client.watched_as[database]

@@ -86,6 +86,7 @@ def test_every_setting_reaches_its_field() -> None:
         "NUN_OUTPUT_LIMIT": "5KB",
         "NUN_OUTPUT_TOTAL": "6KB",
         "NUN_INPUT_TOTAL": "7KB",
+        "NUN_WATCH_TOTAL": "7KB",
         "NUN_MAX_CONNECTIONS": "11",
         "NUN_MAX_CONNECTIONS_PER_ADDRESS": "12",
         "NUN_HANDSHAKE_TIMEOUT": "16",

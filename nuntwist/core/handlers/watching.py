@@ -13,13 +13,21 @@ if TYPE_CHECKING:
     from nuntwist.core.client import Client
     from nuntwist.core.node import Node
 
+TOO_MANY = b"too many watches of all connections together: they may take %d bytes"
+
 
 def watch(node: Node, client: Client, arguments: tuple[bytes]) -> Reply:
     """Tell this connection each change of a key from now on."""
     (key,) = arguments
     if len(key) > node.limits.key and selected(client).value(key) is None:
         raise CommandError(b"key too long: the limit is %d bytes" % node.limits.key)
+    if client.dismissed:
+        # It was closed for what it watches, a moment ago.
+        raise CommandError(TOO_MANY % node.limits.watch_total)
     watches.subscribe(client, selected(client), key, node.limits.watches)
+    if not node.pipeline.watched.make_room():
+        watches.unsubscribe(client, selected(client), key)
+        raise CommandError(TOO_MANY % node.limits.watch_total)
     return OK
 
 
