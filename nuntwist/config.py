@@ -79,7 +79,8 @@ class NodeConfig:
     :ivar failed_logins: failures after which logins of an address have to wait; 0 for never.
     :ivar token_warning: seconds before the end of a signed token at which that is announced.
     :ivar trusted_proxies: addresses and networks of proxies that are believed who a client is.
-    :ivar allowed_origins: of pages that may connect by WebSocket; empty for any.
+    :ivar allowed_origins: of pages that may connect by WebSocket, or send commands over HTTP; empty
+        for any.
     :ivar conflict_seconds: after which a conflict that nobody decides is settled; 0 for never.
     :ivar arbiter_seconds: that an arbiter has for a conflict before another gets it; 0 for any.
     :ivar arbiter_window: conflicts that one arbiter may have been sent and not decided.
@@ -354,8 +355,8 @@ def _warnings(config: NodeConfig, sources: dict[str, str]) -> list[str]:
     sentences += _weak_secrets(config, sources)
     if config.credentials_configured and not config.allowed_origins and _is_public(config):
         sentences.append(
-            "NUN_ALLOWED_ORIGINS is not set: pages of any site may connect by WebSocket from where"
-            " their visitors are; name the origins of your pages."
+            "NUN_ALLOWED_ORIGINS is not set: pages of any site may connect by WebSocket or HTTP from"
+            " where their visitors are; name the origins of your pages."
         )
     if config.peer_ca and not any(
         endpoint.removeprefix(PROXIED).startswith("ssl:") for endpoint in config.tcp_endpoints

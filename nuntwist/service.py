@@ -323,7 +323,7 @@ class NodeService(Service):
         self._frames = FrameFactory(
             pipeline, guard, self._reactor, call_later, config.allowed_origins
         )
-        answers = NqlResource(pipeline, None)
+        answers = NqlResource(pipeline, None, config.allowed_origins)
         self._site = NqlSite(answers, guard, self._reactor, config.max_body)
         plan = (
             ("TCP", config.tcp_endpoints, self._lines),

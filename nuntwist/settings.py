@@ -325,7 +325,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "allowed_origins", "NUN_ALLOWED_ORIGINS", None, None, "",
-        "Origins of pages that may connect by WebSocket, a comma list (default: any)", _origins,
+        "Origins of pages that may connect or send commands, a comma list (default: any)", _origins,
     ),
     Setting(
         "conflict_seconds", "NUN_CONFLICT_TIMEOUT", None, None, "0",

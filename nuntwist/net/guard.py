@@ -64,7 +64,7 @@ class Guard:
     :ivar rate: of commands; None where they may come as fast as they will.
     :ivar trusted: the proxies that are believed.
     :ivar refuse_proxy: is told, on a port for proxies, of who or what was refused.
-    :ivar refuse_page: is told of a page that may not connect by WebSocket.
+    :ivar refuse_page: is told of a page that may not connect.
     :ivar refuse_node: is told, where nodes have to show a certificate, of who was refused and why.
     :ivar refuse_tls: is told of whose handshake over TLS has failed, and why.
     """

@@ -7,6 +7,7 @@ is :mod:`nuntwist.net.http_answer`, what a connection may take its time for
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.logger import Logger
@@ -17,6 +18,7 @@ from nuntwist.core.pipeline import Pipeline
 from nuntwist.net.guard import Guard
 from nuntwist.net.http_answer import SERVER, Answer, as_plain_text
 from nuntwist.net.http_channel import LimitedRequest, PatientChannel
+from nuntwist.net.origins import Origins
 from nuntwist.net.page import page_response
 
 IDLE_SECONDS = 60
@@ -27,13 +29,17 @@ class NqlResource(Resource):
     """Everything the HTTP port serves.
 
     :param ws_port: where the page finds the WebSocket, if there is one.
+    :param origins: of the pages that may send commands, in lower case; empty for all.
     """
 
     isLeaf = True
 
-    def __init__(self, pipeline: Pipeline, ws_port: int | None) -> None:
+    def __init__(
+        self, pipeline: Pipeline, ws_port: int | None, origins: Sequence[str] = ()
+    ) -> None:
         super().__init__()
         self._pipeline = pipeline
+        self._origins = Origins(origins)
         self.ws_port = ws_port
 
     def render(self, request: Request) -> int | bytes:
@@ -50,7 +56,13 @@ class NqlResource(Resource):
     def render_POST(self, request: Request) -> int:
         """Run the body's commands."""
         assert request.content is not None
-        Answer(request, self._pipeline).run(request.content.read())
+        answer = Answer(request, self._pipeline)
+        sent = request.getHeader(b"origin")
+        origin = None if sent is None else sent.decode(errors="replace")
+        if origin is None or self._origins.admit(origin):
+            answer.run(request.content.read())
+        else:
+            answer.refuse_page(origin)
         return NOT_DONE_YET
 
     def render_HEAD(self, request: Request) -> int:

@@ -4,6 +4,7 @@
            │ too many of that address ──▶ 429        │ more than an answer may have ──▶ 413
            │                                         │ cut off ──▶ 503
            └ the connection is gone: the client goes, nobody is told
+    refuse_page: ──▶ 403
 
 What the client is sent is kept until the end, as the length of an answer stands before it.
 Whichever of these comes first is the answer; the client is gone then, and the others mean nothing.
@@ -20,6 +21,7 @@ from nuntwist.core.pipeline import Pipeline
 from nuntwist.language.framing import TOO_LONG, split_commands
 from nuntwist.language.replies import ATOMS, first_messages
 from nuntwist.net.guard import Guard
+from nuntwist.net.origins import LONGEST_ORIGIN
 from nuntwist.net.proxies import UNIX
 
 PLAIN_TEXT = (
@@ -67,6 +69,7 @@ class Answer:
         # A unix socket has no host.
         host = getattr(request.getClientAddress(), "host", None)
         guard: Guard = channel.site.guard
+        self._guard = guard
         forwarded = request.requestHeaders.getRawHeaders(b"x-forwarded-for", [])
         self._behind = guard.trusted.client_behind(host, forwarded)
         self._gate = None if self._behind is None else guard.gate
@@ -87,6 +90,18 @@ class Answer:
         if lines:
             (self._meter or self._pipeline).receive(self._client, (lines, False))
         (self._meter or self._pipeline.connections).finish(self._client)
+
+    def refuse_page(self, origin: str) -> None:
+        """Run nothing: a page sends it that may not.
+
+        :param origin: of the page.
+        """
+        self._pipeline.connections.connect(self._client)
+        # It was not counted.
+        self._gate = None
+        who = f"{self._client.peer}, of the origin {origin[:LONGEST_ORIGIN]}"
+        self._guard.refuse_page(who)
+        self._respond(403, b"pages of this origin may not send commands\n")
 
     def _gone(self, _: object) -> None:
         # Also where Twisted has answered, as something failed in a way nobody foresaw.

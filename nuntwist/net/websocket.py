@@ -25,6 +25,7 @@ from nuntwist.language.framing import is_plain, split_commands
 from nuntwist.language.replies import FRAMES
 from nuntwist.net.fast import SendingServer
 from nuntwist.net.frames import frame_size, small_texts
+from nuntwist.net.origins import LONGEST_ORIGIN
 from nuntwist.net.outlet import Backpressure, is_busy, peer_name, tune
 from nuntwist.net.parting import Parting
 from nuntwist.net.proxies import forwarded_in
@@ -45,8 +46,6 @@ LONGEST_HANDSHAKE = 16 << 10
 
 (_SEMICOLON,) = b";"
 
-LONGEST_ORIGIN = 100
-"""Characters of an origin that is refused, in the log."""
 ORIGIN_REFUSED = "WebSocket connection denied: origin"
 """What Autobahn's reason begins with where it refuses a page."""
 

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 
 from nuntwist.core.pipeline import Pipeline
 from nuntwist.net.guard import Guard
+from nuntwist.net.origins import NULL, full_origin
 from nuntwist.net.websocket import FrameProtocol
 
 NO_PAGE = ["none://none:0"]
 """Origins of which there are none."""
-
-
-def _full_origin(origin: str) -> str:
-    """An origin as Autobahn compares it, with its port."""
-    parts = urlsplit(origin)
-    port = parts.port or {"https": 443, "http": 80}.get(parts.scheme)
-    return f"{parts.scheme}://{parts.hostname}:{port}"
 
 
 class _Timers:
@@ -74,10 +67,10 @@ class FrameFactory(WebSocketServerFactory):
             echoCloseCodeReason=True,
             webStatus=False,
             # Left out, allowNullOrigin would forbid pages from a file and of sandboxed frames.
-            allowedOrigins=[_full_origin(one) for one in origins if one != "null"] or NO_PAGE
+            allowedOrigins=[full_origin(one) for one in origins if one != NULL] or NO_PAGE
             if origins
             else ["*"],
-            allowNullOrigin=not origins or "null" in origins,
+            allowNullOrigin=not origins or NULL in origins,
             # Of that the guard takes care, for all transports.
             openHandshakeTimeout=0,
             closeHandshakeTimeout=2,
