@@ -355,8 +355,8 @@ def _warnings(config: NodeConfig, sources: dict[str, str]) -> list[str]:
     sentences += _weak_secrets(config, sources)
     if config.credentials_configured and not config.allowed_origins and _is_public(config):
         sentences.append(
-            "NUN_ALLOWED_ORIGINS is not set: pages of any site may connect by WebSocket or HTTP from"
-            " where their visitors are; name the origins of your pages."
+            "NUN_ALLOWED_ORIGINS is not set: pages of any site may connect by WebSocket and HTTP,"
+            " from where their visitors are; name the origins of your pages."
         )
     if config.peer_ca and not any(
         endpoint.removeprefix(PROXIED).startswith("ssl:") for endpoint in config.tcp_endpoints
