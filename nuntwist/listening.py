@@ -58,7 +58,8 @@ class Listening:
         except ENDPOINT_ERRORS as error:
             raise StartError(f"Cannot listen on {endpoint}: {plainly(error)}.") from None
         if not outcome or isinstance(outcome[0], Failure):
-            reason: Any = outcome[0].value if outcome else "it did not open at once"  # type: ignore[union-attr]
+            failed = outcome[0] if outcome else None
+            reason: Any = failed.value if isinstance(failed, Failure) else "it did not open at once"
             if isinstance(reason, CannotListenError):
                 reason = reason.socketError
             raise StartError(f"Cannot listen on {endpoint}: {plainly(reason)}.")

@@ -265,8 +265,8 @@ class Desk:
         self._said_at = self._seconds()
         silent = sorted(self._moved)
         self._log.warn(
-            "{count} keys in conflict go to another arbiter, as {silent} did not decide within"
-            " {seconds:g} s (NUN_ARBITER_TIMEOUT); see whether it works, or give it more time",
+            "keys in conflict that go to another arbiter: {count}; {silent} did not decide within"
+            " {seconds:g} s (NUN_ARBITER_TIMEOUT): see whether it works, or give it more time",
             count=self._moved.total(),
             silent=silent[0] if len(silent) == 1 else f"{silent[0]} (one of {len(silent)})",
             seconds=self.table.timeout,
@@ -284,11 +284,11 @@ class Desk:
             self._undecided[number] = now
             database = self._node.catalogue.by_id[number]
             self._log.warn(
-                "no arbiter decides {count} keys of the database {database}: each that may had them"
-                " for {seconds:g} s (NUN_ARBITER_TIMEOUT); {pending} keys are in conflict there."
-                " They are offered again after pauses of up to {longest:g} s. See whether the"
-                " arbiters work, decide by hand (debug pending-conflicts, resolve), or let the"
-                " newest change win (NUN_CONFLICT_TIMEOUT)",
+                "keys of the database {database} that no arbiter decides: {count} of {pending} in"
+                " conflict; each that may had {seconds:g} s for it (NUN_ARBITER_TIMEOUT). They are"
+                " offered again after pauses of up to {longest:g} s. See whether the arbiters work,"
+                " decide by hand (debug pending-conflicts, resolve), or let the newest change win"
+                " (NUN_CONFLICT_TIMEOUT)",
                 count=self.table.resting(number),
                 database=database.name.decode(),
                 seconds=self.table.timeout,

@@ -201,7 +201,7 @@ def test_one_that_does_not_decide_in_time_loses_it_to_another(case: Case) -> Non
     assert case.node.node.counters.conflicts_moved == 2
     (text,) = [formatEvent(event) for event in logged]
     assert "NUN_ARBITER_TIMEOUT" in text
-    assert text.startswith("2 keys in conflict go to another arbiter")
+    assert text.startswith("keys in conflict that go to another arbiter: 2;")
     # What comes later is for the one that has it now, which is good as long as it decides.
     case.conflicts("a", "d")
     assert asked(second) == ["a", "d"]
@@ -452,9 +452,9 @@ def test_that_nobody_decides_is_said_once_and_counted(case: Case) -> None:
     sent += len(asked(first) + asked(second))
     texts = [formatEvent(event) for event in logged]
     assert len([text for text in texts if "go to another arbiter" in text]) <= 2
-    (text,) = [text for text in texts if text.startswith("no arbiter decides ")]
+    (text,) = [text for text in texts if "that no arbiter decides: " in text]
     assert "keys of the database d" in text
-    assert "3 keys are in conflict there" in text
+    assert ": 3 of 3 in conflict;" in text
     assert "NUN_CONFLICT_TIMEOUT" in text
     counters = case.node.node.counters
     assert counters.conflicts_moved == sent - 3
@@ -464,7 +464,7 @@ def test_that_nobody_decides_is_said_once_and_counted(case: Case) -> None:
     with capturedLogs() as logged:
         case.pass_time(7_200.0)
     texts = [formatEvent(event) for event in logged]
-    assert [text.startswith("no arbiter decides ") for text in texts] == [True, True]
+    assert ["that no arbiter decides: " in text for text in texts] == [True, True]
 
 
 def test_of_one_alone_that_decides_nothing_it_is_said_too(case: Case) -> None:
@@ -473,7 +473,7 @@ def test_of_one_alone_that_decides_nothing_it_is_said_too(case: Case) -> None:
     with capturedLogs() as logged:
         case.pass_time(10 * TIMEOUT)
     (text,) = [formatEvent(event) for event in logged]
-    assert text.startswith("no arbiter decides 1 keys of the database d: ")
+    assert text.startswith("keys of the database d that no arbiter decides: 1 of ")
     assert case.node.node.counters.conflicts_undecided == 1
     assert asked(client) == ["a"]
 
@@ -488,7 +488,9 @@ def test_many_that_go_to_another_are_told_of_once_a_minute(case: Case) -> None:
         case.pass_time(60.0)
     silent.close()
     texts = [formatEvent(event) for event in logged]
-    moved = [int(text.split(" ")[0]) for text in texts if "go to another arbiter" in text]
+    moved = [
+        int(text.split(": ")[1].split(";")[0]) for text in texts if "go to another arbiter" in text
+    ]
     assert 1 <= len(moved) <= 3
     # None goes without being told of.
     assert sum(moved) == case.node.node.counters.conflicts_moved
