@@ -21,6 +21,7 @@ from tests.fuzz.target import cut, nothing_fails, put, tried
 LIMITS = Limits(line=400)
 _DATE = re.compile(rb"\r\nDate: [^\r]*")
 _CLOSE = 8
+_PONG = 10
 
 
 def _node() -> MemoryNode:
@@ -75,7 +76,10 @@ def _frames(pieces: list[bytes]) -> object:
     frames = [
         (code, text[:2] if code == _CLOSE else text) for code, text in client.received_frames()
     ]
-    return frames, watcher.taken(), client.closed, _state(node)
+    # A pong may go before answers that were given in the same turn.
+    pongs = [text for code, text in frames if code == _PONG]
+    others = [frame for frame in frames if frame[0] != _PONG]
+    return others, pongs, watcher.taken(), client.closed, _state(node)
 
 
 def frames(data: bytes) -> None:
