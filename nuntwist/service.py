@@ -209,23 +209,7 @@ class NodeService(Service):
             call_later=reactor.callLater,
             seconds=time.monotonic,
             call_at_end=self._rounds.call_at_end,
-            limits=Limits(
-                line=config.max_line,
-                output_high_water=config.output_high_water,
-                output_limit=config.output_limit,
-                output_total=config.output_total,
-                replay=config.max_oplog_bytes // 4,
-                partitions=config.s3_number_of_partitions,
-                min_replicas=config.min_replicas,
-                key=config.max_key,
-                value=config.max_value,
-                watches=config.max_watches,
-                watch_total=config.watch_total,
-                arbiter_window=config.arbiter_window,
-                quota=Quota(config.max_databases, config.max_keys, config.max_database_size),
-                failed_logins=config.failed_logins,
-                token_warning=config.token_warning,
-            ),
+            limits=_limits(config),
             elsewhere=bool(find_kind(config.read_strategy).elsewhere),
             in_set=bool(config.replicate_addresses) or identity.standing.formed != 0,
         )
@@ -449,6 +433,27 @@ class NodeService(Service):
                 count=counters.connections,
                 seconds=GRACE_SECONDS,
             )
+
+
+def _limits(config: NodeConfig) -> Limits:
+    """What the core is limited to."""
+    return Limits(
+        line=config.max_line,
+        output_high_water=config.output_high_water,
+        output_limit=config.output_limit,
+        output_total=config.output_total,
+        replay=config.max_oplog_bytes // 4,
+        partitions=config.s3_number_of_partitions,
+        min_replicas=config.min_replicas,
+        key=config.max_key,
+        value=config.max_value,
+        watches=config.max_watches,
+        watch_total=config.watch_total,
+        arbiter_window=config.arbiter_window,
+        quota=Quota(config.max_databases, config.max_keys, config.max_database_size),
+        failed_logins=config.failed_logins,
+        token_warning=config.token_warning,
+    )
 
 
 def _rules(config: NodeConfig) -> Rules:
